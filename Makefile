@@ -1,0 +1,37 @@
+# One command each. Every target that needs the environment makes it first; a second `make install` takes a second.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint format clean
+.NOTPARALLEL:
+
+BIN := .venv/bin
+ARGS ?=
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install:  ## set up .venv (PYTHON=python3.12 picks the interpreter, ENGINE=cpu|gpu the engine)
+	@bash deploy/install.sh
+
+demo: install  ## run the shipped recipe `arithmetic` (ARGS="key=value …" changes it)
+	$(BIN)/rayzero train arithmetic $(ARGS)
+
+test: lint  ## lint, then every test that needs no GPU (ARGS goes to pytest)
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+test-fast: install  ## only the tests without Ray, vLLM and DeepSpeed
+	$(BIN)/python -m pytest -m "not gpu and not engine" $(ARGS)
+
+lint: install  ## ruff, format check, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+format: install  ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what install and the tools made; runs/ and a .venv of your own stay
+	@if [ -e .venv ] && [ ! -e .venv/.rayzero-env ]; then echo "clean: .venv was not made by make install, left alone"; \
+	else rm -rf .venv; fi
+	@rm -rf build rayzero.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find $(wildcard rollout learner rewards orchestrator deploy tests) -name __pycache__ -type d -prune -exec rm -rf {} +

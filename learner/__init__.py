@@ -1,0 +1,1 @@
+"""Learner: scored groups in, new weights out (DeepSpeed ranks behind Ray actors)."""

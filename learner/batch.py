@@ -1,0 +1,197 @@
+"""Scored groups → what the ranks compute on: flat packs of tokens with their share in the objective.
+
+A sequence is a prompt and one completion. A pack is sequences laid end to end up to a token budget; attention does not
+cross from one to the next (learner/attention.py). The weights carry the whole normalisation of a mini-batch:
+
+    sequence   w = 1 / (S · L_i)    mean over the tokens of completion i, then over the S completions (GRPO)
+    token      w = 1 / Σ_i L_i      mean over all tokens (DAPO)
+    constant   w = 1 / (S · C)      sum over a fixed length C: no preference for long or short (Dr. GRPO)
+
+so the sum over any partition into packs and ranks is the same objective.
+"""
+
+from collections.abc import Sequence as Sequence_
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from learner.advantage import group_advantages
+from rewards.types import ScoredGroup
+
+LengthNorm = Literal["sequence", "token", "constant"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sequence:
+    """One row to train on: T tokens, of which the last L (its completion) may train."""
+
+    token_ids: np.ndarray
+    """[T] int64, prompt then completion."""
+    first_target: int
+    """Index of the first token that trains, ≥ 1."""
+    advantage: float = 0.0
+    rollout_logprobs: np.ndarray | None = None
+    """[L] float32 of the tokens from `first_target` on; None for supervised data."""
+
+    @property
+    def num_targets(self) -> int:
+        """L: tokens that train."""
+        return len(self.token_ids) - self.first_target
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Pack:
+    """One forward pass of one rank. T tokens of all its sequences, N of them targets."""
+
+    token_ids: np.ndarray
+    """[T] int64"""
+    position_ids: np.ndarray
+    """[T] int64, restarts at 0 with every sequence."""
+    lengths: np.ndarray
+    """[S] int64 tokens of each sequence; sums to T."""
+    target_positions: np.ndarray
+    """[N] int64 index into T whose *next* token is a target."""
+    targets: np.ndarray
+    """[N] int64 token ids."""
+    weights: np.ndarray
+    """[N] float32 share in the objective; 0 only in the empty pack of a rank without work."""
+    advantages: np.ndarray
+    """[N] float32 advantage of the target's completion."""
+    rollout_logprobs: np.ndarray
+    """[N] float32 sampler's; 0 for supervised data."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TrainingBatch:
+    """What the learner consumes at a time: one optimizer step a mini-batch."""
+
+    packs: tuple[tuple[tuple[Pack, ...], ...], ...]
+    """[mini-batch][rank][micro-batch]; every rank has the same number of micro-batches."""
+    temperature: float
+    """The sampler's; the learner divides its logits by it."""
+    num_sequences: int
+    num_tokens: int
+    """Tokens forwarded, prompts included, no padding."""
+    num_targets: int
+    """Tokens that train."""
+
+
+def sequences_of(group: ScoredGroup, normalize_std: bool) -> list[Sequence]:
+    """The completions of a scored group, each with its advantage."""
+    advantages = group_advantages(np.array(group.rewards), normalize_std)
+    prompt = np.asarray(group.prompt.token_ids, dtype=np.int64)
+    return [
+        Sequence(
+            token_ids=np.concatenate([prompt, completion.token_ids.astype(np.int64)]),
+            first_target=len(prompt),
+            advantage=float(advantage),
+            rollout_logprobs=completion.rollout_logprobs,
+        )
+        for completion, advantage in zip(group.completions, advantages, strict=True)
+    ]
+
+
+def make_batch(
+    sequences: Sequence_[Sequence],
+    *,
+    ranks: int,
+    mini_batches: int,
+    micro_batch_tokens: int,
+    length_norm: LengthNorm,
+    constant_length: int,
+    temperature: float,
+    seed: int,
+) -> TrainingBatch:
+    """Cut sequences into mini-batches (at random, by `seed`), ranks and packs, with normalised weights."""
+    order = np.random.default_rng(seed).permutation(len(sequences))
+    pieces = [[sequences[i] for i in part] for part in np.array_split(order, mini_batches)]
+    return TrainingBatch(
+        packs=tuple(
+            _split(piece, ranks, micro_batch_tokens, length_norm, constant_length) for piece in pieces if piece
+        ),
+        temperature=temperature,
+        num_sequences=len(sequences),
+        num_tokens=sum(len(sequence.token_ids) for sequence in sequences),
+        num_targets=sum(sequence.num_targets for sequence in sequences),
+    )
+
+
+def _split(
+    sequences: list[Sequence], ranks: int, budget: int, length_norm: LengthNorm, constant_length: int
+) -> tuple[tuple[Pack, ...], ...]:
+    """Balance sequences over ranks (longest first to the least loaded), then fill packs up to the budget."""
+    total_targets = sum(sequence.num_targets for sequence in sequences)
+
+    def weight(sequence: Sequence) -> float:
+        match length_norm:
+            case "sequence":
+                return 1 / (len(sequences) * sequence.num_targets)
+            case "token":
+                return 1 / total_targets
+            case "constant":
+                return 1 / (len(sequences) * constant_length)
+
+    shares: list[list[Sequence]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for sequence in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
+        rank = loads.index(min(loads))
+        shares[rank].append(sequence)
+        loads[rank] += len(sequence.token_ids)
+    per_rank = [[_pack(part, weight) for part in _fill(share, budget)] for share in shares]
+    # Forward passes are collective under ZeRO-3, so a rank with less work runs empty packs.
+    most = max(len(packs) for packs in per_rank)
+    return tuple(tuple(packs + [_empty_pack()] * (most - len(packs))) for packs in per_rank)
+
+
+def _fill(sequences: list[Sequence], budget: int) -> list[list[Sequence]]:
+    """Consecutive runs of at most `budget` tokens; a longer sequence stands alone."""
+    parts: list[list[Sequence]] = []
+    used = budget
+    for sequence in sequences:
+        if used + len(sequence.token_ids) > budget:
+            parts.append([])
+            used = 0
+        parts[-1].append(sequence)
+        used += len(sequence.token_ids)
+    return parts
+
+
+def _pack(sequences: list[Sequence], weight) -> Pack:  # type: ignore[no-untyped-def]
+    lengths = np.array([len(sequence.token_ids) for sequence in sequences], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    counts = [sequence.num_targets for sequence in sequences]
+    spans = [
+        np.arange(start + sequence.first_target - 1, start + length - 1)
+        for start, length, sequence in zip(starts, lengths, sequences, strict=True)
+    ]
+    return Pack(
+        token_ids=np.concatenate([sequence.token_ids for sequence in sequences]),
+        position_ids=np.concatenate([np.arange(length) for length in lengths]),
+        lengths=lengths,
+        target_positions=np.concatenate(spans),
+        targets=np.concatenate([sequence.token_ids[sequence.first_target :] for sequence in sequences]),
+        weights=np.repeat([weight(sequence) for sequence in sequences], counts).astype(np.float32),
+        advantages=np.repeat([sequence.advantage for sequence in sequences], counts).astype(np.float32),
+        rollout_logprobs=np.concatenate(
+            [
+                np.zeros(count, np.float32) if sequence.rollout_logprobs is None else sequence.rollout_logprobs
+                for sequence, count in zip(sequences, counts, strict=True)
+            ]
+        ).astype(np.float32),
+    )
+
+
+def _empty_pack() -> Pack:
+    """Two tokens with weight 0: takes part in the collectives, adds nothing."""
+    zero, one = np.zeros(1, np.int64), np.zeros(1, np.float32)
+    return Pack(
+        token_ids=np.zeros(2, np.int64),
+        position_ids=np.arange(2),
+        lengths=np.array([2]),
+        target_positions=zero,
+        targets=zero,
+        weights=one,
+        advantages=one,
+        rollout_logprobs=one,
+    )

@@ -1,0 +1,180 @@
+"""The learner service: one Ray actor a rank, and the group that the loop talks to. The ranks fail together."""
+
+import asyncio
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from learner.batch import TrainingBatch
+from learner.build import BuildSpec, build_model
+from learner.spec import LearnerSpec
+from rollout.errors import ServiceError
+from rollout.service import compute_environment, reserve, within
+from rollout.weights import WeightManifest
+
+
+class LearnerActor:
+    """Forwards to a LearnerRank, which is made once the ranks have met."""
+
+    def __init__(self, rank: int) -> None:
+        self._index = rank
+
+    def address(self) -> tuple[str, int, str]:
+        """(ip, free port, node id) of this actor's host, for the rendezvous."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        return ray.util.get_node_ip_address(), port, str(ray.get_runtime_context().get_node_id())
+
+    def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float) -> bool:
+        from learner.steps import LearnerRank
+
+        self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s)
+        return True
+
+    def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
+        return build_model(spec, iter(texts), Path(folder))
+
+    def call(self, verb: str, *args: Any) -> Any:
+        """One of LearnerRank's verbs."""
+        return getattr(self._rank, verb)(*args)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStats:
+    """What the ranks did of one batch, put together."""
+
+    means: dict[str, float]
+    """Per trained token: entropy, and by objective kl, clipped, importance, capped, mismatch_kl, ratio, nll."""
+    tokens: int
+    """Targets."""
+    loss: float
+    grad_norm: float
+    lr: float
+    mismatch_max: float
+    """Largest |learner − sampler| logprob difference of a token."""
+    seconds: float
+    """Of the slowest rank."""
+    optimizer_steps: int
+
+
+class LearnerGroup:
+    """The ranks as one service. Every verb goes to all of them; the first failure ends the wait for the others."""
+
+    def __init__(
+        self, actors: list[Any], group: PlacementGroup, node: str, timeout_s: float, seconds_to_start: float
+    ) -> None:
+        self._actors = actors
+        self._group = group
+        self._timeout_s = timeout_s
+        self.node = node
+        """Node of rank 0, from which weights are published."""
+        self.start_seconds = seconds_to_start
+
+    @classmethod
+    async def start(
+        cls, *, ranks: int, cpus: float, device: str, threads: int, timeout_s: float, start_timeout_s: float
+    ) -> "LearnerGroup":
+        """Place the ranks and let them meet.
+
+        Raises:
+            InputError: the cluster cannot place them.
+            ServiceError: they did not meet in time.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        bundle = {"CPU": cpus} | ({"GPU": 1.0} if device == "cuda" else {})
+        group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
+        remote = ray.remote(LearnerActor)
+        actors = [
+            remote.options(
+                name=f"learner-{rank}",
+                num_cpus=cpus,
+                num_gpus=bundle.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=rank
+                ),
+                runtime_env={"env_vars": compute_environment(device, threads)},
+            ).remote(rank)
+            for rank in range(ranks)
+        ]
+        address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
+        meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s) for actor in actors]
+        await within(asyncio.gather(*meetings), start_timeout_s, f"{ranks} learner ranks to meet at {address}:{port}")
+        return cls(actors, group, node, timeout_s, loop.time() - began)
+
+    @property
+    def ranks(self) -> int:
+        return len(self._actors)
+
+    async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
+        """A small model from scratch in `folder`; returns its number of parameters."""
+        call = self._actors[0].build.remote(spec, texts, folder)
+        return int(await within(call, self._timeout_s, "learner rank 0 to build a model"))
+
+    async def open(self, spec: LearnerSpec) -> int:
+        """Load a stage's model on every rank; returns its number of parameters."""
+        return int((await self._all("open", spec))[0])
+
+    async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
+        """One optimizer step a mini-batch."""
+        stats = await self._all("train", ray.put(batch), objective)
+        sums: Counter[str] = Counter()
+        for rank in stats:
+            sums.update(rank.sums)
+        tokens = sums.pop("tokens")
+        return TrainStats(
+            means={name: total / max(tokens, 1) for name, total in sums.items()},
+            tokens=int(tokens),
+            loss=sum(rank.loss for rank in stats),
+            grad_norm=stats[0].grad_norm,
+            lr=stats[0].lr,
+            mismatch_max=max(rank.mismatch_max for rank in stats),
+            seconds=max(rank.seconds for rank in stats),
+            optimizer_steps=stats[0].optimizer_steps,
+        )
+
+    async def max_logprob_gap(self, batch: TrainingBatch) -> float:
+        """Largest |learner − sampler| over all targets of a batch (audits)."""
+        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
+
+    async def stage_weights(self, version: int) -> WeightManifest:
+        """Make the current weights ready for the engines as `version`."""
+        manifest: WeightManifest = (await self._all("stage_weights", version))[0]
+        return manifest
+
+    async def release_weights(self, manifest: WeightManifest) -> None:
+        await self._all("release_weights", manifest)
+
+    async def save(self, folder: Path, state: dict[str, Any]) -> None:
+        await self._all("save", str(folder), state)
+
+    async def load(self, folder: Path) -> None:
+        await self._all("load", str(folder))
+
+    async def export(self, folder: Path, tokenizer_from: str) -> None:
+        await self._all("export", str(folder), tokenizer_from)
+
+    async def close(self) -> None:
+        """Free shared memory, then end the actors and their reservation."""
+        closing = asyncio.gather(*(actor.call.remote("close") for actor in self._actors), return_exceptions=True)
+        await asyncio.wait({asyncio.ensure_future(closing)}, timeout=10)
+        for actor in self._actors:
+            ray.kill(actor)
+        remove_placement_group(self._group)
+
+    async def _all(self, verb: str, *args: Any) -> list[Any]:
+        calls = asyncio.gather(*(actor.call.remote(verb, *args) for actor in self._actors))
+        what = f"{self.ranks} learner rank{'s' * (self.ranks > 1)} to finish `{verb}`"
+        try:
+            return list(await within(calls, self._timeout_s, what))
+        except ServiceError as problem:
+            raise ServiceError(f"learner: {problem}") from problem

@@ -1,0 +1,295 @@
+"""The verbs of one learner rank: open, train, logprobs, stage_weights, save, load, export.
+
+Plain Python round a DeepSpeed engine; the Ray actor in learner/service.py only forwards to it. Every verb is collective:
+all ranks call it with the same arguments, and each picks its own share.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learner.batch import Pack, TrainingBatch
+from learner.loss import LossParts, grpo_loss, sft_loss
+from learner.model import PackTensors, Policy, load_policy, to_device
+from learner.publish import SharedMemoryPublisher
+from learner.schedule import learning_rate
+from learner.spec import LearnerSpec
+from rollout.weights import WeightManifest
+
+Objective = Literal["grpo", "sft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankStats:
+    """What one rank did of one batch. Sums over its tokens, to be added over ranks."""
+
+    sums: dict[str, float]
+    loss: float
+    """This rank's part of the objective, averaged over the mini-batches; the parts add up."""
+    grad_norm: float
+    """Global norm before clipping, mean over the mini-batches; the same on every rank."""
+    lr: float
+    mismatch_max: float
+    seconds: float
+    optimizer_steps: int
+    """Optimizer steps since the stage began."""
+
+
+class LearnerRank:
+    """One data-parallel rank: an HF model inside a DeepSpeed engine, and the frozen reference beside it."""
+
+    def __init__(
+        self, rank: int, ranks: int, master_address: str, master_port: int, threads: int, timeout_s: float
+    ) -> None:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"),
+            WORLD_SIZE=str(ranks),
+            MASTER_ADDR=master_address,
+            MASTER_PORT=str(master_port),
+        )
+        import deepspeed
+
+        self.rank, self.ranks = rank, ranks
+        self.cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", 0) if self.cuda else torch.device("cpu")
+        if not self.cuda:
+            torch.set_num_threads(threads)
+        # The op compiles for a minute with g++ at first use, serves ranks of one host only, and lets peers hang where a
+        # CPU lacks its vector instructions. Gloo does the same work everywhere.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(
+            dist_backend="nccl" if self.cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout_s)
+        )
+
+    def open(self, spec: LearnerSpec) -> int:
+        """Load the model of a stage (dropping the one before); returns its number of parameters.
+
+        Raises:
+            InputError: the model cannot be loaded.
+        """
+        import deepspeed
+
+        self.spec = spec
+        self.optimizer_steps = 0
+        torch.manual_seed(spec.seed)
+        self.dtype = getattr(torch, spec.dtype)
+        self.sharded = spec.zero_stage == 3
+        self.policy = self._load(spec.model_path)
+        count = sum(parameter.numel() for parameter in self.policy.parameters())
+        if spec.activation_checkpointing:
+            self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        optimizer = torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=spec.lr,
+            betas=(spec.beta1, spec.beta2),
+            weight_decay=spec.weight_decay,
+            fused=spec.zero_stage == 0,
+        )
+        self.ds_engine, *_ = deepspeed.initialize(
+            model=self.policy, optimizer=optimizer, config=_deepspeed_config(spec), dist_init_required=False
+        )
+        self.reference = self._open_reference(spec) if spec.reference_path else None
+        if not hasattr(self, "publisher"):
+            self.publisher = SharedMemoryPublisher(self.rank, spec.bucket_bytes, self.dtype)
+        return count
+
+    def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
+        """One optimizer step a mini-batch; the policy before the first of them anchors the clip."""
+        began = time.perf_counter()
+        mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
+        anchors = self._anchors(mini_batches, batch.temperature, objective)
+        sums: Counter[str] = Counter()
+        loss, norms, mismatch_max, lr = 0.0, [], 0.0, 0.0
+        for packs, anchor in zip(mini_batches, anchors, strict=True):
+            lr = self._set_learning_rate()
+            for i, (pack, (old, reference)) in enumerate(zip(packs, anchor, strict=True)):
+                self.ds_engine.set_gradient_accumulation_boundary(i == len(packs) - 1)
+                logprobs, entropy = self.ds_engine(pack, batch.temperature)
+                parts = self._objective(objective, pack, logprobs, old, reference)
+                # DeepSpeed averages gradients over ranks; the weights already hold the mean over the whole batch.
+                self.ds_engine.backward(parts.loss * self.ranks)
+                loss += parts.loss.item()
+                mismatch_max = max(mismatch_max, parts.stats.pop("mismatch_max", 0.0))
+                sums.update(parts.stats)
+                sums["entropy"] += (entropy * (pack.weights > 0)).sum().item()
+            norm = self._plain_grad_norm()
+            self.ds_engine.step()
+            norms.append(float(self.ds_engine.get_global_grad_norm() if norm is None else norm))
+            self.optimizer_steps += 1
+        return RankStats(
+            sums=dict(sums),
+            loss=loss / len(mini_batches),
+            grad_norm=sum(norms) / len(norms),
+            lr=lr,
+            mismatch_max=mismatch_max,
+            seconds=time.perf_counter() - began,
+            optimizer_steps=self.optimizer_steps,
+        )
+
+    def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of this rank's targets, pack by pack: (learner's logprobs, sampler's logprobs), each [N] float32."""
+        return [
+            (self._forward(self.ds_engine, to_device(pack, self.device), batch.temperature), pack.rollout_logprobs)
+            for mini in batch.packs
+            for pack in mini[self.rank]
+            if pack.weights.any() or self.sharded
+        ]
+
+    def stage_weights(self, version: int) -> WeightManifest | None:
+        """Make the current weights ready to be loaded as `version`; the manifest on rank 0."""
+        return self.publisher.stage(self.policy.model, version, self.sharded)
+
+    def release_weights(self, manifest: WeightManifest) -> None:
+        self.publisher.release(manifest)
+
+    def save(self, folder: str, state: dict[str, Any]) -> None:
+        """DeepSpeed's checkpoint of model, optimizer and step counter, with the caller's state as JSON beside it."""
+        self.ds_engine.save_checkpoint(
+            folder, tag="learner", client_state={"optimizer_steps": self.optimizer_steps}, save_latest=False
+        )
+        if self.rank == 0:
+            (Path(folder) / "state.json").write_text(json.dumps(state, indent=1))
+
+    def load(self, folder: str) -> None:
+        """Raises FileNotFoundError when the folder holds no checkpoint of this many ranks."""
+        path, client_state = self.ds_engine.load_checkpoint(folder, tag="learner")
+        if path is None:
+            raise FileNotFoundError(f"{folder} holds no learner checkpoint")
+        self.optimizer_steps = int(client_state["optimizer_steps"])
+
+    def export(self, folder: str, tokenizer_from: str) -> None:
+        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`."""
+        import deepspeed
+
+        model = self.policy.model
+        parameters = dict(model.named_parameters())
+        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.sharded):
+            if self.rank == 0:
+                state = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+                _write_export(model, state, Path(folder), tokenizer_from, self.spec.trust_remote_code)
+
+    def close(self) -> None:
+        """Free the shared memory of publishes."""
+        if hasattr(self, "publisher"):
+            self.publisher.close()
+
+    def _load(self, path: str) -> Policy:
+        policy = load_policy(
+            path,
+            self.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+            logit_chunk_tokens=self.spec.logit_chunk_tokens,
+        )
+        return policy.to(self.device)
+
+    def _open_reference(self, spec: LearnerSpec) -> Any:
+        reference = self._load(spec.reference_path).requires_grad_(False).eval()
+        if not self.sharded:
+            return reference
+        import deepspeed
+
+        return deepspeed.initialize(model=reference, config=_deepspeed_config(spec), dist_init_required=False)[0]
+
+    def _anchors(
+        self, mini_batches: list[list[PackTensors]], temperature: float, objective: Objective
+    ) -> list[list[tuple[Tensor | None, Tensor | None]]]:
+        """(old_logprobs, ref_logprobs) of every pack, before the first step of the batch.
+
+        With a single mini-batch the old policy is the current one, whose forward pass is made anyway: None.
+        """
+        if objective == "sft":
+            return [[(None, None)] * len(packs) for packs in mini_batches]
+
+        def anchor(pack: PackTensors) -> tuple[Tensor | None, Tensor | None]:
+            old = self._forward_tensor(self.ds_engine, pack, temperature) if len(mini_batches) > 1 else None
+            ref = self._forward_tensor(self.reference, pack, temperature) if self.reference is not None else None
+            return old, ref
+
+        return [[anchor(pack) for pack in packs] for packs in mini_batches]
+
+    def _objective(
+        self, objective: Objective, pack: PackTensors, logprobs: Tensor, old: Tensor | None, reference: Tensor | None
+    ) -> LossParts:
+        if objective == "sft":
+            return sft_loss(logprobs, pack.weights)
+        return grpo_loss(
+            logprobs,
+            logprobs.detach() if old is None else old,
+            pack.rollout_logprobs,
+            reference,
+            pack.advantages,
+            pack.weights,
+            clip_low=self.spec.clip_low,
+            clip_high=self.spec.clip_high,
+            kl_coef=self.spec.kl_coef,
+            importance_cap=self.spec.importance_cap,
+        )
+
+    def _plain_grad_norm(self) -> Tensor | None:
+        """Of the reduced gradients, where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""
+        if self.spec.zero_stage > 0 or self.spec.dtype != "float32":
+            return None
+        return torch.nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
+
+    def _set_learning_rate(self) -> float:
+        rate = learning_rate(
+            self.optimizer_steps,
+            peak=self.spec.lr,
+            warmup_steps=self.spec.warmup_steps,
+            total_steps=self.spec.total_steps,
+            schedule=self.spec.schedule,
+        )
+        for group in self.ds_engine.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    @torch.no_grad()
+    def _forward_tensor(self, module: Any, pack: PackTensors, temperature: float) -> Tensor:
+        logprobs: Tensor = module(pack, temperature)[0]
+        return logprobs
+
+    def _forward(self, module: Any, pack: PackTensors, temperature: float) -> np.ndarray:
+        values: np.ndarray = self._forward_tensor(module, pack, temperature).float().cpu().numpy()
+        return values
+
+
+def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
+    return {
+        # Micro-batches differ in size and number, so the boundary is set by hand and the loss is already normalised.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": spec.max_grad_norm,
+        "zero_optimization": {"stage": spec.zero_stage},
+        "bf16": {"enabled": spec.dtype == "bfloat16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _write_export(
+    model: Any, state: dict[str, Tensor], folder: Path, tokenizer_from: str, trust_remote_code: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, state_dict=state)
+    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+# The pack type is part of this module's interface: a batch is made of them.
+__all__ = ["LearnerRank", "Objective", "Pack", "RankStats"]

@@ -1,0 +1,75 @@
+"""Wall time of phases that overlap: how long at least one of a kind was going on."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class BusyClock:
+    """Counts seconds during which at least one `running()` block is open. One event loop, any number of tasks."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._since = 0.0
+        self._seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        if self._open == 0:
+            self._since = time.perf_counter()
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if self._open == 0:
+                self._seconds += time.perf_counter() - self._since
+
+    @property
+    def seconds(self) -> float:
+        """So far, the stretch now running included."""
+        return self._seconds + (time.perf_counter() - self._since if self._open else 0.0)
+
+
+class PhaseClocks:
+    """The phases of one step, read and restarted with every step.
+
+    `produce` is the union of generating and scoring. Idle is what is left of a step when neither the producer nor the
+    learner nor a publish was at work: the control plane, and waiting.
+    """
+
+    def __init__(self) -> None:
+        self.generate, self.score, self.produce = BusyClock(), BusyClock(), BusyClock()
+        self.train, self.publish = BusyClock(), BusyClock()
+        self._overlap = 0.0
+        self._began = time.perf_counter()
+        self._last = self._read()
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The learner's phase; generation going on meanwhile counts as overlap."""
+        before = self.produce.seconds
+        with self.train.running():
+            yield
+        self._overlap += self.produce.seconds - before
+
+    def step(self) -> dict[str, float]:
+        """Seconds by phase since the last call, as metrics."""
+        now = self._read()
+        spent = {name: now[name] - self._last[name] for name in now}
+        self._last = now
+        idle = spent["step"] - spent["train"] - spent["publish"] - spent["produce"] + spent["overlap"]
+        spent["idle"] = max(0.0, idle)
+        del spent["produce"]
+        return {f"time/{name}_s": seconds for name, seconds in spent.items()}
+
+    def _read(self) -> dict[str, float]:
+        return {
+            "generate": self.generate.seconds,
+            "score": self.score.seconds,
+            "produce": self.produce.seconds,
+            "train": self.train.seconds,
+            "publish": self.publish.seconds,
+            "overlap": self._overlap,
+            "step": time.perf_counter() - self._began,
+        }

@@ -1,0 +1,497 @@
+"""The recipe: one TOML file, typed sections, every key documented where it is declared.
+
+A recipe has defaults (`[model]`, `[rollout]`, `[learner]`, …) and `[[stages]]`, each of which may repeat any of these
+sections over the defaults. `load_recipe` returns a `Recipe` whose stages are resolved: what a stage needs is in the
+stage. An unknown key is an error that names the nearest known one.
+
+Nothing here imports torch, vllm, ray, deepspeed or transformers, so a mistake is answered in well under a second.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rollout.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BuildSection(Section):
+    """A small untied Qwen2 made from scratch, for runs that need no download."""
+
+    tokenizer: Literal["", "characters", "bpe"] = ""
+    """Empty: build nothing, use `model.path`. `characters`: one token a character plus the four R1 tags.
+    `bpe`: a byte-level BPE trained on the data sources of the recipe."""
+    vocab_size: Annotated[int, Field(ge=300)] = 2048
+    """Size of the BPE vocabulary (`characters` has its own)."""
+    layers: Annotated[int, Field(ge=1)] = 3
+    """Transformer layers."""
+    hidden: Annotated[int, Field(ge=16)] = 128
+    """Width of the residual stream."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Attention heads."""
+    kv_heads: Annotated[int, Field(ge=1)] = 4
+    """Key/value heads (grouped-query attention when fewer than `heads`)."""
+    intermediate: Annotated[int, Field(ge=16)] = 384
+    """Width of the feed-forward layer."""
+    tied: bool = False
+    """Share the input and the output embedding."""
+
+
+class ModelSection(Section):
+    path: str = ""
+    """A Hugging Face model folder or hub id. Empty: the stage before this one, or `model.build`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward pass and of the engine. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    """Longest prompt plus completion that the engine accepts."""
+    trust_remote_code: bool = False
+    """Run Python that ships inside the model folder. Off: such a model is refused."""
+    build: BuildSection = BuildSection()
+
+
+class SourceSection(Section):
+    """Where prompts come from: a file, a directory, or a generated task."""
+
+    path: str = ""
+    """A JSONL, Parquet, CSV or Arrow file, a folder of them, or a saved `datasets` directory."""
+    task: str = ""
+    """A generated task instead of a path: `arithmetic`."""
+    split: str = "train"
+    """Split of a generated task (`train` or `held-out`) or of a `datasets` directory."""
+    prompt_column: str = "prompt"
+    """Column that holds the question."""
+    answer_column: str = "answer"
+    """Column that holds the reference answer; empty: none."""
+    answer_pattern: str = ""
+    """Regular expression whose first group is the answer inside that column, such as `#### (.+)`."""
+    completion_column: str = ""
+    """Column that holds a worked completion (SFT)."""
+    rubric: str = "default"
+    """Rubric that scores the completions, a key of `rewards.rubrics`."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of this source relative to the others."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Take only the first rows; 0: all."""
+    options: dict[str, int | float | str | bool] = {}
+    """Options of the generated task."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if bool(self.path) == bool(self.task):
+            raise ValueError("a source has either `path` or `task`")
+        return self
+
+
+class DataSection(Section):
+    sources: dict[str, SourceSection] = {}
+    """Named sources of prompts, mixed by weight."""
+    template: str = "plain"
+    """`plain`, `r1-zero`, `chat` (the model's own chat template), or a text file with `{prompt}` in it."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
+    """A longer prompt is reported and skipped, never cut."""
+
+
+class RolloutSection(Section):
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """vLLM engines, each behind one Ray actor."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """Workers (GPUs) of one engine."""
+    group_size: Annotated[int, Field(ge=1)] = 8
+    """Completions a prompt (G)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; the learner divides its logits by the same."""
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest completion."""
+    max_sequences: Annotated[int, Field(ge=1)] = 256
+    """Sequences that one engine decodes at a time."""
+    kv_cache_gb: Annotated[int, Field(ge=1)] = 1
+    """Key/value cache of one engine on a CPU host."""
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of GPU memory that one engine takes."""
+    eager: bool = False
+    """Never compile or capture graphs (always so on a CPU)."""
+    cpus: Annotated[float, Field(ge=0)] = 1
+    """CPU cores reserved per replica and tensor-parallel worker."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Compute threads of a CPU engine; 0: all cores of the host."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600
+    """Longest wait for one group before the request is retried on another replica."""
+
+
+class RewardsSection(Section):
+    rubrics: dict[str, dict[str, float]] = {"default": {"accuracy": 1.0, "format": 0.2}}
+    """Rubric name → reward function → weight. Functions: `accuracy`, `format`, or your own as
+    `path/to/file.py:function` or `package.module:function`."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Ray actors that score."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60
+    """Longest wait for the scores of one group."""
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of completions that may fail to be scored; above it the run stops and names the reward."""
+
+
+class LearnerSection(Section):
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Data-parallel ranks, one Ray actor each."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer, 2 and gradients, 3 and parameters."""
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate (AdamW)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate, after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of linear warm-up."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Global norm clipping."""
+    mini_batches: Annotated[int, Field(ge=1)] = 1
+    """Optimizer steps made of one batch."""
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
+    """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
+    logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Tokens whose logits exist at a time; memory is this times the vocabulary."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    clip_low: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio is clipped below at 1 − clip_low."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio is clipped above at 1 + clip_high."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.001
+    """β, weight of the KL to the frozen reference; 0: no reference is loaded."""
+    normalize_std: bool = True
+    """Divide the group-centred rewards by their standard deviation (GRPO); off: Dr. GRPO."""
+    length_norm: Literal["sequence", "token", "constant"] = "sequence"
+    """`sequence`: mean over a completion, then over completions (GRPO); `token`: mean over all tokens (DAPO);
+    `constant`: sum over `rollout.max_tokens`, unbiased in length (Dr. GRPO)."""
+    importance_cap: Annotated[float, Field(ge=0)] = 2.0
+    """Truncation of the sampler/learner importance weight; 0: no correction."""
+    cpus: Annotated[float, Field(ge=0)] = 1
+    """CPU cores reserved per rank."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Compute threads of a rank on a CPU host; 0: all cores divided by the ranks."""
+    timeout_s: Annotated[float, Field(gt=0)] = 1800
+    """Longest wait for one batch, checkpoint or export."""
+
+
+class LoopSection(Section):
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Batches to train on (SFT: optimizer steps)."""
+    groups_per_step: Annotated[int, Field(ge=1)] = 32
+    """Groups in one batch."""
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    """Oldest policy version, relative to the learner's, that a trained token may have; 0: exactly on-policy."""
+    publish_every: Annotated[int, Field(ge=1)] = 1
+    """Batches between two publishes; at most `max_staleness` + 1."""
+    dynamic_sampling: bool = False
+    """Replace groups whose rewards are all equal by fresh ones (DAPO), instead of training on them."""
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    """Batches between two evaluations; 0: only before and after."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 20
+    """Batches between two checkpoints; 0: only at the end."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    audit_every: Annotated[int, Field(ge=0)] = 10
+    """Batches between two audits of the engines' logprobs against the learner's; 0: never."""
+    audit_tolerance: Annotated[float, Field(ge=0)] = 0
+    """Largest allowed logprob difference; 0: 1e-4 in float32, 0.25 in bfloat16."""
+
+
+class SftSection(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    """Examples an optimizer step."""
+    mask_prompt: bool = True
+    """Train on completion tokens only; off: on every token (pre-training)."""
+
+
+class EvalSection(Section):
+    sets: dict[str, SourceSection] = {}
+    """Named evaluation sets; their problems must not occur in training."""
+    samples: Annotated[int, Field(ge=0)] = 4
+    """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
+    temperature: Annotated[float, Field(gt=0)] = 0.6
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    greedy: bool = True
+    """Also decode greedily."""
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    """Longest completion; 0: `rollout.max_tokens`."""
+
+
+class ClusterSection(Section):
+    address: str = ""
+    """Ray cluster to join: `auto`, `HOST:PORT` or `ray://HOST:PORT`; empty: a private one in this process."""
+    dashboard_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Dashboard of the private cluster, on loopback; 0: off."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Prometheus text of the private cluster; 0: a free port."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 300
+    """Longest wait for actors and engines to start."""
+
+
+class Settings(Section):
+    """The sections that a recipe gives defaults for and a stage may repeat."""
+
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    rollout: RolloutSection = RolloutSection()
+    rewards: RewardsSection = RewardsSection()
+    learner: LearnerSection = LearnerSection()
+    loop: LoopSection = LoopSection()
+    sft: SftSection = SftSection()
+    eval: EvalSection = EvalSection()
+
+
+StageKind = Literal["sft", "grpo"]
+
+
+class Stage(Settings):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the stage and of its folder in the run directory."""
+    kind: StageKind
+    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.data.sources:
+            raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
+        for name, source in (*self.data.sources.items(), *self.eval.sets.items()):
+            if source.rubric not in self.rewards.rubrics:
+                known = ", ".join(sorted(self.rewards.rubrics))
+                raise ValueError(f"source {name!r} asks for rubric {source.rubric!r}; rewards.rubrics has: {known}")
+        if self.kind == "grpo":
+            if self.rollout.group_size == 1:
+                raise ValueError(
+                    "rollout.group_size = 1: advantages are relative to the group, which needs at least 2 completions"
+                )
+            if self.loop.publish_every > self.loop.max_staleness + 1:
+                raise ValueError(
+                    f"loop.publish_every = {self.loop.publish_every} lets tokens be {self.loop.publish_every - 1} "
+                    f"versions old; raise loop.max_staleness (now {self.loop.max_staleness}) to at least that"
+                )
+            if self.learner.mini_batches > self.loop.groups_per_step:
+                raise ValueError(
+                    f"learner.mini_batches = {self.learner.mini_batches} is more than the "
+                    f"{self.loop.groups_per_step} groups of a batch (loop.groups_per_step)"
+                )
+        if self.rollout.max_tokens + self.data.max_prompt_tokens > self.model.max_tokens:
+            raise ValueError(
+                f"rollout.max_tokens ({self.rollout.max_tokens}) + data.max_prompt_tokens "
+                f"({self.data.max_prompt_tokens}) exceed model.max_tokens ({self.model.max_tokens})"
+            )
+        return self
+
+
+class Recipe(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the recipe; the run directory is `runs/<name>` unless told otherwise."""
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Every random choice of the run derives from it."""
+    cluster: ClusterSection = ClusterSection()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """In order; each starts from the model that the one before it left."""
+
+    @model_validator(mode="after")
+    def _wired(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two stages are called {name!r}")
+        first = self.stages[0].model
+        if not first.path and not first.build.tokenizer:
+            raise ValueError("model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
+        return self
+
+
+STAGE_SECTIONS = tuple(Settings.model_fields)
+
+
+def load_recipe(name: str, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or a TOML file by path, apply `key=value` overrides, validate.
+
+    An override of `section.key` holds in every stage; `stages.NAME.section.key` in one.
+
+    Raises:
+        InputError: unknown recipe, unreadable TOML, unknown key, wrong type, or settings that contradict each other.
+    """
+    raw = _read_toml(_find(name))
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw)
+
+
+def parse_recipe(raw: Mapping[str, Any]) -> Recipe:
+    """Resolve the stages of a recipe over its defaults and validate it. Raises InputError."""
+    raw = dict(raw)
+    defaults = {section: raw.pop(section) for section in STAGE_SECTIONS if section in raw}
+    stages = raw.get("stages")
+    if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
+        _check_default_keys(defaults)
+        raw["stages"] = [_merge(defaults, stage) for stage in stages]
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(_explain(error, raw)) from None
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name → one-line description of every recipe in the package."""
+    return {path.stem: str(_read_toml(path).get("description", "")) for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def recipe_keys() -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of everything a recipe may hold; the README's table is made from this."""
+    yield from _keys("", Recipe, skip=("stages",))
+    yield from _keys("stages[].", Stage, skip=STAGE_SECTIONS)
+    yield from _keys("", Settings)
+
+
+def to_toml(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain TOML data: what `recipe.toml` in the run directory holds."""
+    data: dict[str, Any] = json.loads(recipe.model_dump_json())
+    return data
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".toml" or "/" in name:
+        if not path.is_file():
+            raise InputError(f"no recipe file at {name}")
+        return path
+    shipped = RECIPES / f"{name}.toml"
+    if not shipped.is_file():
+        known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; shipped: {', '.join(known)}")
+    return shipped
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override {override!r}: write it as key=value, such as learner.lr=1e-5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    targets = [raw]
+    stages = [stage for stage in raw.get("stages", ()) if isinstance(stage, dict)]
+    if parts[0] == "stages" and len(parts) > 2:
+        targets = [stage for stage in stages if stage.get("name") == parts[1]]
+        if not targets:
+            names = [str(stage.get("name")) for stage in stages]
+            raise InputError(
+                f"override {override!r}: no stage {parts[1]!r}{_nearest(parts[1], names)}; stages: {', '.join(names)}"
+            )
+        parts = parts[2:]
+    elif parts[0] in STAGE_SECTIONS:
+        # What a user says on the command line is stronger than what a stage of the file says.
+        targets += stages
+    for target in targets:
+        for part in parts[:-1]:
+            target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise InputError(f"override {override!r}: {part!r} is not a section")
+        target[parts[-1]] = value
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _check_default_keys(defaults: Mapping[str, Any]) -> None:
+    """Report an unknown key of the defaults once, under its own name instead of once a stage."""
+    for section, values in defaults.items():
+        known = Settings.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        if not isinstance(values, dict):
+            raise InputError(f"{section} = {values!r}: is a section, write [{section}] with keys below it")
+        for key in values:
+            if key not in known:
+                raise InputError(f"unknown key {section}.{key}{_nearest(key, known)}")
+
+
+def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
+    """The first mistake, in the words of the recipe."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    where = _place(error, raw)
+    if first["type"] == "extra_forbidden":
+        known = [*_keys_at(Recipe, location[:-1]), *(STAGE_SECTIONS if len(location) == 1 else ())]
+        return f"unknown key {where}{_nearest(location[-1], known)}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return f"{where}: {message}" if where and not message.startswith("stage ") else message
+    return f"{where} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _place(error: ValidationError, raw: Mapping[str, Any]) -> str:
+    """Where the first mistake is: `learner.lr (stage reasoning)`; without the stage when every stage makes it."""
+    places = [entry["loc"] for entry in error.errors()]
+    first = places[0]
+    stages = raw.get("stages")
+    if len(first) < 2 or first[0] != "stages" or not isinstance(first[1], int) or not isinstance(stages, list):
+        return ".".join(map(str, first))
+    stage, key = stages[first[1]], ".".join(map(str, first[2:]))
+    name = stage.get("name") if isinstance(stage, dict) else None
+    label = f"stage {name}" if isinstance(name, str) else f"stage number {first[1] + 1}"
+    if not key:
+        return label
+    mistaken = {place[1] for place in places if place[:1] == ("stages",) and place[2:] == first[2:]}
+    return key if len(first) > 3 and len(mistaken) == len(stages) else f"{key} ({label})"
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else [model]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _keys(prefix: str, model: type[BaseModel], skip: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in model.model_fields.items():
+        if name in skip:
+            continue
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(f"{prefix}{name}.", kind)
+            continue
+        args = getattr(kind, "__args__", ())
+        nested = next((arg for arg in args if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+        if nested is not None:
+            yield from _keys(f"{prefix}{name}.NAME.", nested)
+            continue
+        text = kind.__name__ if isinstance(kind, type) and not args else str(kind)
+        text = text.replace("typing.", "").replace("Literal", "")
+        default = "required" if field.is_required() else json.dumps(field.default)
+        yield f"{prefix}{name}", text, default, " ".join((field.description or "").split())

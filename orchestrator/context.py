@@ -1,0 +1,189 @@
+"""What a stage works with: its settings, its services, its place in the run directory, and the verbs stages share."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learner.batch import make_batch
+from learner.batch import Sequence as Row
+from orchestrator.clock import PhaseClocks
+from orchestrator.cluster import MetricsExporter
+from orchestrator.config import Recipe, Stage
+from orchestrator.data import load_prompts
+from orchestrator.display import Display, percent
+from orchestrator.evaluate import EvalResult, evaluate_sets
+from orchestrator.services import Services, resolve_dtype
+from orchestrator.store import RunStore
+from rollout.errors import ServiceError
+from rollout.service import PublishReport
+from rollout.types import Prompt, Sampling
+
+AUDIT_PROMPTS = 4
+"""Groups that an audit samples on every replica."""
+
+
+@dataclass
+class StageContext:
+    """One stage of one run."""
+
+    recipe: Recipe
+    stage: Stage
+    model_path: str
+    """Folder or hub id of the weights that the stage starts from."""
+    tokenizer: Any
+    store: RunStore
+    services: Services
+    display: Display
+    clocks: PhaseClocks = field(default_factory=PhaseClocks)
+
+    def __post_init__(self) -> None:
+        sets = load_prompts(self.stage.eval.sets, self.stage, self.tokenizer, seed=0)
+        self._eval_sets: Mapping[str, list[Prompt]] = sets.prompts
+        for note in sets.notes():
+            self.display.line(note)
+        self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
+        self._board: Any = None
+
+    @property
+    def seed(self) -> int:
+        """The stage's own, derived from the run's."""
+        return derive_seed(self.recipe.seed, self.stage.name)
+
+    def record_step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter."""
+        self.store.record("step", self.stage.name, step=step, **metrics)
+        self._exporter.export({"step": step, **metrics})
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.store.folder / "tensorboard" / self.stage.name))
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    async def publish(self, version: int) -> PublishReport:
+        """The learner's current weights to every engine, as `version`."""
+        learner, pool = await self.services.learner(), await self.services.rollout()
+        with self.clocks.publish.running():
+            manifest = await learner.stage_weights(version)
+            try:
+                return await pool.load(manifest, learner.node)
+            finally:
+                await learner.release_weights(manifest)
+
+    async def audit(self, version: int) -> float:
+        """Largest difference between sampler's and learner's logprobs on fresh completions of every replica.
+
+        Raises:
+            ServiceError: it is above the tolerance: an engine does not hold the learner's weights.
+        """
+        learner, pool = await self.services.learner(), await self.services.rollout()
+        prompts = next(iter(self._eval_sets.values()), [])[:AUDIT_PROMPTS]
+        worst = 0.0
+        for replica in range(pool.replicas):
+            sampling = Sampling(
+                n=2, temperature=self.stage.rollout.temperature, max_tokens=self.stage.rollout.max_tokens, seed=version
+            )
+            groups = await asyncio.gather(
+                *(pool.generate_on(replica, f"audit/{i}", prompt, sampling) for i, prompt in enumerate(prompts))
+            )
+            rows = [
+                Row(
+                    token_ids=np.concatenate([np.array(group.prompt.token_ids), completion.token_ids]).astype(np.int64),
+                    first_target=len(group.prompt.token_ids),
+                    rollout_logprobs=completion.rollout_logprobs,
+                )
+                for group in groups
+                for completion in group.completions
+            ]
+            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1))
+            if gap > self.audit_tolerance:
+                raise ServiceError(
+                    f"audit: replica {replica} does not hold the learner's weights at policy version {version}: "
+                    f"logprobs differ by {gap:.3g}, tolerance {self.audit_tolerance:g}"
+                )
+            worst = max(worst, gap)
+        return worst
+
+    @property
+    def audit_tolerance(self) -> float:
+        if self.stage.loop.audit_tolerance:
+            return self.stage.loop.audit_tolerance
+        return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
+
+    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int) -> Any:
+        """Rows cut for the ranks of this stage."""
+        settings = self.stage.learner
+        return make_batch(
+            rows,
+            ranks=settings.ranks,
+            mini_batches=mini_batches,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            length_norm=settings.length_norm if self.stage.kind == "grpo" else "token",
+            constant_length=self.stage.rollout.max_tokens,
+            temperature=self.stage.rollout.temperature if self.stage.kind == "grpo" else 1.0,
+            seed=seed,
+        )
+
+    async def evaluate(self, step: int, label: str) -> list[EvalResult]:
+        """Every evaluation set with the weights that the engines hold; recorded and printed."""
+        pool = await self.services.rollout()
+        results = await evaluate_sets(
+            pool, self._eval_sets, self.stage.eval, self.stage.rollout.max_tokens, derive_seed(self.recipe.seed, "eval")
+        )
+        for result in results:
+            self.store.record("eval", self.stage.name, step=step, label=label, **result.record())
+            parts = [f"greedy {percent(result.greedy)}"] if result.greedy is not None else []
+            if result.pass_at_1 is not None:
+                parts += [f"pass@1 {percent(result.pass_at_1)}", f"cons@{result.k} {percent(result.cons_at_k)}"]
+            parts += [f"format {percent(result.format)}", f"length {result.length_mean:.1f}"]
+            self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(parts)}")
+        return results
+
+    def needs_first_evaluation(self) -> bool:
+        """Whether no stage before this one has already judged the weights that it starts from."""
+        return self.stage is self.recipe.stages[0]
+
+    async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
+        """Complete or absent: written aside, renamed when whole."""
+        learner = await self.services.learner()
+        aside = self.store.checkpoint_aside(self.stage.name, step)
+        await learner.save(aside, {"step": step, **state})
+        self.store.complete_checkpoint(self.stage.name, aside, self.stage.loop.keep_checkpoints)
+
+    async def resume(self) -> dict[str, Any] | None:
+        """Load the newest checkpoint of the stage into the learner; its state, or None when there is none."""
+        checkpoints = self.store.checkpoints(self.stage.name)
+        if not checkpoints:
+            return None
+        learner = await self.services.learner()
+        await learner.load(checkpoints[-1])
+        state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
+        self.display.line(f"{self.stage.name}: continues from step {state['step']}")
+        return state
+
+    async def export(self) -> Path:
+        """The stage's result, which marks it as finished."""
+        folder = self.store.export_folder(self.stage.name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        await (await self.services.learner()).export(folder, self.model_path)
+        self.store.link_export(self.stage.name)
+        return folder
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def derive_seed(seed: int, *key: str | int) -> int:
+    """An independent 31-bit seed for a part of the run, the same on every machine."""
+    words = [seed]
+    for part in key:
+        words += list(part.encode()) if isinstance(part, str) else [part]
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+
+

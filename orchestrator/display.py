@@ -1,0 +1,98 @@
+"""What a run prints: live bars on a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_LOG_EVERY_S = 15.0
+"""Without a terminal a bar becomes a line at most this often."""
+
+
+class Bar:
+    """One phase of known length."""
+
+    def __init__(self, display: "Display", title: str, total: int, done: int) -> None:
+        self._display, self._title, self._total, self._done = display, title, total, done
+        self._last_line = 0.0
+        self._progress: Progress | None = None
+        if display.console.is_terminal:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("[bold]{task.description}[/]"),
+                BarColumn(bar_width=18),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=display.console,
+                transient=True,
+            )
+            self._task = self._progress.add_task(title, total=total, completed=done, status="")
+            self._progress.start()
+
+    def advance(self, status: str, by: int = 1) -> None:
+        self._done += by
+        if self._progress is not None:
+            self._progress.update(self._task, advance=by, status=status)
+        elif time.monotonic() - self._last_line >= _LOG_EVERY_S or self._done >= self._total:
+            self._last_line = time.monotonic()
+            self._display.line(f"{self._title} {self._done}/{self._total}  {status}")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Display:
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+
+    def line(self, text: str) -> None:
+        """One line with the run's clock in front; `text` is printed as it is."""
+        elapsed = time.monotonic() - self._began
+        self.console.print(f"[dim]{int(elapsed // 60):3d}:{int(elapsed % 60):02d}[/]  {escape(text)}")
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+        bar = Bar(self, title, total, done)
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i < 2 else "right")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self.console.print()
+        self.console.print(table)
+
+    def samples(self, title: str, samples: Sequence[dict[str, Any]]) -> None:
+        """Completions of evaluation problems, right and wrong marked; their text is shown inert."""
+        self.console.print(f"\n[bold]{escape(title)}[/]")
+        for sample in samples:
+            mark = "[green]right[/]" if sample["correct"] else "[red]wrong[/]"
+            text = " ".join(sample["completion"].split())
+            self.console.print(f"  {mark}  {escape(sample['prompt'][-60:])}[cyan]{escape(text[:200])}[/]")
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,130 @@
+"""A run: its stages in order, each resumable, each handing its model on.
+
+A stage whose export is there is finished and never run again; an unfinished one continues from its newest checkpoint.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import Device, ray_session
+from orchestrator.config import Recipe, Stage
+from orchestrator.context import StageContext
+from orchestrator.data import as_source
+from orchestrator.display import Display, percent
+from orchestrator.report import read_metrics, write_report
+from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.stages.grpo import run_grpo
+from orchestrator.stages.sft import run_sft
+from orchestrator.store import RunStore
+from rollout.errors import InputError
+from rollout.sources import load_rows
+
+KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {"sft": run_sft, "grpo": run_grpo}
+
+
+def train(recipe: Recipe, run_dir: Path) -> None:
+    """Run a recipe in `run_dir`, or continue what is there. Prints what is happening.
+
+    Raises:
+        InputError: something in the recipe is wrong.
+        ServiceError: a part of the system failed; the run can be continued.
+        KeyboardInterrupt: after everything that was started has ended.
+    """
+    display = Display()
+    store = RunStore(run_dir.absolute(), recipe)
+    with ray_session(recipe.cluster, run_dir.name) as device:
+        asyncio.run(_run(recipe, store, display, device))
+    path = write_report(store.folder)
+    _print_result(store, recipe, display)
+    display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
+
+
+async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device) -> None:
+    services = Services(device, recipe.cluster.start_timeout_s, display)
+    try:
+        model_path = recipe.stages[0].model.path
+        for stage in recipe.stages:
+            if store.is_finished(stage.name):
+                display.line(f"{stage.name}: finished before")
+            else:
+                model_path = await _run_stage(recipe, stage, model_path, store, services, display)
+            model_path = str(store.export_folder(stage.name))
+    finally:
+        await services.close()
+
+
+async def _run_stage(
+    recipe: Recipe, stage: Stage, model_path: str, store: RunStore, services: Services, display: Display
+) -> str:
+    store.record("stage", stage.name, event="start")
+    display.line(f"{stage.name}: {stage.kind}, {stage.loop.steps} steps, on {services.device}")
+    model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    await services.begin_learner(stage)
+    await services.begin_rollout(stage, model)
+    learner = await services.learner()
+    model_path = model_path or await _build(recipe, stage, store, services, display)
+    model.set_result(model_path)
+    spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
+    parameters, tokenizer = await asyncio.gather(
+        learner.open(spec), asyncio.to_thread(load_tokenizer, model_path, stage.model.trust_remote_code)
+    )
+    display.line(f"{stage.name}: {parameters:,} parameters, learner ready")
+    context = StageContext(recipe, stage, model_path, tokenizer, store, services, display)
+    try:
+        await KINDS[stage.kind](context)
+    finally:
+        context.close()
+    store.record("stage", stage.name, event="end")
+    return str(store.export_folder(stage.name))
+
+
+async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> str:
+    """The recipe's own small model, made once a run."""
+    folder = store.folder / "base"
+    if not (folder / "config.json").is_file():
+        texts: list[str] = []
+        if stage.model.build.tokenizer == "bpe":
+            sections = {name: section for each in recipe.stages for name, section in each.data.sources.items()}
+            rows = [row for name, section in sections.items() for row in load_rows(as_source(name, section), recipe.seed)]
+            texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
+        count = await (await services.learner()).build(build_spec(stage, recipe.seed), texts, str(folder))
+        display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
+    return str(folder)
+
+
+def load_tokenizer(path: str, trust_remote_code: bool) -> Any:
+    """Raises InputError when the folder or hub id holds no tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model.path = {path!r} has no tokenizer that loads: {reason}") from error
+
+
+def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
+    """The table before/after, and samples before and after."""
+    evaluations = [record for record in read_metrics(store.folder) if record["kind"] == "eval"]
+    shown = [record for record in evaluations if record["label"] in ("before", "after")]
+    rows = [
+        [
+            f"{record['label']} {record['stage']}",
+            record["set"],
+            percent(record["greedy"]),
+            percent(record["pass@1"]),
+            percent(record["cons@k"]),
+            percent(record["format"]),
+            f"{record['length_mean']:.1f}",
+        ]
+        for record in shown
+    ]
+    if not rows:
+        return
+    display.table(recipe.name, ["model", "set", "greedy", "pass@1", "cons@k", "format", "length"], rows)
+    for record in (shown[0], shown[-1]):
+        display.samples(f"{record['label']} {record['stage']}", record["samples"][:3])
+
+

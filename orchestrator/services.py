@@ -1,0 +1,189 @@
+"""The services of a run: learner, rollout pool and rewards, each started when first needed and ended together."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from learner.build import BuildSpec
+from learner.service import LearnerGroup
+from learner.spec import LearnerSpec
+from orchestrator.cluster import Device, cores_per_node
+from orchestrator.config import Stage
+from orchestrator.display import Display
+from rewards.service import RewardPool
+from rollout.engine import EngineSpec
+from rollout.service import RolloutPool
+from rollout.weights import Backend
+
+
+@dataclass
+class Services:
+    """Owned by the pipeline. Learner and engines outlive a stage where the next one asks for the same."""
+
+    device: Device
+    start_timeout_s: float
+    display: Display
+    _learner: "tuple[object, asyncio.Task[LearnerGroup]] | None" = field(default=None, init=False)
+    _rollout: "tuple[object, asyncio.Task[RolloutPool]] | None" = field(default=None, init=False)
+    _rewards: RewardPool | None = field(default=None, init=False)
+
+    async def begin_learner(self, stage: Stage) -> None:
+        """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
+        settings = stage.learner
+        shape = (settings.ranks, settings.cpus, settings.threads, settings.timeout_s)
+        if self._learner is not None and self._learner[0] == shape:
+            return
+        await self._close_learner()
+        start = LearnerGroup.start(
+            ranks=settings.ranks,
+            cpus=settings.cpus,
+            device=self.device,
+            threads=settings.threads or max(1, cores_per_node() // settings.ranks),
+            timeout_s=settings.timeout_s,
+            start_timeout_s=self.start_timeout_s,
+        )
+        self._learner = (shape, asyncio.create_task(start))
+
+    async def begin_rollout(self, stage: Stage, model: "asyncio.Future[str]") -> None:
+        """Start the engines in the background, unless such engines run already: their weights come by publish.
+
+        `model`: the folder or hub id, once it is there; engines import what they need meanwhile.
+        """
+        settings = stage.rollout
+        spec = self._engine_spec(stage)
+        shape = (spec, settings.replicas, settings.cpus, settings.threads, settings.timeout_s)
+        if self._rollout is not None and self._rollout[0] == shape:
+            return
+        await self._close_rollout()
+        start = RolloutPool.start(
+            spec,
+            model,
+            replicas=settings.replicas,
+            cpus=settings.cpus,
+            threads=settings.threads or cores_per_node(),
+            timeout_s=settings.timeout_s,
+            start_timeout_s=self.start_timeout_s,
+        )
+        self._rollout = (shape, asyncio.create_task(start))
+
+    async def learner(self) -> LearnerGroup:
+        assert self._learner is not None
+        return await self._learner[1]
+
+    async def rollout(self) -> RolloutPool:
+        assert self._rollout is not None
+        return await self._rollout[1]
+
+    async def rewards(self, stage: Stage) -> RewardPool:
+        """A pool with this stage's rubrics."""
+        if self._rewards is not None:
+            self._rewards.close()
+        self._rewards = await RewardPool.start(
+            stage.rewards.rubrics,
+            workers=stage.rewards.workers,
+            timeout_s=stage.rewards.timeout_s,
+            max_error_rate=stage.rewards.max_error_rate,
+            start_timeout_s=self.start_timeout_s,
+        )
+        return self._rewards
+
+    async def close(self) -> None:
+        """End everything that was started, in whatever state it is."""
+        if self._rewards is not None:
+            self._rewards.close()
+        await asyncio.gather(self._close_rollout(), self._close_learner())
+
+    async def _close_learner(self) -> None:
+        task = self._learner[1] if self._learner else None
+        self._learner = None
+        await _close(task)
+
+    async def _close_rollout(self) -> None:
+        task = self._rollout[1] if self._rollout else None
+        self._rollout = None
+        await _close(task)
+
+    def _engine_spec(self, stage: Stage) -> EngineSpec:
+        return EngineSpec(
+            dtype=resolve_dtype(stage, self.device),
+            trust_remote_code=stage.model.trust_remote_code,
+            max_tokens=stage.model.max_tokens,
+            max_sequences=stage.rollout.max_sequences,
+            tensor_parallel=stage.rollout.tensor_parallel,
+            kv_cache_gb=stage.rollout.kv_cache_gb,
+            gpu_memory=stage.rollout.gpu_memory,
+            eager=stage.rollout.eager,
+            backend=backend(self.device),
+            device=self.device,
+        )
+
+
+def backend(device: Device) -> Backend:
+    """How weights travel: NCCL between GPUs, shared memory on hosts without."""
+    return "nccl" if device == "cuda" else "shm"
+
+
+def resolve_dtype(stage: Stage, device: Device) -> Any:
+    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    if stage.model.dtype != "auto":
+        return stage.model.dtype
+    return "bfloat16" if device == "cuda" else "float32"
+
+
+def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, device: Device) -> LearnerSpec:
+    """What the ranks need of a stage."""
+    settings = stage.learner
+    needs_reference = stage.kind == "grpo" and settings.kl_coef > 0
+    return LearnerSpec(
+        model_path=model_path,
+        reference_path=reference_path if needs_reference else "",
+        dtype=resolve_dtype(stage, device),
+        trust_remote_code=stage.model.trust_remote_code,
+        zero_stage=settings.zero_stage,
+        seed=seed,
+        lr=settings.lr,
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        total_steps=stage.loop.steps * settings.mini_batches,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        activation_checkpointing=settings.activation_checkpointing,
+        logit_chunk_tokens=settings.logit_chunk_tokens,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        kl_coef=settings.kl_coef if needs_reference else 0.0,
+        importance_cap=settings.importance_cap,
+    )
+
+
+def build_spec(stage: Stage, seed: int) -> BuildSpec:
+    """The model that a recipe makes from scratch."""
+    build = stage.model.build
+    assert build.tokenizer
+    return BuildSpec(
+        tokenizer=build.tokenizer,
+        vocab_size=build.vocab_size,
+        layers=build.layers,
+        hidden=build.hidden,
+        heads=build.heads,
+        kv_heads=build.kv_heads,
+        intermediate=build.intermediate,
+        tied=build.tied,
+        max_tokens=stage.model.max_tokens,
+        seed=seed,
+    )
+
+
+async def _close(task: "asyncio.Task[Any] | None") -> None:
+    if task is None:
+        return
+    task.cancel()
+    try:
+        service = await task
+    except (asyncio.CancelledError, Exception):  # noqa: BLE001
+        # It never came up: whatever it did start goes down with the Ray session. The reason was raised to whoever waited.
+        return
+    await service.close()
+

@@ -1,0 +1,104 @@
+"""Reinforcement learning by GRPO: the loop.
+
+    produce   prompt → rollout → reward → buffer      waits for a place in the buffer; woken by a publish
+    consume   buffer → batch → learner → publish      waits for a whole batch; woken by the last group of it
+
+Sync and async are this one loop: `loop.max_staleness` decides how many groups the buffer admits (orchestrator/buffer.py).
+"""
+
+import asyncio
+
+from learner.batch import sequences_of
+from orchestrator.buffer import Buffer
+from orchestrator.context import StageContext, derive_seed
+from orchestrator.data import load_prompts, prompt_stream
+from orchestrator.metrics import step_metrics
+from orchestrator.stages.replay import PromptSource
+from rollout.types import Sampling
+
+
+async def run_grpo(context: StageContext) -> None:
+    stage, loop = context.stage, context.stage.loop
+    sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
+    for note in sets.notes():
+        context.display.line(note)
+    prompts = PromptSource(prompt_stream(sets, stage, context.seed))
+    buffer = Buffer(loop.groups_per_step, loop.max_staleness, loop.dynamic_sampling)
+    state = await context.resume()
+    start = state["step"] if state else 0
+    if state:
+        buffer.restore(state["buffer"], start)
+        prompts.restore(state["prompts"], state["buffer"])
+
+    await context.publish(start)
+    if not state and context.needs_first_evaluation():
+        await context.evaluate(start, "before")
+    await buffer.published(start)
+    producer = asyncio.create_task(produce(context, buffer, prompts))
+    try:
+        with context.display.bar(stage.name, loop.steps, start) as bar:
+            for step in range(start, loop.steps):
+                bar.advance(await consume(context, buffer, prompts, step))
+    finally:
+        producer.cancel()
+        await asyncio.gather(producer, return_exceptions=True)
+    await context.evaluate(loop.steps, "after")
+    await context.export()
+
+
+async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) -> None:
+    """Keep as many groups in flight as the buffer admits. The first failure reaches the consumer through the buffer."""
+    stage, clocks = context.stage, context.clocks
+    pool, rewards = await context.services.rollout(), await context.services.rewards(stage)
+
+    async def one(number: int) -> None:
+        sampling = Sampling(
+            n=stage.rollout.group_size,
+            temperature=stage.rollout.temperature,
+            max_tokens=stage.rollout.max_tokens,
+            seed=derive_seed(context.seed, number),
+        )
+        with clocks.produce.running():
+            with clocks.generate.running():
+                group = await pool.generate(f"{stage.name}/{number}", prompts.prompt(number), sampling)
+            with clocks.score.running():
+                scored = await rewards.score(group)
+        await buffer.put(number, scored)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                tasks.create_task(one(await buffer.admit()))
+    except ExceptionGroup as failures:
+        await buffer.fail(failures.exceptions[0])
+
+
+async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, step: int) -> str:
+    """One batch: take, train, publish, record. Returns a line about it."""
+    stage, loop = context.stage, context.stage.loop
+    learner, pool = await context.services.learner(), await context.services.rollout()
+    groups = await buffer.take(learner_version=step)
+    rows = [row for group in groups for row in sequences_of(group, stage.learner.normalize_std)]
+    batch = context.batch_of(rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches)
+    with context.clocks.training():
+        stats = await learner.train(batch, "grpo")
+    done = step + 1
+    # Written while the engines stand idle in a synchronous run anyway, and before anything new is admitted, so that a
+    # synchronous checkpoint owes no prompt.
+    if done == loop.steps or (loop.checkpoint_every and done % loop.checkpoint_every == 0):
+        await context.checkpoint(done, {"buffer": buffer.state(), "prompts": prompts.state()})
+    published = await context.publish(done) if done % loop.publish_every == 0 or done == loop.steps else None
+    audit = await context.audit(done) if published and loop.audit_every and done % loop.audit_every == 0 else None
+    if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps and published:
+        await context.evaluate(done, "during")
+    if published and done < loop.steps:
+        await buffer.published(done)
+    metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
+    context.store.write_trajectories(
+        stage.name, done, groups, version=step, normalize_std=stage.learner.normalize_std
+    )
+    context.record_step(done, metrics)
+    return (
+        f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "
+        f"{metrics['throughput/tokens_per_s']:,.0f} tokens/s"
+    )

@@ -1,0 +1,34 @@
+"""Prompts by number: what makes a resumed run ask exactly what the interrupted one would have asked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollout.prompts import PromptStream
+from rollout.types import Prompt
+
+
+class PromptSource:
+    """Group number n gets prompt n of the stream, whenever it is asked for."""
+
+    def __init__(self, stream: PromptStream) -> None:
+        self._stream = stream
+        self._owed: dict[int, Prompt] = {}
+
+    def prompt(self, number: int) -> Prompt:
+        """The prompt of a group just admitted. Numbers come in order, but for those owed after a resume."""
+        if number in self._owed:
+            return self._owed.pop(number)
+        assert number == self._stream.taken, f"prompt {number} asked, {self._stream.taken} is next"
+        return self._stream.take()
+
+    def state(self) -> dict[str, Any]:
+        return self._stream.state()
+
+    def restore(self, state: Mapping[str, Any], buffer: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. Raises InputError when the sources are not the ones it was made with."""
+        fresh, owed = self._stream, set(buffer["owed"])
+        for number in range(buffer["admitted"]):
+            prompt = fresh.take()
+            if number in owed:
+                self._owed[number] = prompt
+        fresh.restore(state)

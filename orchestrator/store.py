@@ -1,0 +1,175 @@
+"""The run directory: plain files that other tools open.
+
+    recipe.toml                          the resolved recipe
+    metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
+    trajectories/STAGE/step-000012.parquet   one row a completion
+    STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files and state.json; complete or absent
+    STAGE/export/                        Hugging Face folder; its presence says that the stage is finished
+    export                               link to the newest export
+    tensorboard/STAGE/                   event files
+    report.html
+"""
+
+import json
+import os
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from learner.advantage import group_advantages
+from orchestrator.config import Recipe, parse_recipe, to_toml
+from rewards.types import ScoredGroup
+from rollout.errors import InputError
+
+TRAJECTORY = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("group_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("source", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("completion", pa.string()),
+        ("prompt_token_ids", pa.list_(pa.int32())),
+        ("token_ids", pa.list_(pa.int32())),
+        ("rollout_logprobs", pa.list_(pa.float32())),
+        ("policy_versions", pa.list_(pa.int32())),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+        ("replica", pa.int32()),
+        ("reward", pa.float64()),
+        ("status", pa.string()),
+        ("reward_parts", pa.map_(pa.string(), pa.float64())),
+        ("advantage", pa.float64()),
+        ("staleness", pa.int32()),
+    ]
+)
+
+
+class RunStore:
+    """The files of one run. One process writes them."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "recipe.toml", tomli_w.dumps(to_toml(recipe)).encode())
+        self._metrics = folder / "metrics.jsonl"
+        _end_torn_line(self._metrics)
+
+    def record(self, kind: str, stage: str, **values: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        line = json.dumps({"kind": kind, "stage": stage, "time": round(time.time(), 3), **values})
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def write_trajectories(
+        self, stage: str, step: int, groups: Sequence[ScoredGroup], *, version: int, normalize_std: bool
+    ) -> None:
+        """One Parquet file a batch. `version`: the learner's when it took the batch."""
+        rows = [row for group in groups for row in _rows(group, step, version, normalize_std)]
+        folder = self.folder / "trajectories" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{step:06d}.parquet"
+        aside = path.with_suffix(".part")
+        pq.write_table(pa.Table.from_pylist(rows, TRAJECTORY), aside)
+        aside.rename(path)
+
+    def export_folder(self, stage: str) -> Path:
+        return self.folder / stage / "export"
+
+    def is_finished(self, stage: str) -> bool:
+        return self.export_folder(stage).is_dir()
+
+    def link_export(self, stage: str) -> None:
+        """Point RUN/export at the export of this stage."""
+        link, aside = self.folder / "export", self.folder / "export.part"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(Path(stage) / "export")
+        aside.replace(link)
+
+    def checkpoints(self, stage: str) -> list[Path]:
+        """Complete ones, oldest first."""
+        folder = self.folder / stage / "checkpoints"
+        return sorted(path for path in folder.glob("step-*") if path.suffix != ".part" and path.is_dir())
+
+    def checkpoint_aside(self, stage: str, step: int) -> Path:
+        """An empty folder to write checkpoint `step` into; `complete_checkpoint` makes it one."""
+        aside = self.folder / stage / "checkpoints" / f"step-{step:06d}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        return aside
+
+    def complete_checkpoint(self, stage: str, aside: Path, keep: int) -> Path:
+        """Rename it into place, then delete all but the newest `keep`."""
+        path = aside.with_suffix("")
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+        for old in self.checkpoints(stage)[:-keep]:
+            # Renamed first: a half-deleted checkpoint must not look like one.
+            doomed = old.rename(old.with_suffix(".part"))
+            shutil.rmtree(doomed)
+        return path
+
+
+def stored_recipe(folder: Path) -> Recipe | None:
+    """The recipe of the run in that folder; None when it holds no run. Raises InputError when it is unreadable."""
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        return None
+    try:
+        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a recipe of this version: {error}") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(data)
+    os.replace(aside, path)
+
+
+def _rows(group: ScoredGroup, step: int, version: int, normalize_std: bool) -> list[Mapping[str, Any]]:
+    prompt = group.prompt
+    advantages = group_advantages(pa.array(group.rewards).to_numpy(), normalize_std)
+    return [
+        {
+            "step": step,
+            "group_id": group.group.group_id,
+            "prompt_id": prompt.prompt_id,
+            "source": prompt.source,
+            "prompt": prompt.text,
+            "answer": prompt.answer,
+            "completion": completion.text,
+            "prompt_token_ids": list(prompt.token_ids),
+            "token_ids": completion.token_ids,
+            "rollout_logprobs": completion.rollout_logprobs,
+            "policy_versions": completion.policy_versions,
+            "finish_reason": completion.finish_reason,
+            "seed": completion.seed,
+            "replica": group.group.replica,
+            "reward": score.value,
+            "status": score.status,
+            "reward_parts": list(score.breakdown.items()),
+            "advantage": float(advantage),
+            "staleness": version - completion.oldest_version,
+        }
+        for completion, score, advantage in zip(group.completions, group.scores, advantages, strict=True)
+    ]
+
+
+def _end_torn_line(path: Path) -> None:
+    """A crash may have cut the last line: drop it, so that the next one does not become part of it."""
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        write_atomically(path, data[: data.rfind(b"\n") + 1])
+
+

@@ -1,0 +1,1 @@
+"""Rewards: completions in, scores with a status out."""

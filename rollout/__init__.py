@@ -1,0 +1,1 @@
+"""Rollout: prompts in, groups of sampled completions out (vLLM engines behind Ray actors)."""

@@ -1,0 +1,242 @@
+"""vLLM behind the few verbs that RayZero needs: generate a group, load weights, tell the version.
+
+The only module of the driver and the actors that imports vLLM, and only when an engine is started.
+"""
+
+import asyncio
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+
+from rollout.errors import ServiceError
+from rollout.types import Completion, FinishReason, Prompt, RolloutGroup, Sampling
+from rollout.weights import Backend, LoadReport, WeightManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What one engine must know to start."""
+
+    dtype: Literal["float32", "bfloat16"]
+    trust_remote_code: bool
+    max_tokens: int
+    """Longest prompt plus completion."""
+    max_sequences: int
+    tensor_parallel: int
+    kv_cache_gb: int
+    gpu_memory: float
+    eager: bool
+    backend: Backend
+    """How weights arrive."""
+    device: Literal["cpu", "cuda"]
+
+
+class Engine(Protocol):
+    """What the service needs of an engine. `VllmEngine` is the real one."""
+
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup: ...
+
+    async def load(self, manifest: WeightManifest) -> LoadReport: ...
+
+    async def version(self) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+class VllmEngine:
+    """One `AsyncLLM`. Create inside a running event loop, with `await VllmEngine.start(...)`."""
+
+    def __init__(self, llm: Any, tokenizer: Any, replica: int, spec: EngineSpec) -> None:
+        self._llm = llm
+        self._tokenizer = tokenizer
+        self._replica = replica
+        self._spec = spec
+        self._loads = 0
+        self._loading = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, replica: int, spec: EngineSpec, model_path: str) -> "VllmEngine":
+        """Start vLLM's processes and load the model (folder or hub id) as policy version 0. Takes 10 s and more."""
+        prepare(spec)
+        from vllm import AsyncEngineArgs
+        from vllm.config import WeightTransferConfig
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from rollout.shm_plugin import register
+
+        register()
+        args = AsyncEngineArgs(
+            model=model_path,
+            dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
+            max_model_len=spec.max_tokens,
+            max_num_seqs=spec.max_sequences,
+            tensor_parallel_size=spec.tensor_parallel,
+            # On a CPU host vLLM reads this as the share of RAM that must be free at the start.
+            gpu_memory_utilization=spec.gpu_memory if spec.device == "cuda" else 0.05,
+            distributed_executor_backend=None if spec.device == "cuda" else _cpu_executor(spec),
+            enforce_eager=spec.eager or spec.device == "cpu",
+            enable_prefix_caching=True,
+            # A seeded request whose prompt is computed in pieces ends vLLM's core on a CPU host ("CPU Generator does not
+            # use offset", vLLM 0.32), so there a prompt is computed whole or waits.
+            enable_chunked_prefill=spec.device == "cuda",
+            max_num_batched_tokens=None if spec.device == "cuda" else max(spec.max_tokens, 4096),
+            # The distribution that tokens are drawn from, temperature included: what the learner must reproduce.
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config=WeightTransferConfig(backend=spec.backend),
+            disable_log_stats=True,
+        )
+        llm = AsyncLLM.from_engine_args(args)
+        await llm.update_weight_version("0")
+        if spec.backend == "shm":
+            await llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
+        tokenizer = llm.get_tokenizer()
+        if asyncio.iscoroutine(tokenizer):
+            tokenizer = await tokenizer
+        return cls(llm, tokenizer, replica, spec)
+
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """The whole group as one request, so that its prompt is computed once.
+
+        Requests in flight survive a `load`: their later tokens carry the new version.
+        """
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        began = time.perf_counter()
+        params = SamplingParams(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        # A cached prefix belongs to the weights that computed it: the salt keeps versions apart.
+        tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids), cache_salt=str(self._loads))
+        final = None
+        # Requests of a retried group must not share an id with the first try.
+        async for output in self._llm.generate(tokens, params, f"{group_id}@{time.monotonic_ns()}"):
+            final = output
+        if final is None or not final.finished or len(final.outputs) != sampling.n:
+            raise ServiceError(f"replica {self._replica} ended group {group_id} without its {sampling.n} completions")
+        texts = self._tokenizer.batch_decode(
+            [list(output.token_ids) for output in final.outputs], skip_special_tokens=True
+        )
+        return RolloutGroup(
+            group_id=group_id,
+            prompt=prompt,
+            completions=tuple(
+                _completion(output, text, sampling.seed + i)
+                for i, (output, text) in enumerate(zip(final.outputs, texts, strict=True))
+            ),
+            replica=self._replica,
+            seconds=time.perf_counter() - began,
+        )
+
+    async def load(self, manifest: WeightManifest) -> LoadReport:
+        """Swap in the weights of a manifest between two tokens of whatever is being generated.
+
+        Raises:
+            ServiceError: the weights arrived damaged; the engine then must not serve.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        async with self._loading:
+            paused = time.perf_counter()
+            # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
+            await self._llm.pause_generation(mode="keep", clear_cache=False)
+            await self._llm.start_weight_update()
+            for payload in _payloads(manifest):
+                await self._llm.update_weights(WeightTransferUpdateRequest(update_info=payload))
+            await self._llm.finish_weight_update(weight_version=str(manifest.version))
+            checksums = await self._checksums(manifest)
+            self._loads += 1
+            await self._llm.resume_generation()
+            return LoadReport(
+                replica=self._replica,
+                version=manifest.version,
+                checksums=checksums,
+                pause_seconds=time.perf_counter() - paused,
+            )
+
+    async def version(self) -> int:
+        """The policy version that vLLM itself reports."""
+        return int(await self._llm.get_weight_version())
+
+    async def init_transfer(self, init_info: dict[str, Any]) -> None:
+        """Handshake of vLLM's own backends (`nccl`, `ipc`); blocks until the learner's side has joined."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
+
+    async def close(self) -> None:
+        """End vLLM's processes."""
+        self._llm.shutdown()
+
+    async def _checksums(self, manifest: WeightManifest) -> tuple[str, ...]:
+        if manifest.backend == "shm":
+            # The workers have compared each bucket's bytes with these; the CPU backend keeps no plain copy to digest.
+            return tuple(f"{bucket.checksum:08x}" for bucket in manifest.buckets)
+        digests = await self._llm.compute_weight_checksums()
+        return tuple(f"{name}={digest}" for worker in digests for name, digest in sorted(worker.items()))
+
+
+def prepare(spec: EngineSpec) -> None:
+    """Import vLLM, which takes seconds, under the environment that the engine needs."""
+    os.environ.update(_environment(spec))
+    import vllm.v1.engine.async_llm  # noqa: F401
+
+
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    """Read by vLLM at import; its processes inherit it."""
+    quiet = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"), "VLLM_NO_USAGE_STATS": "1"}
+    if spec.device == "cuda":
+        return quiet
+    return quiet | {
+        "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gb),
+        # Binding every engine to the same first cores would make replicas and the learner fight for them.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Lets the executor be chosen below; the engine core stays a process of its own either way.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if spec.tensor_parallel == 1 else "1",
+    }
+
+
+def _cpu_executor(spec: EngineSpec) -> str:
+    """A single worker lives in the engine core's process: one import of torch and one hop a token less."""
+    return "uni" if spec.tensor_parallel == 1 else "mp"
+
+
+def _payloads(manifest: WeightManifest) -> list[dict[str, Any]]:
+    if manifest.backend == "shm":
+        return [asdict(bucket) for bucket in manifest.buckets]
+    return [manifest.payload]
+
+
+def _completion(output: Any, text: str, seed: int) -> Completion:
+    token_ids = np.array(output.token_ids, dtype=np.int32)
+    logprobs = np.array(output.logprobs.logprobs, dtype=np.float32)
+    if output.weight_versions is None or len(logprobs) != len(token_ids):
+        raise ServiceError(
+            f"vLLM returned {len(token_ids)} tokens with {len(logprobs)} logprobs and versions {output.weight_versions}"
+        )
+    versions = np.zeros(len(token_ids), dtype=np.int32)
+    for span in output.weight_versions:
+        versions[span.start : span.end] = int(span.version)
+    reason = output.finish_reason if output.finish_reason in ("stop", "length") else "abort"
+    return Completion(
+        text=text,
+        token_ids=token_ids,
+        rollout_logprobs=logprobs,
+        policy_versions=versions,
+        finish_reason=cast(FinishReason, reason),
+        seed=seed,
+    )

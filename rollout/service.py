@@ -1,0 +1,286 @@
+"""The rollout service: Ray actors, each one vLLM engine, and the pool that the loop talks to."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rollout.engine import EngineSpec, VllmEngine, prepare
+from rollout.errors import InputError, ServiceError
+from rollout.router import Health, Router
+from rollout.types import Prompt, RolloutGroup, Sampling
+from rollout.weights import LoadReport, WeightManifest, localize
+
+
+class RolloutReplica:
+    """The actor round one engine. It serves nothing before `start`."""
+
+    def __init__(self, index: int, spec: EngineSpec) -> None:
+        self._index = index
+        self._spec = spec
+
+    async def prepare(self) -> None:
+        """Import what the engine needs; a model is not needed yet."""
+        prepare(self._spec)
+
+    async def start(self, model_path: str) -> str:
+        """Start the engine; returns the id of the node that it lives on."""
+        self._engine = await VllmEngine.start(self._index, self._spec, model_path)
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        return await self._engine.generate(group_id, prompt, sampling)
+
+    async def load(self, manifest: WeightManifest, buckets: list[Any]) -> LoadReport:
+        """`buckets`: references to the bytes, for a replica that shares no memory with the learner's rank 0."""
+        if not buckets:
+            return await self._engine.load(manifest)
+        local = localize(manifest, await asyncio.gather(*buckets))
+        try:
+            return await self._engine.load(local)
+        finally:
+            for bucket in local.buckets:
+                os.unlink(bucket.path)
+
+    async def init_transfer(self, init_info: dict[str, Any]) -> None:
+        await self._engine.init_transfer(init_info)
+
+    async def version(self) -> int:
+        return await self._engine.version()
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishReport:
+    """One publish as the engines saw it."""
+
+    version: int
+    num_bytes: int
+    seconds: float
+    """From the call until the last engine serves the new version."""
+    pause_seconds: float
+    """Longest standstill of generation on any replica."""
+
+
+class RolloutPool:
+    """The replicas as one service: routed generation, loads on all of them, bounded waits."""
+
+    def __init__(
+        self, actors: list[Any], groups: list[PlacementGroup], nodes: Sequence[str], timeout_s: float, start_s: float
+    ) -> None:
+        self._actors = actors
+        self._groups = groups
+        self._nodes = nodes
+        self._router = Router(len(actors))
+        self._timeout_s = timeout_s
+        self.start_seconds = start_s
+        self.version = 0
+        """Policy version that every serving replica holds."""
+        self.num_tokens = 0
+        """Completion tokens sampled so far."""
+
+    @classmethod
+    async def start(
+        cls,
+        spec: EngineSpec,
+        model: "asyncio.Future[str]",
+        *,
+        replicas: int,
+        cpus: float,
+        threads: int,
+        timeout_s: float,
+        start_timeout_s: float,
+    ) -> "RolloutPool":
+        """Place and start every replica. `model`: the folder or hub id, once it is there.
+
+        Raises:
+            InputError: the cluster cannot place them.
+            ServiceError: an engine failed to start in time.
+        """
+        began = time.perf_counter()
+        bundle = {"CPU": cpus * spec.tensor_parallel}
+        if spec.device == "cuda":
+            bundle["GPU"] = spec.tensor_parallel
+        groups = [
+            reserve([bundle], f"rollout.replicas = {replicas}, replica {i}", start_timeout_s) for i in range(replicas)
+        ]
+        remote = ray.remote(RolloutReplica)
+        actors = [
+            remote.options(
+                name=f"rollout-{i}",
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                max_concurrency=10_000,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group),
+                runtime_env={"env_vars": compute_environment(spec.device, threads)},
+            ).remote(i, spec)
+            for i, group in enumerate(groups)
+        ]
+        preparing = asyncio.gather(*(actor.prepare.remote() for actor in actors))
+        await within(preparing, start_timeout_s, "rollout replicas to import vLLM")
+        model_path = await model
+        starts = [actor.start.remote(model_path) for actor in actors]
+        nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
+        return cls(actors, groups, nodes, timeout_s, time.perf_counter() - began)
+
+    @property
+    def replicas(self) -> int:
+        return len(self._actors)
+
+    @property
+    def outstanding(self) -> tuple[int, ...]:
+        return self._router.outstanding
+
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """A group from the least busy replica; tried once on every replica that is left when one fails.
+
+        Raises:
+            ServiceError: no replica completed it.
+        """
+        failures: list[str] = []
+        for _ in range(self.replicas):
+            index = self._router.acquire(sampling.n * sampling.max_tokens)
+            try:
+                return await self.generate_on(index, group_id, prompt, sampling)
+            except ServiceError as problem:
+                self._router.mark(index, Health.DEAD)
+                failures.append(str(problem))
+            finally:
+                self._router.release(index, sampling.n * sampling.max_tokens)
+            if not self._router.serving:
+                break
+        raise ServiceError(f"group {group_id} could not be generated: {'; '.join(failures)}")
+
+    async def generate_on(self, index: int, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """A group from one given replica (audits)."""
+        call = self._actors[index].generate.remote(group_id, prompt, sampling)
+        group: RolloutGroup = await within(call, self._timeout_s, f"replica {index} to generate {group_id}")
+        self.num_tokens += group.num_tokens
+        return group
+
+    async def load(self, manifest: WeightManifest, sender_node: str) -> PublishReport:
+        """Load a manifest on every serving replica and compare versions and checksums.
+
+        Raises:
+            ServiceError: an engine did not load in time, or holds other weights than were sent.
+        """
+        began = time.perf_counter()
+        # Shared memory ends at the host; other nodes get the same bytes through Ray's object store.
+        remote = any(self._nodes[i] != sender_node for i in self._router.serving)
+        buckets = _object_references(manifest) if remote and manifest.backend == "shm" else []
+        calls = [
+            self._actors[i].load.remote(manifest, buckets if self._nodes[i] != sender_node else [])
+            for i in self._router.serving
+        ]
+        reports: list[LoadReport] = await within(
+            asyncio.gather(*calls), self._timeout_s, f"engines to load policy version {manifest.version}"
+        )
+        _agree(reports, manifest)
+        self.version = manifest.version
+        return PublishReport(
+            version=manifest.version,
+            num_bytes=manifest.num_bytes,
+            seconds=time.perf_counter() - began,
+            pause_seconds=max(report.pause_seconds for report in reports),
+        )
+
+    async def versions(self) -> list[int]:
+        """What each replica's vLLM itself says."""
+        calls = [actor.version.remote() for actor in self._actors]
+        return list(await within(asyncio.gather(*calls), self._timeout_s, "engines to tell their version"))
+
+    async def close(self) -> None:
+        """End the engines, then their actors and reservations."""
+        closing = asyncio.gather(*(actor.close.remote() for actor in self._actors), return_exceptions=True)
+        await asyncio.wait({asyncio.ensure_future(closing)}, timeout=15)
+        for actor in self._actors:
+            ray.kill(actor)
+        for group in self._groups:
+            remove_placement_group(group)
+
+
+def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
+    """A placement group, or an InputError that says what the cluster lacks."""
+    bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
+    available = ray.cluster_resources()
+    for name in ("CPU", "GPU"):
+        wanted = sum(bundle.get(name, 0) for bundle in bundles)
+        if wanted > available.get(name, 0):
+            raise InputError(
+                f"{what} needs {wanted:g} {name}s; the Ray cluster has {available.get(name, 0):g}: lower it or add nodes"
+            )
+    group = placement_group(bundles, strategy="STRICT_PACK" if len(bundles) == 1 else "PACK")
+    if not group.wait(min(timeout_s, 60)):
+        remove_placement_group(group)
+        free = ray.available_resources()
+        raise InputError(
+            f"{what}: no place for {bundles} on the Ray cluster, of which {free.get('CPU', 0):g} CPUs and "
+            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
+        )
+    return group
+
+
+def compute_environment(device: str, threads: int) -> dict[str, str]:
+    """Environment of an actor that computes.
+
+    On a CPU host engine and learner take turns on the same cores. Threads that spin while they wait, OpenMP's default,
+    would take the cores from whoever has work: measured five times slower.
+    """
+    if device == "cuda":
+        return {}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+        "KMP_BLOCKTIME": "0",
+        "DS_ACCELERATOR": "cpu",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
+    """Await an actor's answer for a bounded time.
+
+    Raises:
+        InputError, ServiceError: as the actor raised it; or no answer in time; or the actor is gone.
+    """
+    try:
+        return await asyncio.wait_for(awaitable, timeout_s)
+    except TimeoutError:
+        raise ServiceError(f"waited {timeout_s:.0f} s for {what}, in vain") from None
+    except RayTaskError as problem:
+        if isinstance(problem.cause, InputError | ServiceError):
+            raise problem.cause from None
+        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {_first_line(problem)}") from problem
+    except RayActorError as problem:
+        raise ServiceError(f"{what}: the actor died: {_first_line(problem)}") from problem
+
+
+def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
+    for report in reports:
+        if report.version != manifest.version or report.checksums != reports[0].checksums:
+            raise ServiceError(
+                f"replica {report.replica} holds other weights than replica {reports[0].replica} after publish "
+                f"{manifest.version}: version {report.version}, checksums {report.checksums} ≠ {reports[0].checksums}"
+            )
+
+
+def _object_references(manifest: WeightManifest) -> list[Any]:
+    references = []
+    for bucket in manifest.buckets:
+        with open(bucket.path, "rb") as file:
+            references.append(ray.put(file.read()))
+    return references
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = [line for line in str(problem).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(problem).__name__

@@ -1,0 +1,91 @@
+"""Prompt templates: from a question to the exact text that is tokenised."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import InputError
+
+PLACEHOLDER = "{prompt}"
+
+R1_ZERO = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+    "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, "
+    "respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
+    "User: {prompt}. Assistant:"
+)
+"""Table 1 of the DeepSeek-R1 paper (arXiv:2501.12948), with the question where the table has `prompt`."""
+
+SHIPPED = ("plain", "r1-zero", "chat")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Turns a question into the text of a prompt."""
+
+    name: str
+    """`plain`, `r1-zero`, `chat`, or the path of a file."""
+    add_special_tokens: bool
+    """Whether the tokenizer still has to add `<s>` and the like; a chat template has written them already."""
+    _render: Callable[[str], str]
+
+    def render(self, question: str) -> str:
+        """The text that is tokenised. The question enters as it is, braces and all."""
+        return self._render(question)
+
+
+def load_template(name: str, tokenizer: Any) -> Template:
+    """A template by name, or from a text file with `{prompt}` in it.
+
+    Args:
+        name: `plain` (the question alone), `r1-zero`, `chat` (the model's own chat template), or a path.
+        tokenizer: of the model; only `chat` uses it.
+
+    Raises:
+        InputError: unknown name, unreadable file, no `{prompt}` in it, or a model without a chat template.
+    """
+    if name == "plain":
+        return Template(name, True, str)
+    if name == "r1-zero":
+        return Template(name, True, _filler(R1_ZERO))
+    if name == "chat":
+        return _chat_template(tokenizer)
+    return Template(name, True, _filler(_read(name)))
+
+
+def _chat_template(tokenizer: Any) -> Template:
+    if not getattr(tokenizer, "chat_template", None):
+        model = getattr(tokenizer, "name_or_path", "") or "this model"
+        raise InputError(
+            f"data.template = 'chat': {model} has no chat template; use data.template=r1-zero or data.template=plain"
+        )
+
+    def render(question: str) -> str:
+        messages = [{"role": "user", "content": question}]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    return Template("chat", False, render)
+
+
+def _filler(text: str) -> Callable[[str], str]:
+    # Not str.format: templates and questions (code, TeX) have braces of their own.
+    return lambda question: text.replace(PLACEHOLDER, question)
+
+
+def _read(name: str) -> str:
+    """Text of a template file, without the one line end that editors put at the end of every file."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        close = difflib.get_close_matches(name, SHIPPED, n=1, cutoff=0.6)
+        nearest = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"data.template = {name!r}: not one of {', '.join(SHIPPED)}, and no file is there{nearest}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data.template = {name!r}: cannot be read: {error}") from None
+    if PLACEHOLDER not in text:
+        raise InputError(f"data.template = {name!r}: the file has no {PLACEHOLDER} for the question; add it")
+    return text.removesuffix("\n")

@@ -1,0 +1,94 @@
+"""What flows along the first arrow: prompt → group of completions.
+
+Shapes: P = prompt tokens, L = completion tokens, G = completions in a group.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+FinishReason = Literal["stop", "length", "abort"]
+"""`stop`: the model ended by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Prompt:
+    """What the policy is asked. Equal by identity; `prompt_id` names it across runs."""
+
+    prompt_id: str
+    """Stable name: `<source>/<row>` for files, `<source>/<problem>` for generated tasks."""
+    source: str
+    """Name of the data source that it came from (key of `data.sources` or `eval.sets`)."""
+    rubric: str
+    """Name of the rubric that scores its completions (key of `rewards.rubrics`)."""
+    text: str
+    """The rendered template: exactly what is tokenised."""
+    token_ids: tuple[int, ...]
+    """[P] token ids of `text`; never re-tokenised later."""
+    answer: str
+    """Reference answer; empty where the rubric needs none."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of the row, for reward functions that ask for them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Completion:
+    """One sampled continuation of a prompt."""
+
+    text: str
+    token_ids: np.ndarray
+    """[L] int32; ends with the end-of-sequence token when `finish_reason == "stop"`."""
+    rollout_logprobs: np.ndarray
+    """[L] float32, natural log, of each sampled token under the sampler's own distribution."""
+    policy_versions: np.ndarray
+    """[L] int32, the policy version whose weights sampled each token."""
+    finish_reason: FinishReason
+    seed: int
+
+    @property
+    def oldest_version(self) -> int:
+        """Lowest policy version among its tokens."""
+        return int(self.policy_versions.min())
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RolloutGroup:
+    """The G completions of one prompt: the unit of buffering, scoring and dropping."""
+
+    group_id: str
+    """`<stage>/<index>`, unique in a run and the same after a resume."""
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    """[G]"""
+    replica: int
+    """Index of the replica that sampled it."""
+    seconds: float
+    """Wall time from the request to the last token."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens of the whole group."""
+        return sum(len(completion.token_ids) for completion in self.completions)
+
+    @property
+    def oldest_version(self) -> int:
+        """Lowest policy version among all tokens of the group."""
+        return min(completion.oldest_version for completion in self.completions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample the completions of one prompt."""
+
+    n: int = 1
+    """Completions of the prompt (the group size G in training)."""
+    temperature: float = 1.0
+    """0 is greedy. Training divides the learner's logits by the same temperature."""
+    top_p: float = 1.0
+    """Nucleus mass; evaluation only (a cut tail would bias the importance ratio)."""
+    max_tokens: int = 256
+    """Longest completion."""
+    seed: int = 0
+    """Completion i is drawn with `seed + i`."""

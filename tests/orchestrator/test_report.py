@@ -1,0 +1,381 @@
+"""The report: what it reads, what it says, and that nothing a model wrote can act in it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.charts import Chart, Series, draw, short, thin
+from orchestrator.report import read_metrics, write_report
+from rollout.errors import InputError
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\u2028 & <!-- <script>"
+RECIPE = """
+name = "arithmetic"
+description = "additions"
+seed = 7
+[[stages]]
+name = "cold-start"
+kind = "sft"
+loop = { steps = 3 }
+[[stages]]
+name = "reasoning"
+kind = "grpo"
+loop = { steps = 4 }
+"""
+
+
+def make_run(run_dir: Path, records: list[dict[str, Any]]) -> Path:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "recipe.toml").write_text(RECIPE)
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run_dir
+
+
+def sft_records() -> list[dict[str, Any]]:
+    steps = [
+        {"kind": "step", "stage": "cold-start", "step": n, "time": 1000.0 + 10 * n, "learner/loss": 3.0 / n}
+        for n in (1, 2, 3)
+    ]
+    start = {"kind": "stage", "stage": "cold-start", "event": "start", "time": 1000.0}
+    return [start, *steps, {"kind": "stage", "stage": "cold-start", "event": "end", "time": 1031.0}]
+
+
+def evaluation(stage: str, step: int, label: str, greedy: float | None, **more: Any) -> dict[str, Any]:
+    record = {"kind": "eval", "stage": stage, "step": step, "set": "held-out", "time": 1000.0, "label": label}
+    return {**record, "greedy": greedy, "pass@1": None, "cons@k": None, "k": 4, "problems": 256, **more}
+
+
+def grpo_step(step: int, **more: Any) -> dict[str, Any]:
+    return {"kind": "step", "stage": "reasoning", "step": step, "time": 2000.0 + step, "reward/mean": 0.5, **more}
+
+
+def write_trajectories(
+    run_dir: Path, step: int, completion: str, *, as_struct: bool = False, groups: int = 1
+) -> None:
+    parts = pa.struct([("accuracy", pa.float64())]) if as_struct else pa.map_(pa.string(), pa.float64())
+    rows = [
+        {
+            "step": step,
+            "group_id": f"reasoning/{index}",
+            "prompt": "2+3=",
+            "answer": "5",
+            "completion": completion,
+            "token_ids": [1, 2, 3],
+            "finish_reason": "stop",
+            "reward": reward,
+            "status": "ok",
+            "reward_parts": {"accuracy": reward} if as_struct else [("accuracy", reward)],
+            "advantage": float("nan"),
+            "staleness": 1,
+        }
+        for index in range(groups)
+        for reward in (0.0, 1.0)
+    ]
+    columns = {name: pa.array([row[name] for row in rows]) for name in rows[0] if name != "reward_parts"}
+    table = pa.table(columns | {"reward_parts": pa.array([row["reward_parts"] for row in rows], parts)})
+    folder = run_dir / "trajectories" / "reasoning"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / f"step-{step:06d}.parquet")
+
+
+class Page(HTMLParser):
+    """The report as a browser would take it apart: elements, attributes and text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.samples: list[dict[str, Any]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.elements[-1] if self.elements else ("", {})
+        if attributes.get("id") == "samples-data" and not self.samples and data.startswith("["):
+            self.samples = json.loads(data)
+        elif tag not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def chart_titles(self) -> list[str]:
+        return re.findall(r'<p class="chart-title">([^<]+?) ?<', self.source)
+
+
+def report(run_dir: Path) -> Page:
+    return Page(write_report(run_dir))
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "step"}\n{"kind": "st\xc3')
+    assert read_metrics(tmp_path) == [{"kind": "step"}]
+
+
+@pytest.mark.parametrize("bad", ['{"kind": "st', "17", "[1]"])
+def test_a_bad_line_elsewhere_is_an_error_with_its_number(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"kind": "step"}}\n\n{bad}\n{{"kind": "step"}}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 3"):
+        read_metrics(tmp_path)
+
+
+def test_no_metrics_yet_is_no_records(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["missing", ""])
+def test_a_directory_without_a_run_is_an_input_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"holds no run.*give the directory"):
+        write_report(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreadable_recipe_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("name = ")
+    with pytest.raises(InputError, match=r"recipe\.toml: cannot be read"):
+        write_report(tmp_path)
+
+
+# Runs of every shape ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_recorded_nothing_gets_a_report(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path, []))
+    assert "nothing recorded yet" in page.text
+    assert page.chart_titles == []
+
+
+def test_an_sft_only_run_shows_its_loss_and_where_it_stands(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path, sft_records()))
+    assert page.chart_titles == ["Loss"]
+    assert "not finished: cold-start, step 3 of 3" in page.text
+    assert "Training samples" not in page.text
+
+
+def test_a_finished_run_says_so_and_how_long_it_took_without_the_time_it_was_down(tmp_path: Path) -> None:
+    resumed = [
+        {"kind": "stage", "stage": "reasoning", "event": "start", "time": 2000.0},
+        grpo_step(1),
+        {"kind": "stage", "stage": "reasoning", "event": "start", "time": 90_000.0},
+        {**grpo_step(2), "time": 90_001.0},
+        {"kind": "stage", "stage": "reasoning", "event": "end", "time": 90_002.0},
+    ]
+    page = report(make_run(tmp_path, sft_records() + resumed))
+    assert "Status finished" in page.text
+    assert "Took 34 s" in page.text
+    assert "resumed 1×" in page.text
+
+
+def test_steps_that_a_resume_repeats_are_counted_once(tmp_path: Path) -> None:
+    steps = [grpo_step(1), grpo_step(2), grpo_step(3), grpo_step(2, **{"reward/mean": 0.9})]
+    page = report(make_run(tmp_path, steps))
+    (chart,) = [json.loads(a["data-chart"] or "") for tag, a in page.elements if tag == "figure"]
+    assert chart["x"] == [1, 2]
+    assert chart["s"][0]["y"] == [0.5, 0.9]
+
+
+def test_prompts_that_do_not_add_up_are_pointed_out(tmp_path: Path) -> None:
+    counts = {"count/taken": 10, "count/trained": 6, "count/dropped": 1, "count/in_flight": 3}
+    assert "should add up" not in report(make_run(tmp_path, [grpo_step(1, **counts)])).text
+    counts["count/dropped"] = 0
+    assert "should add up and do not" in report(make_run(tmp_path, [grpo_step(1, **counts)])).text
+
+
+def test_every_reward_function_gets_a_line(tmp_path: Path) -> None:
+    steps = [grpo_step(n, **{"reward/accuracy": 0.1, "reward/my_<b>": 0.2}) for n in (1, 2)]
+    page = report(make_run(tmp_path, steps))
+    (chart,) = [json.loads(a["data-chart"] or "") for tag, a in page.elements if tag == "figure"]
+    assert [series["n"] for series in chart["s"]] == ["reward", "accuracy", "my_<b>"]
+
+
+def test_values_that_are_not_finite_are_told_and_not_drawn(tmp_path: Path) -> None:
+    steps = [grpo_step(1, **{"kl/ref": 0.1}), grpo_step(2, **{"kl/ref": float("nan")})]
+    page = report(make_run(tmp_path, steps))
+    assert "1 value was NaN or infinite" in page.text
+    assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", page.source)).lower()
+
+
+# Evaluations -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_one_row_before_and_one_a_stage(tmp_path: Path) -> None:
+    records = [
+        evaluation("cold-start", 0, "before", 0.01),
+        evaluation("cold-start", 3, "after", 0.2),
+        evaluation("reasoning", 0, "before", 0.2),
+        evaluation("reasoning", 2, "during", 0.5),
+        evaluation("reasoning", 4, "after", 0.7125),
+    ]
+    page = report(make_run(tmp_path, records))
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page.source)
+    assert rows == [("before cold-start", "1.0 %"), ("after cold-start", "20.0 %"), ("after reasoning", "71.2 %")]
+    assert "1.0 % → 71.2 % held-out, greedy accuracy" in page.text
+
+
+def test_an_unfinished_stage_shows_its_latest_evaluation_with_its_step(tmp_path: Path) -> None:
+    records = [evaluation("reasoning", 2, "during", None, **{"pass@1": 0.5}), grpo_step(3)]
+    page = report(make_run(tmp_path, records))
+    assert "reasoning, step 2 – 50.0 %" in page.text
+    assert "held-out, pass@1 accuracy" in page.text
+
+
+def test_accuracy_is_drawn_over_all_stages_in_a_row(tmp_path: Path) -> None:
+    records = [*sft_records(), evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.7)]
+    page = report(make_run(tmp_path, records))
+    chart = json.loads(next(a["data-chart"] or "" for tag, a in page.elements if tag == "figure"))
+    assert chart["x"] == [3, 7]
+    assert chart["marks"] == [[0, "cold-start"], [3, "reasoning"]]
+
+
+def test_samples_of_the_same_problem_stand_side_by_side(tmp_path: Path) -> None:
+    def sample(completion: str, correct: bool) -> dict[str, Any]:
+        return {"samples": [{"prompt": "2+3=", "answer": "5", "completion": completion, "correct": correct}]}
+
+    records = [
+        evaluation("cold-start", 0, "before", 0.0, **sample("4", False)),
+        evaluation("reasoning", 4, "after", 1.0, **sample("5", True)),
+    ]
+    page = report(make_run(tmp_path, records))
+    assert "before cold-start ✗ wrong 4 after reasoning ✓ correct 5" in page.text
+
+
+# Training samples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_completions_come_with_reward_parts_and_verdict(tmp_path: Path, as_struct: bool) -> None:
+    make_run(tmp_path, [grpo_step(1)])
+    write_trajectories(tmp_path, 1, "five", as_struct=as_struct)
+    ((stage,),) = [report(tmp_path).samples]
+    (group,) = stage["steps"][0]["groups"]
+    wrong, right = group["completions"]
+    assert (wrong["right"], right["right"]) == (False, True)
+    assert right["parts"] == [["accuracy", 1.0]]
+    assert (right["reward"], right["advantage"], right["tokens"], group["size"]) == (1.0, None, 3, 2)
+
+
+def test_steps_are_spread_evenly_from_first_to_last(tmp_path: Path) -> None:
+    make_run(tmp_path, [grpo_step(n) for n in range(1, 31)])
+    for step in range(1, 31):
+        write_trajectories(tmp_path, step, "x")
+    steps = [step["step"] for step in report(tmp_path).samples[0]["steps"]]
+    assert len(steps) == 12
+    assert (steps[0], steps[-1]) == (1, 30)
+
+
+def test_a_half_written_trajectory_file_is_passed_over(tmp_path: Path) -> None:
+    make_run(tmp_path, [grpo_step(1), grpo_step(2)])
+    write_trajectories(tmp_path, 1, "x")
+    (tmp_path / "trajectories/reasoning/step-000002.parquet").write_bytes(b"PAR1 and then nothing")
+    assert [step["step"] for step in report(tmp_path).samples[0]["steps"]] == [1]
+
+
+def test_the_file_stays_small(tmp_path: Path) -> None:
+    make_run(tmp_path, [grpo_step(n, **{"kl/ref": n / 7, "reward/accuracy": n / 9}) for n in range(1, 4001)])
+    for step in range(1, 13):
+        write_trajectories(tmp_path, step, "<think>" + "<&" * 20_000 + "the end", groups=6)
+    page = report(tmp_path)
+    assert len(page.source) < 1_000_000
+    text = page.samples[0]["steps"][0]["groups"][0]["completions"][0]["text"]
+    assert text.startswith("<think>")
+    assert "characters left out" in text
+    assert text.endswith("the end")
+
+
+# Nothing that a model wrote can act ------------------------------------------------------------------------------
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    sample = {"prompt": HOSTILE, "answer": HOSTILE, "completion": HOSTILE, "correct": False}
+    make_run(tmp_path, [grpo_step(1), evaluation("reasoning", 1, "after", 0.5, samples=[sample])])
+    write_trajectories(tmp_path, 1, HOSTILE)
+    page = report(tmp_path)
+    assert page.samples[0]["steps"][0]["groups"][0]["completions"][0]["text"] == HOSTILE
+    assert "<img" not in page.source
+    assert "\u2028" not in page.source.split('id="samples-data">')[1].split("</script>")[0]
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 2
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert page.text.count("onerror=alert(1)") == 3
+
+
+def test_the_script_of_the_page_never_makes_markup_from_text() -> None:
+    script = (Path(__file__).parents[2] / "orchestrator" / "report.js").read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path, sft_records()))
+    policy = next(a["content"] or "" for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert not [a for _, a in page.elements if "src" in a or str(a.get("href", "#"))[0] != "#"]
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_report(tmp_path: Path) -> None:
+    sample = {"prompt": "p", "answer": "a", "completion": "broken \ud83d emoji", "correct": True}
+    page = report(make_run(tmp_path, [evaluation("reasoning", 1, "after", 0.5, samples=[sample])]))
+    assert "broken ? emoji" in page.text
+
+
+def test_the_report_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", sft_records())
+    assert write_report(run_dir) == write_report(run_dir) == run_dir / "report.html"
+    assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.jsonl", "recipe.toml", "report.html"]
+
+
+# Charts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_chart_without_points_is_not_drawn() -> None:
+    assert draw(Chart(title="Empty", series=(Series(label="a", points=()),))) == ""
+
+
+@pytest.mark.parametrize("ys", [(0.0, 0.0), (5.0, 5.0), (-1e-9, 1e-9), (1e9, 3e9), (1.0, 1.0 + 1e-12), (-3.0, -1.0)])
+@pytest.mark.parametrize("from_zero", [True, False])
+def test_tick_labels_differ_and_lines_stay_inside(ys: tuple[float, float], from_zero: bool) -> None:
+    points = tuple(enumerate(ys, start=1))
+    svg = draw(Chart(title="t", series=(Series(label="a", points=points),), from_zero=from_zero))
+    labels = re.findall(r'class="y-tick"[^>]*>([^<]+)<', svg)
+    assert len(labels) == len(set(labels)) >= 2
+    for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg):
+        assert 46 <= float(x) <= 390
+        assert 10 <= float(y) <= 172
+
+
+def test_layers_stand_on_each_other() -> None:
+    low = Series(label="low", points=((1, 1.0), (2, 1.0)), style="layer")
+    high = Series(label="high", points=((1, 3.0), (2, 3.0)), style="layer")
+    svg = draw(Chart(title="t", series=(low, high)))
+    first, second = re.findall(r'class="layer s\d" d="([^"]+)"', svg)
+    # The upper edge of the stack, 4, is the top of the axis; the lower layer ends at a quarter of it.
+    assert first.startswith("M46 131.5L")
+    assert second.startswith("M46 10L")
+    assert second.endswith("L46 131.5Z")
+
+
+def test_thinning_keeps_means_or_peaks() -> None:
+    points = [(float(x), float(x % 2)) for x in range(1, 101)]
+    assert thin(points, 200) == points
+    assert {y for _, y in thin(points, 50)} == {0.5}
+    assert {y for _, y in thin(points, 50, largest=True)} == {1.0}
+    assert thin(points, 50)[-1][0] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.8125, "0.812"), (-2e-6, "−2e-6"), (1e-4, "1e-4"), (1250, "1250"), (12_500, "12.5k"), (3e6, "3M")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert short(value) == text
