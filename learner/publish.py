@@ -40,6 +40,12 @@ class SharedMemoryPublisher:
         size = sum(bucket.num_bytes for bucket in buckets)
         return WeightManifest(version=version, backend="shm", num_bytes=size, buckets=tuple(buckets))
 
+    def connect(self, address: str, port: int, world_size: int) -> None:
+        """Shared memory needs no meeting."""
+
+    def send(self, model: Any, sharded: bool) -> None:
+        """The bytes are where the manifest says."""
+
     def release(self, manifest: WeightManifest) -> None:
         """The engines have it: free the shared memory."""
         for bucket in manifest.buckets:

@@ -16,7 +16,7 @@ from learner.batch import TrainingBatch
 from learner.build import BuildSpec, build_model
 from learner.spec import LearnerSpec
 from rollout.errors import ServiceError
-from rollout.service import compute_environment, reserve, within
+from rollout.service import RolloutPool, compute_environment, reserve, within
 from rollout.weights import WeightManifest
 
 
@@ -80,7 +80,15 @@ class LearnerGroup:
 
     @classmethod
     async def start(
-        cls, *, ranks: int, cpus: float, device: str, threads: int, timeout_s: float, start_timeout_s: float
+        cls,
+        *,
+        ranks: int,
+        cpus: float,
+        gpus: float,
+        device: str,
+        threads: int,
+        timeout_s: float,
+        start_timeout_s: float,
     ) -> "LearnerGroup":
         """Place the ranks and let them meet.
 
@@ -90,7 +98,7 @@ class LearnerGroup:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        bundle = {"CPU": cpus} | ({"GPU": 1.0} if device == "cuda" else {})
+        bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
         group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
         remote = ray.remote(LearnerActor)
         actors = [
@@ -150,6 +158,16 @@ class LearnerGroup:
         """Make the current weights ready for the engines as `version`."""
         manifest: WeightManifest = (await self._all("stage_weights", version))[0]
         return manifest
+
+    async def send_weights(self) -> None:
+        """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
+        await self._all("send_weights")
+
+    async def meet(self, pool: RolloutPool) -> None:
+        """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
+        address, port, _ = await within(self._actors[0].address.remote(), self._timeout_s, "learner rank 0")
+        size = 1 + pool.workers
+        await asyncio.gather(pool.meet(address, port, size), self._all("meet_engines", address, port, size))
 
     async def release_weights(self, manifest: WeightManifest) -> None:
         await self._all("release_weights", manifest)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rollout.weights import Backend
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec:
@@ -33,5 +35,7 @@ class LearnerSpec:
     kl_coef: float = 0.0
     importance_cap: float = 2.0
 
+    backend: Backend = "shm"
+    """How weights travel to the engines."""
     bucket_bytes: int = 64 << 20
     """Size of one bucket of weights on their way to the engines."""

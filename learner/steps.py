@@ -101,7 +101,7 @@ class LearnerRank:
         )
         self.reference = self._open_reference(spec) if spec.reference_path else None
         if not hasattr(self, "publisher"):
-            self.publisher = SharedMemoryPublisher(self.rank, spec.bucket_bytes, self.dtype)
+            self.publisher = self._open_publisher(spec)
         return count
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
@@ -150,6 +150,14 @@ class LearnerRank:
         """Make the current weights ready to be loaded as `version`; the manifest on rank 0."""
         return self.publisher.stage(self.policy.model, version, self.sharded)
 
+    def meet_engines(self, address: str, port: int, world_size: int) -> None:
+        """Form the group that weights are broadcast in (nccl)."""
+        self.publisher.connect(address, port, world_size)
+
+    def send_weights(self) -> None:
+        """While the engines load what was staged: send what the manifest does not hold."""
+        self.publisher.send(self.policy.model, self.sharded)
+
     def release_weights(self, manifest: WeightManifest) -> None:
         self.publisher.release(manifest)
 
@@ -192,6 +200,14 @@ class LearnerRank:
             logit_chunk_tokens=self.spec.logit_chunk_tokens,
         )
         return policy.to(self.device)
+
+    def _open_publisher(self, spec: LearnerSpec) -> Any:
+        if spec.backend == "shm":
+            return SharedMemoryPublisher(self.rank, spec.bucket_bytes, self.dtype)
+        from learner.publish_gpu import IpcPublisher, NcclPublisher
+
+        publisher = NcclPublisher if spec.backend == "nccl" else IpcPublisher
+        return publisher(self.rank, self.dtype)
 
     def _open_reference(self, spec: LearnerSpec) -> Any:
         reference = self._load(spec.reference_path).requires_grad_(False).eval()

@@ -122,6 +122,8 @@ class RolloutSection(Section):
     """Never compile or capture graphs (always so on a CPU)."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved per replica and tensor-parallel worker."""
+    gpus: Annotated[float, Field(gt=0, le=1)] = 1
+    """GPU reserved per tensor-parallel worker; below 1 it shares the GPU with a learner rank."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a CPU engine; 0: all cores of the host."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
@@ -179,6 +181,8 @@ class LearnerSection(Section):
     """Truncation of the sampler/learner importance weight; 0: no correction."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved per rank."""
+    gpus: Annotated[float, Field(gt=0, le=1)] = 1
+    """GPU reserved per rank; below 1 it shares the GPU with an engine, and weights travel by CUDA IPC."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a rank on a CPU host; 0: all cores divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from learner.batch import make_batch
 from learner.batch import Sequence as Row
+from learner.batch import make_batch
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster import MetricsExporter
 from orchestrator.config import Recipe, Stage
@@ -70,8 +70,11 @@ class StageContext:
         learner, pool = await self.services.learner(), await self.services.rollout()
         with self.clocks.publish.running():
             manifest = await learner.stage_weights(version)
+            if manifest.backend == "nccl":
+                await self.services.meet()
             try:
-                return await pool.load(manifest, learner.node)
+                report, _ = await asyncio.gather(pool.load(manifest, learner.node), learner.send_weights())
+                return report
             finally:
                 await learner.release_weights(manifest)
 
@@ -86,7 +89,10 @@ class StageContext:
         worst = 0.0
         for replica in range(pool.replicas):
             sampling = Sampling(
-                n=2, temperature=self.stage.rollout.temperature, max_tokens=self.stage.rollout.max_tokens, seed=version
+                n=2,
+                temperature=self.stage.rollout.temperature,
+                max_tokens=self.stage.rollout.max_tokens,
+                seed=version,
             )
             groups = await asyncio.gather(
                 *(pool.generate_on(replica, f"audit/{i}", prompt, sampling) for i, prompt in enumerate(prompts))
@@ -133,7 +139,11 @@ class StageContext:
         """Every evaluation set with the weights that the engines hold; recorded and printed."""
         pool = await self.services.rollout()
         results = await evaluate_sets(
-            pool, self._eval_sets, self.stage.eval, self.stage.rollout.max_tokens, derive_seed(self.recipe.seed, "eval")
+            pool,
+            self._eval_sets,
+            self.stage.eval,
+            self.stage.rollout.max_tokens,
+            derive_seed(self.recipe.seed, "eval"),
         )
         for result in results:
             self.store.record("eval", self.stage.name, step=step, label=label, **result.record())
@@ -185,5 +195,3 @@ def derive_seed(seed: int, *key: str | int) -> int:
     for part in key:
         words += list(part.encode()) if isinstance(part, str) else [part]
     return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
-
-

@@ -64,6 +64,17 @@ def supervised_sequences(stage: Stage, tokenizer: Any, seed: int) -> tuple[dict[
     return sequences, sets
 
 
+def load_tokenizer(path: str, trust_remote_code: bool) -> Any:
+    """Raises InputError when the folder or hub id holds no tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model.path = {path!r} has no tokenizer that loads: {reason}") from error
+
+
 def as_source(name: str, section: SourceSection) -> Source:
     return Source(name=name, **section.model_dump())
 

@@ -14,7 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config import EvalSection
+from orchestrator.cluster import Device, ray_session
+from orchestrator.config import EvalSection, Recipe
+from orchestrator.data import load_prompts, load_tokenizer
+from orchestrator.display import Display
+from orchestrator.services import Services
 from rewards.format_tags import format_reward
 from rewards.math_answer import accuracy_reward, final_answer, parse_number
 from rollout.service import RolloutPool
@@ -56,6 +60,36 @@ class EvalResult:
         }
 
 
+def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
+    """Start engines for a model (folder or hub id) and run every evaluation set of the recipe's last stage.
+
+    Raises:
+        InputError: the sets or the model cannot be read.
+        ServiceError: an engine failed.
+    """
+    stage = recipe.stages[-1]
+    tokenizer = load_tokenizer(model_path, stage.model.trust_remote_code)
+    sets = load_prompts(stage.eval.sets, stage, tokenizer, seed=0)
+    display = Display()
+    for note in sets.notes():
+        display.line(note)
+
+    async def run(device: Device) -> list[EvalResult]:
+        services = Services(device, recipe.cluster.start_timeout_s, display)
+        try:
+            model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            model.set_result(model_path)
+            await services.begin_rollout(stage, model)
+            pool = await services.rollout()
+            display.line(f"engine ready: {model_path}")
+            return await evaluate_sets(pool, sets.prompts, stage.eval, stage.rollout.max_tokens, recipe.seed)
+        finally:
+            await services.close()
+
+    with ray_session(recipe.cluster, "eval") as device:
+        return [result.record() for result in asyncio.run(run(device))]
+
+
 async def evaluate_sets(
     pool: RolloutPool, sets: Mapping[str, Sequence[Prompt]], settings: EvalSection, max_tokens: int, seed: int
 ) -> list[EvalResult]:
@@ -84,9 +118,7 @@ async def _evaluate(
     return summarize(name, prompts, greedy, sampled)
 
 
-async def _generate(
-    pool: RolloutPool, label: str, prompts: Sequence[Prompt], sampling: Sampling
-) -> list[RolloutGroup]:
+async def _generate(pool: RolloutPool, label: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[RolloutGroup]:
     calls = (pool.generate(f"{label}/{i}", prompt, sampling) for i, prompt in enumerate(prompts))
     return list(await asyncio.gather(*calls))
 

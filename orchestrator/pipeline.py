@@ -6,19 +6,17 @@ A stage whose export is there is finished and never run again; an unfinished one
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from orchestrator.cluster import Device, ray_session
 from orchestrator.config import Recipe, Stage
 from orchestrator.context import StageContext
-from orchestrator.data import as_source
+from orchestrator.data import as_source, load_tokenizer
 from orchestrator.display import Display, percent
 from orchestrator.report import read_metrics, write_report
 from orchestrator.services import Services, build_spec, learner_spec
 from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.sft import run_sft
 from orchestrator.store import RunStore
-from rollout.errors import InputError
 from rollout.sources import load_rows
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {"sft": run_sft, "grpo": run_grpo}
@@ -49,13 +47,13 @@ async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device
             if store.is_finished(stage.name):
                 display.line(f"{stage.name}: finished before")
             else:
-                model_path = await _run_stage(recipe, stage, model_path, store, services, display)
+                model_path = await run_stage(recipe, stage, model_path, store, services, display)
             model_path = str(store.export_folder(stage.name))
     finally:
         await services.close()
 
 
-async def _run_stage(
+async def run_stage(
     recipe: Recipe, stage: Stage, model_path: str, store: RunStore, services: Services, display: Display
 ) -> str:
     store.record("stage", stage.name, event="start")
@@ -87,22 +85,13 @@ async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Servic
         texts: list[str] = []
         if stage.model.build.tokenizer == "bpe":
             sections = {name: section for each in recipe.stages for name, section in each.data.sources.items()}
-            rows = [row for name, section in sections.items() for row in load_rows(as_source(name, section), recipe.seed)]
+            rows = [
+                row for name, section in sections.items() for row in load_rows(as_source(name, section), recipe.seed)
+            ]
             texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
         count = await (await services.learner()).build(build_spec(stage, recipe.seed), texts, str(folder))
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
     return str(folder)
-
-
-def load_tokenizer(path: str, trust_remote_code: bool) -> Any:
-    """Raises InputError when the folder or hub id holds no tokenizer."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"model.path = {path!r} has no tokenizer that loads: {reason}") from error
 
 
 def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
@@ -126,5 +115,3 @@ def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
     display.table(recipe.name, ["model", "set", "greedy", "pass@1", "cons@k", "format", "length"], rows)
     for record in (shown[0], shown[-1]):
         display.samples(f"{record['label']} {record['stage']}", record["samples"][:3])
-
-

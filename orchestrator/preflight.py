@@ -12,15 +12,27 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import util
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from orchestrator import doctor
-from orchestrator.config import BuildSection, ModelSection, Recipe, SourceSection, Stage
+from orchestrator.config import (
+    BuildSection,
+    ModelSection,
+    Recipe,
+    SourceSection,
+    Stage,
+    load_recipe,
+    parse_recipe,
+    to_toml,
+)
 from orchestrator.doctor import in_units
 from rollout.errors import InputError
 
@@ -32,6 +44,8 @@ TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "me
 """Each group is a tokenizer."""
 CHARACTER_VOCABULARY = 103
 """Printable ASCII and the newline, four tags, three special tokens: `model.build.tokenizer = "characters"`."""
+LENGTH = 4096
+"""Tokens of prompt and completion when a model is evaluated without a recipe, unless it holds fewer."""
 TRAINING_BYTES = 16
 """Bytes a parameter of a learner: weights, gradients and AdamW's two moments, in float32 (bfloat16 needs as much)."""
 
@@ -125,9 +139,7 @@ def _check_cluster(recipe: Recipe) -> None:
         if fault:
             raise InputError(f"cluster.{name} = {port}: {fault}; choose another or 0")
     if cluster.dashboard_port and cluster.dashboard_port == cluster.metrics_port:
-        raise InputError(
-            f"cluster.dashboard_port and cluster.metrics_port are both {cluster.metrics_port}; change one"
-        )
+        raise InputError(f"cluster.dashboard_port and cluster.metrics_port are both {cluster.metrics_port}; change one")
 
 
 def _check_address(address: str) -> None:
@@ -135,9 +147,7 @@ def _check_address(address: str) -> None:
     if address == "auto":
         return
     if address.startswith(("http://", "https://")):
-        raise InputError(
-            f"{named}: that is a dashboard; send the run there with `rayzero submit --address {address}`"
-        )
+        raise InputError(f"{named}: that is a dashboard; send the run there with `rayzero submit --address {address}`")
     match = re.fullmatch(r"(?:ray://)?(\[[^]]+\]|[^:/]+):(\d{1,5})", address)
     if not match:
         raise InputError(f"{named}: write auto, HOST:PORT or ray://HOST:PORT")
@@ -207,14 +217,10 @@ def _check_shared_memory(recipe: Recipe, stage: Stage, path: str, need: int) -> 
     folder = doctor.SHARED_MEMORY
     fault = doctor.shared_memory_fault()
     if fault:
-        raise InputError(
-            f"{fault}; weights go through it to the engines: mount a tmpfs there (docker: --shm-size=2g)"
-        )
+        raise InputError(f"{fault}; weights go through it to the engines: mount a tmpfs there (docker: --shm-size=2g)")
     free = shutil.disk_usage(folder).free
     if need > free:
-        named = (
-            f"the weights of {_key(recipe, stage, 'model.path')} = {path!r}" if path else "the weights of the model"
-        )
+        named = f"the weights of {_key(recipe, stage, 'model.path')} = {path!r}" if path else "the weights of the model"
         size = math.ceil(1.5 * need / 1e9)
         raise InputError(
             f"{folder} has {in_units(free)} free, {named} need {in_units(need)}; "
@@ -410,18 +416,14 @@ def _check_build(recipe: Recipe, stage: Stage) -> None:
     if build.hidden % build.heads:
         raise InputError(f"{named}: hidden = {build.hidden} is not a multiple of heads = {build.heads}; change one")
     if build.heads % build.kv_heads:
-        raise InputError(
-            f"{named}: heads = {build.heads} is not a multiple of kv_heads = {build.kv_heads}; change one"
-        )
+        raise InputError(f"{named}: heads = {build.heads} is not a multiple of kv_heads = {build.kv_heads}; change one")
     _check_heads(recipe, stage, build.heads)
 
 
 def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> None:
     config = _read_config(str(folder), named)
     if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
-        raise InputError(
-            f"{named}: folder has no weights (*.safetensors or *.bin); download or export the model whole"
-        )
+        raise InputError(f"{named}: folder has no weights (*.safetensors or *.bin); download or export the model whole")
     for index in folder.glob("*.index.json"):
         _check_shards(named, folder, index)
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "tokenizer.json"):
@@ -625,3 +627,213 @@ def _data_bytes(name: str) -> int:
         return 0
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
+
+
+# --- Run directory
+
+
+def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
+    """Whether the folder holds a run, which this recipe would then continue.
+
+    Raises:
+        InputError: the run has other settings, the folder holds something else, or it cannot be written.
+    """
+    # Only here: brings pyarrow.
+    from orchestrator.store import stored_recipe
+
+    check_writable("--run", run_dir / "recipe.toml")
+    before = stored_recipe(run_dir)
+    if before is None:
+        if run_dir.is_dir() and any(entry.name[0] != "." for entry in run_dir.iterdir()):
+            raise InputError(f"--run {run_dir}: holds files, but no run (no recipe.toml); choose another folder")
+        return False
+    if not _has_work(run_dir):
+        return False
+    changed = changes(before, recipe)
+    if changed:
+        more = f"\n  and {len(changed) - 5} more" if len(changed) > 5 else ""
+        listed = "".join(f"\n  {change}" for change in changed[:5])
+        raise InputError(
+            f"{run_dir} holds a run with other settings:{listed}{more}\n"
+            f"continue it as it is with `rayzero train {run_dir}`, or start another with --run DIR"
+        )
+    return True
+
+
+def _has_work(run_dir: Path) -> bool:
+    """Whether a run got further than its start; one that failed at once may be tried again with other settings."""
+    if (run_dir / "base").exists() or any(run_dir.glob("*/checkpoints/step-*")) or any(run_dir.glob("*/export")):
+        return True
+    from orchestrator.report import read_metrics
+
+    return any(record.get("kind") in ("step", "eval") for record in read_metrics(run_dir))
+
+
+def check_writable(option: str, file: Path) -> None:
+    """Raises InputError when a file cannot be written there, its folders included."""
+    if file.is_dir():
+        raise InputError(f"{option} {file}: is a folder")
+    parent = file.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{option} {file.parent}: {parent} is a file, not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {file.parent}: {parent} is not writable; choose another folder")
+
+
+def changes(before: Recipe, after: Recipe) -> list[str]:
+    """What keeps `after` from continuing a run of `before`: `learner.lr: 1e-05 → 2e-05 (stage reasoning)`.
+
+    The cluster and the description may differ, and `loop.steps` may grow.
+    """
+    found = [
+        f"{key}: {_json(getattr(before, key))} → {_json(getattr(after, key))}"
+        for key in ("name", "seed")
+        if getattr(before, key) != getattr(after, key)
+    ]
+    names = [[stage.name for stage in recipe.stages] for recipe in (before, after)]
+    if names[0] != names[1]:
+        return [*found, f"stages: {', '.join(names[0])} → {', '.join(names[1])}"]
+    stages_of: dict[str, list[str]] = {}
+    for old, new in zip(before.stages, after.stages, strict=True):
+        for change in _stage_changes(old, new):
+            stages_of.setdefault(change, []).append(old.name)
+    for change, stages in stages_of.items():
+        where = "" if len(stages) == len(names[0]) else f" (stage {', '.join(stages)})"
+        found.append(f"{change}{where}")
+    return found
+
+
+def _stage_changes(before: Stage, after: Stage) -> Iterator[str]:
+    old, new = (flat(stage.model_dump(mode="json")) for stage in (before, after))
+    for key in dict.fromkeys((*old, *new)):
+        if old.get(key) == new.get(key) or (key == "loop.steps" and new[key] > old[key]):
+            continue
+        yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# --- Evaluation of a model that is there
+
+
+def find_run(path: Path) -> Path | None:
+    """The run that a folder belongs to: itself, or one above it; None for any other folder."""
+    if not path.is_dir():
+        return None
+    folder = path.resolve()
+    for above, shown in zip((folder, *folder.parents), (path, *path.parents), strict=False):
+        if (above / "recipe.toml").is_file():
+            return shown if shown.resolve() == above else above
+    return None
+
+
+def latest_export(run: Path, path: Path) -> str:
+    """The model to evaluate for a folder in a run: itself, its stage's export, or the newest export of the run.
+
+    Raises:
+        InputError: no stage is finished.
+    """
+    if (path / "config.json").is_file():
+        return str(path)
+    from orchestrator.store import stored_recipe
+
+    recipe = stored_recipe(run)
+    names = [stage.name for stage in recipe.stages] if recipe else []
+    inside = path.resolve().relative_to(run.resolve()).parts
+    wanted = [name for name in names if name in inside[:1]] or names
+    for name in reversed(wanted):
+        if (run / name / "export" / "config.json").is_file():
+            return str(run / name / "export")
+    raise InputError(
+        f"{run}: no model yet: of {', '.join(wanted)} no stage is finished; continue with `rayzero train {run}`"
+    )
+
+
+def evaluation_recipe(
+    model: str,
+    *,
+    recipe: str,
+    overrides: Sequence[str],
+    sets: Sequence[str],
+    columns: Mapping[str, str],
+    settings: Mapping[str, Any],
+    template: str,
+) -> Recipe:
+    """A recipe of one stage that holds what an evaluation of `model` needs.
+
+    Args:
+        recipe: name or path to take the last stage of; empty: none, so `sets` must say on what.
+        sets: `NAME=PATH`, instead of the recipe's.
+        columns: keys of every set in `sets`.
+        settings: keys of `eval`.
+    """
+    base = load_recipe(recipe, [*overrides]) if recipe else _plain_recipe(model, sets, overrides)
+    raw = to_toml(base)
+    stage = raw["stages"][-1]
+    stage["model"]["path"] = model
+    stage["eval"].update(settings)
+    if template:
+        stage["data"]["template"] = template
+    if sets:
+        rubrics = stage["rewards"]["rubrics"]
+        rubric = "default" if "default" in rubrics else next(iter(rubrics))
+        stage["eval"]["sets"] = {
+            name: {"path": path, "rubric": rubric, **columns} for name, path in (_named_set(entry) for entry in sets)
+        }
+    elif columns:
+        raise InputError(f"--{next(iter(columns)).replace('_', '-')} describes the files of --set; there is none")
+    if not stage["eval"]["sets"]:
+        raise InputError(f"the last stage of {recipe} has no evaluation set; give one with --set NAME=PATH")
+    if not stage["eval"]["samples"] and not stage["eval"]["greedy"]:
+        raise InputError("--no-greedy with --samples 0 decodes nothing; leave one of them out")
+    # An evaluation asks nothing of the training data, and a live run may hold the ports.
+    stage["data"]["sources"] = stage["eval"]["sets"]
+    cluster = {"address": base.cluster.address, "start_timeout_s": base.cluster.start_timeout_s}
+    return parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
+
+
+def _plain_recipe(model: str, sets: Sequence[str], overrides: Sequence[str]) -> Recipe:
+    """For a model that comes without a recipe: its chat template if it has one, and lengths that it can hold."""
+    if not sets:
+        raise InputError(f"{model}: evaluate on what? give --set NAME=PATH, or --recipe RECIPE for the recipe's sets")
+    folder = Path(model)
+    config = _read_config(model, f"MODEL = {model!r}") if folder.is_dir() else {}
+    positions = config.get("max_position_embeddings", LENGTH)
+    length = min(LENGTH, positions) if isinstance(positions, int) else LENGTH
+    raw = {
+        "name": "evaluation",
+        "model": {"path": model, "max_tokens": length},
+        "data": {
+            "template": "chat" if has_chat_template(folder) else "r1-zero",
+            "max_prompt_tokens": length // 4,
+            "sources": {name: {"path": path} for name, path in (_named_set(entry) for entry in sets)},
+        },
+        "rollout": {"max_tokens": length - length // 4},
+        "stages": [{"name": "evaluation", "kind": "grpo"}],
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "evaluation.toml"
+        file.write_text(tomli_w.dumps(raw), encoding="utf-8")
+        return load_recipe(str(file), [*overrides])
+
+
+def _named_set(entry: str) -> tuple[str, str]:
+    name, equals, path = entry.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--set {entry}: write it as NAME=PATH, such as --set gsm8k=data/test.jsonl")
+    return name, path

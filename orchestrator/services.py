@@ -26,17 +26,19 @@ class Services:
     _learner: "tuple[object, asyncio.Task[LearnerGroup]] | None" = field(default=None, init=False)
     _rollout: "tuple[object, asyncio.Task[RolloutPool]] | None" = field(default=None, init=False)
     _rewards: RewardPool | None = field(default=None, init=False)
+    _met: tuple[LearnerGroup, RolloutPool] | None = field(default=None, init=False)
 
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
         settings = stage.learner
-        shape = (settings.ranks, settings.cpus, settings.threads, settings.timeout_s)
+        shape = (settings.ranks, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
         if self._learner is not None and self._learner[0] == shape:
             return
         await self._close_learner()
         start = LearnerGroup.start(
             ranks=settings.ranks,
             cpus=settings.cpus,
+            gpus=settings.gpus,
             device=self.device,
             threads=settings.threads or max(1, cores_per_node() // settings.ranks),
             timeout_s=settings.timeout_s,
@@ -51,7 +53,7 @@ class Services:
         """
         settings = stage.rollout
         spec = self._engine_spec(stage)
-        shape = (spec, settings.replicas, settings.cpus, settings.threads, settings.timeout_s)
+        shape = (spec, settings.replicas, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
         if self._rollout is not None and self._rollout[0] == shape:
             return
         await self._close_rollout()
@@ -60,6 +62,7 @@ class Services:
             model,
             replicas=settings.replicas,
             cpus=settings.cpus,
+            gpus=settings.gpus,
             threads=settings.threads or cores_per_node(),
             timeout_s=settings.timeout_s,
             start_timeout_s=self.start_timeout_s,
@@ -73,6 +76,13 @@ class Services:
     async def rollout(self) -> RolloutPool:
         assert self._rollout is not None
         return await self._rollout[1]
+
+    async def meet(self) -> None:
+        """Let learner and engines form their NCCL group, once for every pair of them."""
+        learner, pool = await self.learner(), await self.rollout()
+        if self._met != (learner, pool):
+            await learner.meet(pool)
+            self._met = (learner, pool)
 
     async def rewards(self, stage: Stage) -> RewardPool:
         """A pool with this stage's rubrics."""
@@ -113,14 +123,16 @@ class Services:
             kv_cache_gb=stage.rollout.kv_cache_gb,
             gpu_memory=stage.rollout.gpu_memory,
             eager=stage.rollout.eager,
-            backend=backend(self.device),
+            backend=backend(stage, self.device),
             device=self.device,
         )
 
 
-def backend(device: Device) -> Backend:
-    """How weights travel: NCCL between GPUs, shared memory on hosts without."""
-    return "nccl" if device == "cuda" else "shm"
+def backend(stage: Stage, device: Device) -> Backend:
+    """How weights travel: NCCL between GPUs, CUDA IPC on a shared GPU, shared memory on hosts without."""
+    if device == "cpu":
+        return "shm"
+    return "ipc" if stage.learner.gpus < 1 and stage.rollout.gpus < 1 else "nccl"
 
 
 def resolve_dtype(stage: Stage, device: Device) -> Any:
@@ -155,6 +167,7 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         clip_high=settings.clip_high,
         kl_coef=settings.kl_coef if needs_reference else 0.0,
         importance_cap=settings.importance_cap,
+        backend=backend(stage, device),
     )
 
 
@@ -186,4 +199,3 @@ async def _close(task: "asyncio.Task[Any] | None") -> None:
         # It never came up: whatever it did start goes down with the Ray session. The reason was raised to whoever waited.
         return
     await service.close()
-

@@ -1,13 +1,13 @@
 """The run directory: plain files that other tools open.
 
-    recipe.toml                          the resolved recipe
-    metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
-    trajectories/STAGE/step-000012.parquet   one row a completion
-    STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files and state.json; complete or absent
-    STAGE/export/                        Hugging Face folder; its presence says that the stage is finished
-    export                               link to the newest export
-    tensorboard/STAGE/                   event files
-    report.html
+recipe.toml                          the resolved recipe
+metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
+trajectories/STAGE/step-000012.parquet   one row a completion
+STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files and state.json; complete or absent
+STAGE/export/                        Hugging Face folder; its presence says that the stage is finished
+export                               link to the newest export
+tensorboard/STAGE/                   event files
+report.html
 """
 
 import json
@@ -171,5 +171,3 @@ def _end_torn_line(path: Path) -> None:
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
         write_atomically(path, data[: data.rfind(b"\n") + 1])
-
-

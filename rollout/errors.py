@@ -1,8 +1,8 @@
 """The two ways in which a run can fail on purpose.
 
-    Exception
-    ├── InputError    something the user gave is wrong: printed as it is, exit code 2, no traceback
-    └── ServiceError  the infrastructure failed after its retries: named, exit code 1, the run can be resumed
+Exception
+├── InputError    something the user gave is wrong: printed as it is, exit code 2, no traceback
+└── ServiceError  the infrastructure failed after its retries: named, exit code 1, the run can be resumed
 """
 
 

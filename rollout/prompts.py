@@ -224,8 +224,6 @@ def _check_sources(prompts_by_source: Mapping[str, Sequence[Prompt]], weights: M
         raise InputError(f"weights are for {sorted(weights)}, but the data sources are {sorted(prompts_by_source)}")
     for name, prompts in prompts_by_source.items():
         if not prompts:
-            raise InputError(
-                f"data source {name!r} has no prompts; raise data.max_prompt_tokens or remove the source"
-            )
+            raise InputError(f"data source {name!r} has no prompts; raise data.max_prompt_tokens or remove the source")
         if not (math.isfinite(weights[name]) and weights[name] > 0):
             raise InputError(f"data source {name!r}: weight {weights[name]} is not a positive number")

@@ -75,9 +75,16 @@ class RolloutPool:
     """The replicas as one service: routed generation, loads on all of them, bounded waits."""
 
     def __init__(
-        self, actors: list[Any], groups: list[PlacementGroup], nodes: Sequence[str], timeout_s: float, start_s: float
+        self,
+        actors: list[Any],
+        groups: list[PlacementGroup],
+        nodes: Sequence[str],
+        tensor_parallel: int,
+        timeout_s: float,
+        start_s: float,
     ) -> None:
         self._actors = actors
+        self._tensor_parallel = tensor_parallel
         self._groups = groups
         self._nodes = nodes
         self._router = Router(len(actors))
@@ -96,6 +103,7 @@ class RolloutPool:
         *,
         replicas: int,
         cpus: float,
+        gpus: float,
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
@@ -109,7 +117,7 @@ class RolloutPool:
         began = time.perf_counter()
         bundle = {"CPU": cpus * spec.tensor_parallel}
         if spec.device == "cuda":
-            bundle["GPU"] = spec.tensor_parallel
+            bundle["GPU"] = gpus * spec.tensor_parallel
         groups = [
             reserve([bundle], f"rollout.replicas = {replicas}, replica {i}", start_timeout_s) for i in range(replicas)
         ]
@@ -130,7 +138,7 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        return cls(actors, groups, nodes, timeout_s, time.perf_counter() - began)
+        return cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, time.perf_counter() - began)
 
     @property
     def replicas(self) -> int:
@@ -192,6 +200,27 @@ class RolloutPool:
             seconds=time.perf_counter() - began,
             pause_seconds=max(report.pause_seconds for report in reports),
         )
+
+    @property
+    def workers(self) -> int:
+        """Engine workers of all replicas."""
+        return self.replicas * self._tensor_parallel
+
+    async def meet(self, address: str, port: int, world_size: int) -> None:
+        """Every engine worker joins the learner's NCCL group; the learner must be joining it at the same time."""
+        calls = [
+            actor.init_transfer.remote(
+                {
+                    "master_address": address,
+                    "master_port": port,
+                    "rank_offset": 1 + i * self._tensor_parallel,
+                    "world_size": world_size,
+                    "packed": True,
+                }
+            )
+            for i, actor in enumerate(self._actors)
+        ]
+        await within(asyncio.gather(*calls), self._timeout_s, f"engines to meet the learner at {address}:{port}")
 
     async def versions(self) -> list[int]:
         """What each replica's vLLM itself says."""

@@ -51,13 +51,7 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
 
     def receive_weights(self, update_info: ShmUpdateInfo) -> None:
         """Raises ServiceError when the bytes are not the ones that were sent."""
-        with open(update_info.path, "rb") as file:
-            view = mmap.mmap(file.fileno(), update_info.num_bytes, prot=mmap.PROT_READ)
-        found = checksum(view)
-        if found != update_info.checksum:
-            raise ServiceError(
-                f"weights {update_info.path} arrived damaged: checksum {found:#x}, sent {update_info.checksum:#x}"
-            )
+        view = verified(update_info.path, update_info.num_bytes, update_info.checksum)
         self.model.load_weights(_tensors(view, update_info.tensors))
 
     def finish_weight_update(self) -> None:
@@ -70,6 +64,16 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
 
     def shutdown(self) -> None:
         pass
+
+
+def verified(path: str, num_bytes: int, sent: int) -> mmap.mmap:
+    """A bucket, mapped; raises ServiceError when its bytes are not the ones that were sent."""
+    with open(path, "rb") as file:
+        view = mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ)
+    found = checksum(view)
+    if found != sent:
+        raise ServiceError(f"weights {path} arrived damaged: checksum {found:#x}, sent {sent:#x}")
+    return view
 
 
 def _tensors(view: mmap.mmap, tensors: list[dict[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:

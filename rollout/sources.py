@@ -200,9 +200,7 @@ def _files(source: Source) -> list[Path]:
     if path.is_file():
         _refuse_split(source, [])
         if path.suffix.lower() not in READERS:
-            raise InputError(
-                f"{path}: cannot read {path.suffix or 'a file without suffix'}; use {', '.join(READERS)}"
-            )
+            raise InputError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; use {', '.join(READERS)}")
         return [path]
     if not path.is_dir():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

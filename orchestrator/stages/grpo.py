@@ -79,7 +79,9 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     learner, pool = await context.services.learner(), await context.services.rollout()
     groups = await buffer.take(learner_version=step)
     rows = [row for group in groups for row in sequences_of(group, stage.learner.normalize_std)]
-    batch = context.batch_of(rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches)
+    batch = context.batch_of(
+        rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches
+    )
     with context.clocks.training():
         stats = await learner.train(batch, "grpo")
     done = step + 1
@@ -94,9 +96,7 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     if published and done < loop.steps:
         await buffer.published(done)
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
-    context.store.write_trajectories(
-        stage.name, done, groups, version=step, normalize_std=stage.learner.normalize_std
-    )
+    context.store.write_trajectories(stage.name, done, groups, version=step, normalize_std=stage.learner.normalize_std)
     context.record_step(done, metrics)
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "

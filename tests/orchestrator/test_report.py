@@ -55,9 +55,7 @@ def grpo_step(step: int, **more: Any) -> dict[str, Any]:
     return {"kind": "step", "stage": "reasoning", "step": step, "time": 2000.0 + step, "reward/mean": 0.5, **more}
 
 
-def write_trajectories(
-    run_dir: Path, step: int, completion: str, *, as_struct: bool = False, groups: int = 1
-) -> None:
+def write_trajectories(run_dir: Path, step: int, completion: str, *, as_struct: bool = False, groups: int = 1) -> None:
     parts = pa.struct([("accuracy", pa.float64())]) if as_struct else pa.map_(pa.string(), pa.float64())
     rows = [
         {

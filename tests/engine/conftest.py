@@ -1,0 +1,160 @@
+"""Real Ray, vLLM and DeepSpeed on this machine; one cluster and one engine for all tests of this folder."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.build import BuildSpec
+from learner.service import LearnerGroup
+from learner.spec import LearnerSpec
+from orchestrator.cluster import ray_session
+from orchestrator.config import ClusterSection
+from rollout.engine import EngineSpec
+from rollout.service import RolloutPool
+from rollout.types import Prompt
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+
+
+@dataclass
+class Rig:
+    """A learner of one rank and a pool of one engine that hold the same small model."""
+
+    loop: asyncio.AbstractEventLoop
+    learner: LearnerGroup
+    pool: RolloutPool
+    folder: str
+    tokenizer: Any
+
+    def run(self, awaitable: Any) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(awaitable, 240))
+
+    def prompt(self, text: str) -> Prompt:
+        return Prompt(
+            prompt_id=text,
+            source="test",
+            rubric="default",
+            text=text,
+            token_ids=tuple(self.tokenizer(text)["input_ids"]),
+            answer="",
+        )
+
+    def open(self, **changes: Any) -> None:
+        """A fresh policy in the learner."""
+        self.run(self.learner.open(learner_spec(self.folder, **changes)))
+
+    def publish(self, version: int) -> Any:
+        manifest = self.run(self.learner.stage_weights(version))
+        report = self.run(self.pool.load(manifest, self.learner.node))
+        self.run(self.learner.release_weights(manifest))
+        return report
+
+
+def build_spec(tied: bool = False, seed: int = 1) -> BuildSpec:
+    return BuildSpec(
+        tokenizer="characters",
+        vocab_size=0,
+        layers=2,
+        hidden=64,
+        heads=4,
+        kv_heads=2,
+        intermediate=128,
+        tied=tied,
+        max_tokens=128,
+        seed=seed,
+    )
+
+
+def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
+    settings: dict[str, Any] = {
+        "model_path": folder,
+        "reference_path": "",
+        "dtype": "float32",
+        "trust_remote_code": False,
+        "zero_stage": 0,
+        "seed": 1,
+        "lr": 1e-2,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "total_steps": 10,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "activation_checkpointing": False,
+        "logit_chunk_tokens": 64,
+    }
+    return LearnerSpec(**(settings | changes))
+
+
+def engine_spec() -> EngineSpec:
+    return EngineSpec(
+        dtype="float32",
+        trust_remote_code=False,
+        max_tokens=128,
+        max_sequences=64,
+        tensor_parallel=1,
+        kv_cache_gb=1,
+        gpu_memory=0.5,
+        eager=True,
+        backend="shm",
+        device="cpu",
+    )
+
+
+async def start_pool(folder: str, replicas: int = 1) -> RolloutPool:
+    model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    model.set_result(folder)
+    return await RolloutPool.start(
+        engine_spec(),
+        model,
+        replicas=replicas,
+        cpus=0.5,
+        gpus=1,
+        threads=2,
+        timeout_s=120,
+        start_timeout_s=240,
+    )
+
+
+async def start_learner(ranks: int) -> LearnerGroup:
+    return await LearnerGroup.start(
+        ranks=ranks, cpus=0.25, gpus=1, device="cpu", threads=1, timeout_s=120, start_timeout_s=240
+    )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    with ray_session(ClusterSection(), "tests"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def rig(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = str(tmp_path_factory.mktemp("model") / "base")
+
+    async def start() -> tuple[LearnerGroup, RolloutPool]:
+        learner = await start_learner(ranks=1)
+        await learner.build(build_spec(), [], folder)
+        return learner, await start_pool(folder)
+
+    learner, pool = loop.run_until_complete(start())
+    from transformers import AutoTokenizer
+
+    yield Rig(loop, learner, pool, folder, AutoTokenizer.from_pretrained(folder))
+    loop.run_until_complete(asyncio.gather(pool.close(), learner.close()))

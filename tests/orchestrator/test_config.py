@@ -1,0 +1,190 @@
+"""The recipe: overrides, merging of stages, messages, and that reading one imports nothing heavy."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from orchestrator.config import (
+    Recipe,
+    load_recipe,
+    parse_recipe,
+    recipe_keys,
+    shipped_recipes,
+    to_toml,
+)
+from rollout.errors import InputError
+
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers")
+
+
+def two_stages(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "model": {"path": "org/model"},
+        "data": {"sources": {"a": {"task": "arithmetic"}}},
+        "stages": [{"name": "one", "kind": "sft"}, {"name": "two", "kind": "grpo"}],
+        **more,
+    }
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_and_described(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+def test_a_stage_holds_what_the_defaults_say_unless_it_says_otherwise() -> None:
+    raw = two_stages(learner={"lr": 1e-3, "ranks": 2})
+    raw["stages"][1]["learner"] = {"lr": 1e-4}
+    one, two = parse_recipe(raw).stages
+    assert (one.learner.lr, one.learner.ranks) == (1e-3, 2)
+    assert (two.learner.lr, two.learner.ranks) == (1e-4, 2)
+
+
+def test_tables_are_merged_key_by_key() -> None:
+    raw = two_stages(rewards={"rubrics": {"default": {"accuracy": 1.0, "format": 0.2}}})
+    raw["stages"][1]["rewards"] = {"rubrics": {"default": {"format": 0.5}}}
+    assert parse_recipe(raw).stages[1].rewards.rubrics == {"default": {"accuracy": 1.0, "format": 0.5}}
+
+
+def test_parsing_leaves_its_input_as_it_was() -> None:
+    raw = two_stages(learner={"lr": 1e-3})
+    before = tomli_w.dumps(raw)
+    parse_recipe(raw)
+    assert tomli_w.dumps(raw) == before
+
+
+def test_an_override_of_a_section_holds_in_every_stage_even_over_the_stage_itself() -> None:
+    recipe = load_recipe("arithmetic", ["learner.lr=3e-4"])
+    assert [stage.learner.lr for stage in recipe.stages] == [3e-4, 3e-4]
+
+
+def test_an_override_of_one_stage_leaves_the_others() -> None:
+    recipe = load_recipe("arithmetic", ["stages.reasoning.learner.lr=3e-4"])
+    assert [stage.learner.lr for stage in recipe.stages] == [2e-3, 3e-4]
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("model.path=/models/qwen", "/models/qwen"),
+        ('model.path="/models/qwen"', "/models/qwen"),
+        ("model.path=org/model=1", "org/model=1"),
+        ("model.path=", ""),
+    ],
+)
+def test_text_needs_no_quotes(override: str, value: str) -> None:
+    assert load_recipe("arithmetic", [override]).stages[0].model.path == value
+
+
+def test_the_later_override_wins() -> None:
+    assert load_recipe("arithmetic", ["seed=2", "seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize("overrides", [(), ("cluster.address=auto", "stages.reasoning.rollout.group_size=4")])
+def test_a_resolved_recipe_goes_through_its_file_unchanged(overrides: tuple[str, ...]) -> None:
+    recipe = load_recipe("arithmetic", overrides)
+    assert parse_recipe(tomllib.loads(tomli_w.dumps(to_toml(recipe)))) == recipe
+
+
+def explained(overrides: list[str]) -> str:
+    with pytest.raises(InputError) as caught:
+        load_recipe("arithmetic", overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lerner.lr=1", "unknown key lerner; did you mean 'learner'?"),
+        ("learner.rl=1", "unknown key learner.rl; did you mean 'lr'?"),
+        ("seeed=1", "unknown key seeed; did you mean 'seed'?"),
+        ("stages.reasoning.lerner.lr=1", "unknown key lerner (stage reasoning); did you mean 'learner'?"),
+        (
+            "stages.reasonin.learner.lr=1",
+            "no stage 'reasonin'; did you mean 'reasoning'?; stages: cold-start, reasoning",
+        ),
+        ("data.sources.additions.promt_column=q", "additions.promt_column; did you mean 'prompt_column'?"),
+        ("learner.lr=fast", "learner.lr = 'fast': input should be a valid number"),
+        ("stages.reasoning.learner.lr=-1", "learner.lr (stage reasoning) = -1: input should be greater than 0"),
+        ("stages.reasoning.kind=rl", "kind (stage reasoning) = 'rl': input should be 'sft' or 'grpo'"),
+        ("learner.lr", "write it as key=value"),
+        ("learner=1", "learner = 1: is a section"),
+        ("seed.x=1", "seed"),
+        ("rollout.group_size=1", "stage reasoning: rollout.group_size = 1"),
+        ("loop.publish_every=3", "raise loop.max_staleness"),
+        ("rollout.max_tokens=500", "exceed model.max_tokens (128)"),
+        ("stages=[3]", "stage number 1"),
+        ("stages=[{}]", "name (stage number 1) is missing"),
+        ("stages=[]", "stages"),
+        ("model.build.tokenizer=", "model.path is empty"),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_the_recipe(override: str, message: str) -> None:
+    text = explained([override])
+    assert message in text
+    assert "pydantic" not in text
+    assert "stages.0" not in text
+    assert len(text.splitlines()) <= 2
+
+
+def test_a_mistake_of_all_stages_names_none() -> None:
+    assert "stage" not in explained(["learner.lr=-1"]).replace("stages", "")
+
+
+def test_an_unknown_recipe_names_the_nearest_and_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown recipe 'arithmetik'; did you mean 'arithmetic'\?; shipped: .*arith"):
+        load_recipe("arithmetik")
+    with pytest.raises(InputError, match="no recipe file at"):
+        load_recipe(str(tmp_path / "none.toml"))
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text("name = ")
+    with pytest.raises(InputError, match=r"broken\.toml: not valid TOML"):
+        load_recipe(str(file))
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"broken\.toml: cannot be read"):
+        load_recipe(str(file))
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    raw = two_stages()
+    raw["stages"][1]["name"] = "one"
+    with pytest.raises(InputError, match="two stages are called 'one'"):
+        parse_recipe(raw)
+
+
+def test_every_key_of_a_recipe_is_listed_once_with_its_default() -> None:
+    keys = {key: (kind, default) for key, kind, default, _ in recipe_keys()}
+    assert len(keys) == len(list(recipe_keys()))
+    assert keys["learner.lr"] == ("float", "1e-06")
+    assert keys["name"][1] == "required"
+    assert "eval.sets.NAME.path" in keys
+    for section, values in to_toml(load_recipe("arithmetic"))["stages"][0].items():
+        if isinstance(values, dict) and section not in ("data", "eval", "model", "rewards"):
+            assert {f"{section}.{key}" for key in values} <= set(keys)
+
+
+def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
+    recipe = load_recipe("arithmetic")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 2  # type: ignore[misc]
+    assert isinstance(recipe, Recipe)
+
+
+def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:
+    code = (
+        "import sys, orchestrator.config, orchestrator.cli, orchestrator.preflight, orchestrator.doctor, "
+        "orchestrator.submit\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == "[]"
