@@ -28,15 +28,17 @@ def arithmetic_rows(
         digits: digits of each summand (default 2).
         style: `worked` (the R1 form, default) or `mixed` (bare answers, bare chains, half of the tags, and the full
             form for one row in eight: text such as a base model has read, for R1-Zero).
+        shown: share of `worked` completions that write their working out (default 1); the others only repeat the
+            problem between the think tags and answer at once, as one who takes it for easy.
         count: number of problems when `limit` is 0 (default 20,000, or all when there are fewer).
 
     The held-out problems are the same for every seed, so that runs can be compared.
     """
-    digits, style, count = _parse(options)
+    digits, style, shown, count = _parse(options)
     rng = np.random.default_rng([seed if split == "train" else 0, digits])
     problems = (pair for pair in _pairs(digits, rng) if is_held_out(*pair) == (split == "held-out"))
     for a, b in islice(problems, limit or count):
-        yield f"{a}+{b}", f"{a}+{b}=", str(a + b), _completion(a, b, style, rng)
+        yield f"{a}+{b}", f"{a}+{b}=", str(a + b), _completion(a, b, style, shown, rng)
 
 
 def _pairs(digits: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
@@ -70,11 +72,11 @@ def chain_of_thought(a: int, b: int) -> str:
     return ",".join(columns)
 
 
-def _completion(a: int, b: int, style: Style, rng: np.random.Generator) -> str:
+def _completion(a: int, b: int, style: Style, shown: float, rng: np.random.Generator) -> str:
     thought, answer = chain_of_thought(a, b), str(a + b)
-    worked = f"<think>{thought}</think><answer>{answer}</answer>"
     if style == "worked":
-        return worked
+        return f"<think>{thought if rng.random() < shown else f'{a}+{b}'}</think><answer>{answer}</answer>"
+    worked = f"<think>{thought}</think><answer>{answer}</answer>"
     forms = (
         worked,
         answer,
@@ -88,16 +90,19 @@ def _completion(a: int, b: int, style: Style, rng: np.random.Generator) -> str:
     return forms[int(rng.integers(len(forms)))]
 
 
-def _parse(options: Mapping[str, int | float | str | bool]) -> tuple[int, Style, int]:
-    known = {"digits", "style", "count"}
+def _parse(options: Mapping[str, int | float | str | bool]) -> tuple[int, Style, float, int]:
+    known = {"digits", "style", "shown", "count"}
     for key in options:
         if key not in known:
             raise InputError(f"task 'arithmetic' has no option {key!r}; options: {', '.join(sorted(known))}")
-    digits, style, count = options.get("digits", 2), options.get("style", "worked"), options.get("count", 20_000)
+    digits, style = options.get("digits", 2), options.get("style", "worked")
+    shown, count = options.get("shown", 1.0), options.get("count", 20_000)
     if not isinstance(digits, int) or not 1 <= digits <= 9:
         raise InputError(f"task 'arithmetic': digits = {digits!r}; give a whole number from 1 to 9")
     if style not in ("worked", "mixed"):
         raise InputError(f"task 'arithmetic': style = {style!r}; give 'worked' or 'mixed'")
+    if isinstance(shown, str) or not 0 <= shown <= 1:
+        raise InputError(f"task 'arithmetic': shown = {shown!r}; give a share between 0 and 1")
     if not isinstance(count, int) or count < 1:
         raise InputError(f"task 'arithmetic': count = {count!r}; give a whole number above 0")
-    return digits, cast(Style, style), count
+    return digits, cast(Style, style), float(shown), count

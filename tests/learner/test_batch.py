@@ -1,0 +1,252 @@
+"""Cutting into mini-batches, ranks and packs loses nothing, repeats nothing, and keeps the objective."""
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner.batch import LengthNorm, Pack, Sequence, TrainingBatch, make_batch, sequences_of
+from tests.factories import completion, prompt, scored_group
+
+CONSTANT = 40
+
+shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=12)
+norms = st.sampled_from(["sequence", "token", "constant"])
+fast = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:
+    """(prompt tokens, targets) of each; every token of all rows has an id of its own."""
+    sequences, first = [], 1
+    for index, (asked, targets) in enumerate(lengths):
+        token_ids = np.arange(first, first + asked + targets)
+        first += asked + targets
+        sequences.append(
+            Sequence(
+                token_ids=token_ids,
+                first_target=asked,
+                advantage=index + 0.5,
+                rollout_logprobs=-(token_ids[asked:] / 1000).astype(np.float32),
+            )
+        )
+    return sequences
+
+
+def batch_of(sequences: list[Sequence], **changes: Any) -> TrainingBatch:
+    values: dict[str, Any] = {
+        "ranks": 1,
+        "mini_batches": 1,
+        "micro_batch_tokens": 64,
+        "length_norm": "sequence",
+        "constant_length": CONSTANT,
+        "temperature": 1.0,
+        "seed": 0,
+    }
+    return make_batch(sequences, **(values | changes))
+
+
+def packs_of(batch: TrainingBatch) -> list[Pack]:
+    return [pack for mini in batch.packs for rank in mini for pack in rank]
+
+
+def is_empty(pack: Pack) -> bool:
+    return not pack.weights.any()
+
+
+# --- Nothing lost, nothing twice
+
+
+@fast
+@given(shapes, st.integers(1, 4), st.integers(1, 5), st.integers(1, 80), norms, st.integers(0, 5))
+def test_every_target_trains_once_with_its_own_values(
+    lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int, norm: LengthNorm, seed: int
+) -> None:
+    sequences = rows(lengths)
+    batch = batch_of(
+        sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, length_norm=norm, seed=seed
+    )
+    expected = {
+        int(token): (np.float32(sequence.advantage), sequence.rollout_logprobs[i])
+        for sequence in sequences
+        for i, token in enumerate(sequence.token_ids[sequence.first_target :])
+    }
+    trained = Counter()
+    for pack in packs_of(batch):
+        if is_empty(pack):
+            continue
+        for token, advantage, logprob in zip(pack.targets, pack.advantages, pack.rollout_logprobs, strict=True):
+            trained[int(token)] += 1
+            assert expected[int(token)] == (advantage, logprob)
+    assert trained == dict.fromkeys(expected, 1)
+    assert batch.num_sequences == len(lengths)
+    assert batch.num_tokens == sum(asked + targets for asked, targets in lengths)
+    assert batch.num_targets == len(expected)
+
+
+@fast
+@given(shapes, st.integers(1, 4), st.integers(1, 5), st.integers(1, 80), st.integers(0, 5))
+def test_packs_are_well_formed(
+    lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int, seed: int
+) -> None:
+    batch = batch_of(rows(lengths), ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, seed=seed)
+    assert all(len(mini) == ranks for mini in batch.packs)
+    assert all(len({len(rank) for rank in mini}) == 1 for mini in batch.packs)
+    for pack in packs_of(batch):
+        assert pack.lengths.sum() == len(pack.token_ids) == len(pack.position_ids)
+        assert pack.position_ids.tolist() == [i for length in pack.lengths for i in range(length)]
+        columns = (pack.target_positions, pack.targets, pack.weights, pack.advantages, pack.rollout_logprobs)
+        assert len({len(column) for column in columns}) == 1
+        assert pack.token_ids.dtype == pack.target_positions.dtype == pack.targets.dtype == np.int64
+        assert pack.weights.dtype == pack.advantages.dtype == pack.rollout_logprobs.dtype == np.float32
+        np.testing.assert_array_equal(pack.token_ids[pack.target_positions + 1], pack.targets)
+        # A target follows in the same sequence, never at the start of the next one.
+        assert (pack.position_ids[pack.target_positions + 1] > 0).all()
+        assert len(pack.token_ids) <= budget or len(pack.lengths) == 1
+        if is_empty(pack):
+            assert pack.weights.tolist() == [0]
+        else:
+            assert (pack.weights > 0).all()
+
+
+# --- Weights
+
+
+@fast
+@given(shapes, st.integers(1, 4), st.integers(1, 5), st.integers(1, 80), norms)
+def test_weights_sum_to_the_normalisation_of_each_mini_batch(
+    lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int, norm: LengthNorm
+) -> None:
+    batch = batch_of(
+        rows(lengths), ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, length_norm=norm
+    )
+    for mini in batch.packs:
+        packs = [pack for rank in mini for pack in rank if not is_empty(pack)]
+        weights = np.concatenate([pack.weights for pack in packs])
+        sequences = sum(len(pack.lengths) for pack in packs)
+        expected = len(weights) / (sequences * CONSTANT) if norm == "constant" else 1
+        assert weights.sum(dtype=np.float64) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        # two completions of 1 and 3 tokens
+        ("sequence", {2: 1 / 2, 4: 1 / 6, 5: 1 / 6, 6: 1 / 6}),
+        ("token", dict.fromkeys([2, 4, 5, 6], 1 / 4)),
+        ("constant", dict.fromkeys([2, 4, 5, 6], 1 / (2 * CONSTANT))),
+    ],
+)
+def test_weights_by_hand(norm: LengthNorm, expected: dict[int, float]) -> None:
+    (pack,) = packs_of(batch_of(rows([(1, 1), (1, 3)]), length_norm=norm))
+    assert dict(zip(pack.targets.tolist(), pack.weights.tolist(), strict=True)) == pytest.approx(expected)
+
+
+@fast
+@given(shapes, st.integers(1, 4), st.integers(1, 80), norms)
+def test_the_objective_does_not_depend_on_ranks_or_budget(
+    lengths: list[tuple[int, int]], ranks: int, budget: int, norm: LengthNorm
+) -> None:
+    value_of = np.random.default_rng(1).normal(size=1000)
+
+    def objective(**cut: int) -> float:
+        packs = packs_of(batch_of(rows(lengths), length_norm=norm, **cut))
+        return sum(float((pack.weights.astype(np.float64) * value_of[pack.targets]).sum()) for pack in packs)
+
+    reference = objective(ranks=1, micro_batch_tokens=10_000)
+    assert objective(ranks=ranks, micro_batch_tokens=budget) == pytest.approx(reference, rel=1e-6, abs=1e-9)
+
+
+# --- The cut
+
+
+def test_mini_batches_partition_the_sequences_evenly() -> None:
+    batch = batch_of(rows([(1, 2)] * 10), mini_batches=4)
+    counts = [sum(len(pack.lengths) for rank in mini for pack in rank) for mini in batch.packs]
+    assert sorted(counts) == [2, 2, 3, 3]
+
+
+def test_more_mini_batches_than_sequences_leave_no_empty_step() -> None:
+    batch = batch_of(rows([(1, 2), (1, 2)]), mini_batches=5)
+    assert len(batch.packs) == 2
+    assert not any(is_empty(pack) for pack in packs_of(batch))
+
+
+def test_more_ranks_than_sequences_run_empty_packs() -> None:
+    (mini,) = batch_of(rows([(1, 2)]), ranks=3).packs
+    assert [[is_empty(pack) for pack in rank] for rank in mini] == [[False], [True], [True]]
+
+
+def test_the_cut_is_drawn_by_the_seed() -> None:
+    def cut(seed: int) -> list[list[int]]:
+        batch = batch_of(rows([(1, 1)] * 12), mini_batches=3, seed=seed)
+        return [sorted(int(t) for rank in mini for pack in rank for t in pack.targets) for mini in batch.packs]
+
+    assert cut(3) == cut(3)
+    assert cut(3) != cut(4)
+
+
+def test_ranks_are_balanced() -> None:
+    lengths = [(2, int(n)) for n in np.random.default_rng(0).integers(1, 50, size=40)]
+    (mini,) = batch_of(rows(lengths), ranks=4).packs
+    loads = [sum(len(pack.token_ids) for pack in rank if not is_empty(pack)) for rank in mini]
+    assert max(loads) - min(loads) <= max(asked + targets for asked, targets in lengths)
+
+
+def test_a_sequence_over_the_budget_stands_alone_and_whole() -> None:
+    packs = packs_of(batch_of(rows([(3, 30), (1, 3), (1, 3), (1, 3)]), micro_batch_tokens=8))
+    assert sorted(pack.lengths.tolist() for pack in packs) == [[4], [4, 4], [33]]
+
+
+def test_supervised_rows_have_no_sampler() -> None:
+    row = Sequence(token_ids=np.array([5, 6, 7]), first_target=1)
+    (pack,) = packs_of(batch_of([row], length_norm="token"))
+    assert pack.targets.tolist() == [6, 7]
+    assert pack.rollout_logprobs.tolist() == [0, 0]
+    assert pack.advantages.tolist() == [0, 0]
+
+
+# --- From groups
+
+
+def test_sequences_of_a_group() -> None:
+    group = scored_group(
+        [1.0, 0.0],
+        asked=prompt(token_ids=(3, 4)),
+        completions=[
+            completion(token_ids=(7, 8, 1), logprobs=(-0.1, -0.2, -0.3)),
+            completion(token_ids=(9, 1), logprobs=(-0.4, -0.5)),
+        ],
+    )
+    first, second = sequences_of(group, normalize_std=True)
+    assert first.token_ids.tolist() == [3, 4, 7, 8, 1]
+    assert second.token_ids.tolist() == [3, 4, 9, 1]
+    assert first.token_ids.dtype == np.int64
+    assert (first.first_target, second.first_target) == (2, 2)
+    assert (first.num_targets, second.num_targets) == (3, 2)
+    assert (first.advantage, second.advantage) == (1.0, -1.0)
+    np.testing.assert_allclose(second.rollout_logprobs, [-0.4, -0.5])
+    assert [row.advantage for row in sequences_of(group, normalize_std=False)] == [0.5, -0.5]
+
+
+def test_advantages_are_relative_to_their_own_group_after_mixing() -> None:
+    groups = [scored_group([1.0, 0.0]), scored_group([5.0, 5.0]), scored_group([0.0, 3.0])]
+    sequences = [row for group in groups for row in sequences_of(group, normalize_std=True)]
+    assert [row.advantage for row in sequences] == [1, -1, 0, 0, -1, 1]
+
+
+def test_completions_that_left_the_group_do_not_train() -> None:
+    whole = scored_group([1.0, 0.0, 0.5])
+    kept = type(whole)(
+        group=whole.group, completions=whole.completions[:2], scores=whole.scores[:2], num_errors=1, seconds=0.0
+    )
+    assert [row.advantage for row in sequences_of(kept, normalize_std=True)] == [1, -1]
+
+
+def test_longest_first_so_that_packs_hold_sequences_of_similar_length() -> None:
+    packs = packs_of(batch_of(rows([(1, n) for n in (3, 30, 9, 21, 15)]), micro_batch_tokens=40))
+    flat = [int(length) for pack in packs for length in pack.lengths]
+    assert all(left >= right for left, right in pairwise(flat))
