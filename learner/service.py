@@ -89,8 +89,9 @@ class LearnerGroup:
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
+        name: str = "learner",
     ) -> "LearnerGroup":
-        """Place the ranks and let them meet.
+        """Place the ranks and let them meet. Their actors are called `<name>-<rank>`.
 
         Raises:
             InputError: the cluster cannot place them.
@@ -103,7 +104,7 @@ class LearnerGroup:
         remote = ray.remote(LearnerActor)
         actors = [
             remote.options(
-                name=f"learner-{rank}",
+                name=f"{name}-{rank}",
                 num_cpus=cpus,
                 num_gpus=bundle.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(

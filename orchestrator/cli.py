@@ -368,6 +368,7 @@ def evaluate(
     from orchestrator.evaluate import evaluate_model
 
     results = evaluate_model(resolved, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"model": path, "results": results}, indent=2) + "\n", encoding="utf-8")
     _print_results(results)
     typer.echo(f"results  {target}")

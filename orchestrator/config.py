@@ -46,6 +46,17 @@ class BuildSection(Section):
     tied: bool = False
     """Share the input and the output embedding."""
 
+    @model_validator(mode="after")
+    def _head_size(self) -> Self:
+        if self.hidden % (32 * self.heads):
+            raise ValueError(
+                f"model.build.hidden = {self.hidden} over {self.heads} heads: the engine needs a head size that is a "
+                f"multiple of 32, so hidden must be a multiple of {32 * self.heads}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"model.build.heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
+        return self
+
 
 class ModelSection(Section):
     path: str = ""

@@ -37,7 +37,7 @@ from orchestrator.doctor import in_units
 from rollout.errors import InputError
 
 LARGE_BYTES = 32 << 20
-"""Of a larger data source only the first rows are read here."""
+"""Of a larger data file, and of a generated task, only the first rows are read here."""
 FIRST_ROWS = 1000
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
@@ -593,9 +593,11 @@ class _Reader:
 
         source = Source(name=name, **section.model_dump())
         size = _data_bytes(section.path)
-        if size > LARGE_BYTES and not 0 < section.limit <= FIRST_ROWS:
+        if (section.task or size > LARGE_BYTES) and not 0 < section.limit <= FIRST_ROWS:
+            # All rows of a task are alike, and those of its other split cannot be among them.
             source = replace(source, limit=FIRST_ROWS)
-            self.notes.append(f"{key} holds {in_units(size)}: only its first {FIRST_ROWS:,} rows were checked")
+            if section.path:
+                self.notes.append(f"{key} holds {in_units(size)}: only its first {FIRST_ROWS:,} rows were checked")
         try:
             rows = load_rows(source, self._recipe.seed)
         except InputError as error:

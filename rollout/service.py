@@ -107,8 +107,10 @@ class RolloutPool:
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
+        name: str = "rollout",
     ) -> "RolloutPool":
-        """Place and start every replica. `model`: the folder or hub id, once it is there.
+        """Place and start every replica. `model`: the folder or hub id, once it is there. The actors are called
+        `<name>-<index>`.
 
         Raises:
             InputError: the cluster cannot place them.
@@ -124,7 +126,7 @@ class RolloutPool:
         remote = ray.remote(RolloutReplica)
         actors = [
             remote.options(
-                name=f"rollout-{i}",
+                name=f"{name}-{i}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
                 max_concurrency=10_000,
@@ -181,6 +183,10 @@ class RolloutPool:
         Raises:
             ServiceError: an engine did not load in time, or holds other weights than were sent.
         """
+        if not self._router.serving:
+            raise ServiceError(
+                f"none of the {self.replicas} rollout replicas is left to load version {manifest.version}"
+            )
         began = time.perf_counter()
         # Shared memory ends at the host; other nodes get the same bytes through Ray's object store.
         remote = any(self._nodes[i] != sender_node for i in self._router.serving)

@@ -63,7 +63,7 @@ def build_spec(tied: bool = False, seed: int = 1) -> BuildSpec:
         tokenizer="characters",
         vocab_size=0,
         layers=2,
-        hidden=64,
+        hidden=128,
         heads=4,
         kv_heads=2,
         intermediate=128,
@@ -110,7 +110,7 @@ def engine_spec() -> EngineSpec:
     )
 
 
-async def start_pool(folder: str, replicas: int = 1) -> RolloutPool:
+async def start_pool(folder: str, replicas: int = 1, name: str = "rollout") -> RolloutPool:
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model.set_result(folder)
     return await RolloutPool.start(
@@ -122,12 +122,13 @@ async def start_pool(folder: str, replicas: int = 1) -> RolloutPool:
         threads=2,
         timeout_s=120,
         start_timeout_s=240,
+        name=name,
     )
 
 
-async def start_learner(ranks: int) -> LearnerGroup:
+async def start_learner(ranks: int, name: str = "learner") -> LearnerGroup:
     return await LearnerGroup.start(
-        ranks=ranks, cpus=0.25, gpus=1, device="cpu", threads=1, timeout_s=120, start_timeout_s=240
+        ranks=ranks, cpus=0.25, gpus=1, device="cpu", threads=1, timeout_s=120, start_timeout_s=240, name=name
     )
 
 
@@ -157,4 +158,5 @@ def rig(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest
     from transformers import AutoTokenizer
 
     yield Rig(loop, learner, pool, folder, AutoTokenizer.from_pretrained(folder))
-    loop.run_until_complete(asyncio.gather(pool.close(), learner.close()))
+    loop.run_until_complete(pool.close())
+    loop.run_until_complete(learner.close())

@@ -78,7 +78,7 @@ def test_micro_batches_and_checkpointing_do_not_matter(rig: Rig, single: dict, t
 
 
 def test_two_ranks_agree_with_one(rig: Rig, single: dict, tmp_path: Path) -> None:
-    pair = rig.run(start_learner(ranks=2))
+    pair = rig.run(start_learner(ranks=2, name="pair"))
     try:
         for stage in (0, 3):
             assert_same(two_updates(rig, pair, tmp_path / f"stage{stage}", zero_stage=stage), single)

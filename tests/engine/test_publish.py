@@ -119,7 +119,7 @@ def test_tied_embeddings_are_published_exactly(rig: Rig, tmp_path: Path) -> None
     folder = str(tmp_path / "tied")
     rig.run(rig.learner.build(build_spec(tied=True), [], folder))
     rig.run(rig.learner.open(learner_spec(folder)))
-    pool = rig.run(start_pool(folder))
+    pool = rig.run(start_pool(folder, name="tied"))
     try:
         untied, rig.pool = rig.pool, pool
         step(rig)

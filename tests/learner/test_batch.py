@@ -120,9 +120,7 @@ def test_packs_are_well_formed(
 def test_weights_sum_to_the_normalisation_of_each_mini_batch(
     lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int, norm: LengthNorm
 ) -> None:
-    batch = batch_of(
-        rows(lengths), ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, length_norm=norm
-    )
+    batch = batch_of(rows(lengths), ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, length_norm=norm)
     for mini in batch.packs:
         packs = [pack for rank in mini for pack in rank if not is_empty(pack)]
         weights = np.concatenate([pack.weights for pack in packs])

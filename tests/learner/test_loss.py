@@ -43,7 +43,9 @@ SAMPLED = OLD - MISMATCH.log()
 REFERENCE = NOW + vector(2, 0.5, 1, 1, 1, 1, 1, 1).log()
 
 
-def grpo(logprobs: Tensor = NOW, reference: Tensor | None = None, *, kl_coef: float = 0.0, cap: float = 0.0, **_: float):
+def grpo(
+    logprobs: Tensor = NOW, reference: Tensor | None = None, *, kl_coef: float = 0.0, cap: float = 0.0, **_: float
+):
     return grpo_loss(
         logprobs,
         OLD,

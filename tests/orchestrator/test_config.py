@@ -34,7 +34,7 @@ def two_stages(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_valid_and_described(name: str) -> None:
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, ["model.path=org/model"])  # some leave the model to the user
     assert recipe.name == name
     assert recipe.description
 
@@ -103,7 +103,7 @@ def explained(overrides: list[str]) -> str:
     ("override", "message"),
     [
         ("lerner.lr=1", "unknown key lerner; did you mean 'learner'?"),
-        ("learner.rl=1", "unknown key learner.rl; did you mean 'lr'?"),
+        ("learner.rank=1", "unknown key learner.rank; did you mean 'ranks'?"),
         ("seeed=1", "unknown key seeed; did you mean 'seed'?"),
         ("stages.reasoning.lerner.lr=1", "unknown key lerner (stage reasoning); did you mean 'learner'?"),
         (
