@@ -60,7 +60,7 @@ class BuildSection(Section):
 
 class ModelSection(Section):
     path: str = ""
-    """A Hugging Face model folder or hub id. Empty: the stage before this one, or `model.build`."""
+    """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward pass and of the engine. `auto`: bfloat16 on a GPU, float32 on a CPU."""
     max_tokens: Annotated[int, Field(ge=8)] = 512
@@ -325,6 +325,11 @@ class Recipe(Section):
         first = self.stages[0].model
         if not first.path and not first.build.tokenizer:
             raise ValueError("model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
+        for stage in self.stages[1:]:
+            if stage.model.path != first.path:
+                raise ValueError(
+                    f"stage {stage.name!r} has a model.path of its own; it starts from the stage before it: remove the key"
+                )
         return self
 
 

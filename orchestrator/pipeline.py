@@ -32,8 +32,12 @@ def train(recipe: Recipe, run_dir: Path) -> None:
     """
     display = Display()
     store = RunStore(run_dir.absolute(), recipe)
-    with ray_session(recipe.cluster, run_dir.name) as device:
-        asyncio.run(_run(recipe, store, display, device))
+    try:
+        with ray_session(recipe.cluster, run_dir.name) as device:
+            asyncio.run(_run(recipe, store, display, device))
+    except KeyboardInterrupt:
+        display.console.print(f"\nstopped; continue with: rayzero train {run_dir}")
+        raise
     path = write_report(store.folder)
     _print_result(store, recipe, display)
     display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")

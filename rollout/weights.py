@@ -7,6 +7,7 @@ host maps. Checksums are CRC-32 of the bytes of a bucket: they find torn or mixe
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +93,9 @@ def segment_folder() -> Path:
     for old in SHARED_MEMORY.glob("rayzero-*"):
         pid = old.name.removeprefix("rayzero-")
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            remove_segments(old)
+            # It may be another user's, or another process may be removing it right now.
+            with suppress(OSError):
+                remove_segments(old)
     folder = SHARED_MEMORY / f"rayzero-{os.getpid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -102,7 +105,7 @@ def remove_segments(folder: Path) -> None:
     """Remove a segment folder and what is in it; another process may be doing the same."""
     for file in _entries(folder):
         file.unlink(missing_ok=True)
-    if folder.is_dir():
+    with suppress(FileNotFoundError):
         folder.rmdir()
 
 

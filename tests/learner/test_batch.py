@@ -16,7 +16,7 @@ CONSTANT = 40
 
 shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=12)
 norms = st.sampled_from(["sequence", "token", "constant"])
-fast = settings(max_examples=60, deadline=None, derandomize=True)
+fast = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:

@@ -115,3 +115,10 @@ def test_the_sweep_takes_folders_of_dead_processes_only(shared_memory: Path) -> 
     assert not dead.exists()
     assert all((folder / "0-0").exists() for folder in (alive, *strangers))
     assert segment_folder() == mine
+
+
+def test_a_dead_folder_that_cannot_be_removed_does_not_stop_the_run(shared_memory: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (shared_memory / f"rayzero-{ended.pid}" / "foreign").mkdir(parents=True)
+    assert segment_folder().is_dir()

@@ -1,5 +1,7 @@
 """The learning rate at the steps that matter."""
 
+from itertools import pairwise
+
 import pytest
 
 from learner.schedule import learning_rate
@@ -25,7 +27,7 @@ def test_cosine_falls_to_a_tenth() -> None:
     assert values[0] == 2.0
     assert values[5] == pytest.approx(0.2 + 1.8 / 2)  # half way
     assert values[10:] == pytest.approx([0.2] * 26)  # from `total_steps` on
-    assert all(left > right for left, right in zip(values[:10], values[1:11], strict=True))
+    assert all(left > right for left, right in pairwise(values[:11]))
 
 
 def test_a_warm_up_as_long_as_the_stage_is_no_division_by_zero() -> None:

