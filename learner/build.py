@@ -1,13 +1,13 @@
 """A small Qwen2 and its tokenizer made from scratch, saved as an ordinary `transformers` folder."""
 
-import string
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-END, PAD, UNKNOWN = "<|end|>", "<|pad|>", "<|unknown|>"
+END, PAD = "<|end|>", "<|pad|>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,39 +27,38 @@ class BuildSpec:
 
 
 def character_tokenizer() -> Any:
-    """One token a printable ASCII character, one for each R1 tag, so that text and tokens map one to one."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    """One token a byte, so one a character of ASCII, and one for each R1 tag: text and tokens map one to one."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
 
-    characters = [c for c in string.printable if c.isprintable() or c == "\n"]
-    vocabulary = {token: i for i, token in enumerate([PAD, END, UNKNOWN, *characters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    return _wrap(tokenizer)
+    # `transformers` gives every qwen2 folder this class, so a tokenizer of another make would not come back as saved.
+    # Byte-level BPE without a merge is a character tokenizer that loses nothing.
+    vocabulary = {token: i for i, token in enumerate([PAD, END, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    return _with_tags(Qwen2Tokenizer(vocab=vocabulary, merges=[], unk_token=END, eos_token=END, pad_token=PAD))
 
 
 def bpe_tokenizer(texts: Iterator[str], vocab_size: int) -> Any:
-    """A byte-level BPE trained on `texts`: any text goes through it unchanged."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A byte-level BPE trained on `texts`, split as Qwen2 splits; any text in NFC goes through it unchanged."""
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    special = {"unk_token": END, "eos_token": END, "pad_token": PAD}
+    core = Qwen2Tokenizer(vocab={PAD: 0, END: 1}, merges=[], **special).backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(TAGS),
-        special_tokens=[PAD, END, UNKNOWN],
+        special_tokens=[PAD, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    wrapped = _wrap(tokenizer)
-    wrapped.chat_template = (
+    core.train_from_iterator(texts, trainer)
+    trained = json.loads(core.to_str())["model"]
+    merges = [tuple(merge) for merge in trained["merges"]]
+    tokenizer = _with_tags(Qwen2Tokenizer(vocab=trained["vocab"], merges=merges, **special))
+    tokenizer.chat_template = (
         "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}Assistant: {% endif %}"
     )
-    return wrapped
+    return tokenizer
 
 
 def build_model(spec: BuildSpec, texts: Iterator[str], folder: Path) -> int:
@@ -90,13 +89,8 @@ def build_model(spec: BuildSpec, texts: Iterator[str], folder: Path) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _wrap(tokenizer: Any) -> Any:
-    from transformers import PreTrainedTokenizerFast
+def _with_tags(tokenizer: Any) -> Any:
+    from tokenizers import AddedToken
 
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    return tokenizer

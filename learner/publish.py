@@ -61,7 +61,7 @@ class SharedMemoryPublisher:
             TensorMeta(name=name, dtype=str(self.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
             for (name, _), tensor in zip(parameters, tensors, strict=True)
         )
-        return write_bucket(path, [tensor.view(torch.uint8).reshape(-1).numpy() for tensor in tensors], metas)
+        return write_bucket(path, [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors], metas)
 
 
 def _buckets(model: Any, limit: int) -> Iterator[list[tuple[str, Any]]]:

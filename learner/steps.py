@@ -89,6 +89,7 @@ class LearnerRank:
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         if spec.activation_checkpointing:
             self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.policy.train()  # models are loaded for inference, and `transformers` recomputes only in training
         optimizer = torch.optim.AdamW(
             self.policy.parameters(),
             lr=spec.lr,
@@ -139,12 +140,14 @@ class LearnerRank:
 
     def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of this rank's targets, pack by pack: (learner's logprobs, sampler's logprobs), each [N] float32."""
-        return [
-            (self._forward(self.ds_engine, to_device(pack, self.device), batch.temperature), pack.rollout_logprobs)
-            for mini in batch.packs
-            for pack in mini[self.rank]
-            if pack.weights.any() or self.sharded
-        ]
+        pairs = []
+        for mini in batch.packs:
+            for pack in mini[self.rank]:
+                # A collective under ZeRO-3, so the empty packs of a rank without work pass too.
+                values = self._forward(self.ds_engine, to_device(pack, self.device), batch.temperature)
+                if pack.weights.any():
+                    pairs.append((values, pack.rollout_logprobs))
+        return pairs
 
     def stage_weights(self, version: int) -> WeightManifest | None:
         """Make the current weights ready to be loaded as `version`; the manifest on rank 0."""

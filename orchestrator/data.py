@@ -84,6 +84,11 @@ def _sequence(prompt: Prompt, row: Row, stage: Stage, tokenizer: Any) -> Sequenc
         raise InputError(
             f"row {row.row_id} has no worked completion: name its column (data.sources.{row.source}.completion_column)"
         )
-    completion = tokenizer(row.completion, add_special_tokens=False)["input_ids"][: stage.rollout.max_tokens - 1]
+    completion = tokenizer(row.completion, add_special_tokens=False)["input_ids"]
+    if len(completion) >= stage.rollout.max_tokens:
+        raise InputError(
+            f"row {row.row_id}: its completion has {len(completion)} tokens, and rollout.max_tokens = "
+            f"{stage.rollout.max_tokens} must hold it and the end of sequence: raise it"
+        )
     token_ids = np.array([*prompt.token_ids, *completion, tokenizer.eos_token_id], dtype=np.int64)
     return Sequence(token_ids=token_ids, first_target=len(prompt.token_ids) if stage.sft.mask_prompt else 1)

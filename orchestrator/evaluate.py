@@ -20,7 +20,7 @@ from orchestrator.data import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.services import Services
 from rewards.format_tags import format_reward
-from rewards.math_answer import accuracy_reward, final_answer, parse_number
+from rewards.math_answer import accuracy_reward, final_answer, normal_text, parse_number
 from rollout.service import RolloutPool
 from rollout.types import Prompt, RolloutGroup, Sampling
 
@@ -166,7 +166,7 @@ def _majority_right(group: RolloutGroup) -> float:
         answer = final_answer(completion.text)
         if answer is not None:
             number = parse_number(answer)
-            vote: object = answer.lower() if number is None else number
+            vote: object = normal_text(answer) if number is None else number
             votes[vote] += 1
             text_of.setdefault(vote, completion.text)
     if not votes:

@@ -37,7 +37,7 @@ def same_answer(found: str, reference: str) -> bool:
     left, right = parse_number(found), parse_number(reference)
     if left is not None and right is not None:
         return left == right
-    return _normal(found) == _normal(reference)
+    return normal_text(found) == normal_text(reference)
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -85,5 +85,6 @@ def _marked(reply: str) -> str | None:
     return after.strip().split("\n")[0] if marker else None
 
 
-def _normal(text: str) -> str:
+def normal_text(text: str) -> str:
+    """Text answers are compared without case, outer punctuation and runs of white space."""
     return " ".join(text.lower().strip(" .,;:!$").split())

@@ -26,9 +26,11 @@ class PromptSource:
 
     def restore(self, state: Mapping[str, Any], buffer: Mapping[str, Any]) -> None:
         """Go on from a checkpoint. Raises InputError when the sources are not the ones it was made with."""
-        fresh, owed = self._stream, set(buffer["owed"])
+        begin, owed = self._stream.state(), set(buffer["owed"])
+        self._stream.restore(state)  # raises when the sources are not the same
+        self._stream.restore(begin)
+        # The buffer's count leads: a group may have been admitted at the checkpoint without its prompt taken yet.
         for number in range(buffer["admitted"]):
-            prompt = fresh.take()
+            prompt = self._stream.take()
             if number in owed:
                 self._owed[number] = prompt
-        fresh.restore(state)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from learner.batch import Sequence
-from orchestrator.context import StageContext
+from orchestrator.context import StageContext, derive_seed
 from orchestrator.data import supervised_sequences
 
 
@@ -62,6 +62,6 @@ def draw(
         first = int(step * size * weights[name] / total)
         for position in range(first, first + int(count)):
             epoch, index = divmod(position, len(examples))
-            order = np.random.default_rng([context.seed, epoch, len(name)]).permutation(len(examples))
+            order = np.random.default_rng([derive_seed(context.seed, name), epoch]).permutation(len(examples))
             rows.append(examples[order[index]])
     return rows

@@ -1,6 +1,7 @@
 """The policy on packs is the plain `transformers` model on each sequence, whatever the cut; and what `build` makes."""
 
 import string
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from learner.model import PackTensors, Policy, load_policy, to_device
 from rollout.errors import InputError
 
 CPU = torch.device("cpu")
-VOCABULARY = 103
+VOCABULARY = 2 + 256 + len(TAGS)
 SPEC = {
     "tokenizer": "characters",
     "vocab_size": 0,
@@ -301,9 +302,6 @@ def test_a_built_model_is_an_ordinary_folder(tmp_path: Path, tied: bool) -> None
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-@pytest.mark.xfail(
-    strict=True, reason="AutoTokenizer puts Qwen2's own splitting in place of ours and drops white space"
-)
 def test_the_tokenizer_of_a_built_model_is_the_one_that_was_saved(folder: str, characters: Any) -> None:
     from transformers import AutoTokenizer
 
@@ -325,8 +323,11 @@ def characters() -> Any:
 
 @pytest.fixture(scope="module")
 def bpe() -> Any:
-    texts: Iterator[str] = (f"<think>{i}+{i}={2 * i}</think><answer>{2 * i}</answer> naïve" for i in range(200))
-    return bpe_tokenizer(texts, vocab_size=400)
+    texts: Iterator[str] = (
+        f"<think>{i}+{i}={2 * i}</think><answer>{2 * i}</answer> naïve reasoning about sums number {i * 7919}"
+        for i in range(400)
+    )
+    return bpe_tokenizer(texts, vocab_size=300)
 
 
 printable = [c for c in string.printable if c.isprintable() or c == "\n"]
@@ -354,11 +355,12 @@ def test_one_token_a_character_and_one_a_tag(characters: Any) -> None:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(text=st.lists(anything, max_size=40).map("".join))
 def test_any_text_goes_through_bpe_unchanged(bpe: Any, text: str) -> None:
+    text = unicodedata.normalize("NFC", text)  # as Qwen2's tokenizer does first
     assert bpe.decode(bpe(text)["input_ids"]) == text
 
 
 def test_bpe_knows_the_tags_and_its_size(bpe: Any) -> None:
-    assert len(bpe) == 400
+    assert len(bpe) == 300
     assert [len(bpe(tag)["input_ids"]) for tag in TAGS] == [1, 1, 1, 1]
     chat = [{"role": "user", "content": "1+1"}]
     assert bpe.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == "User: 1+1\nAssistant: "
