@@ -165,8 +165,11 @@ class LearnerSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps of linear warm-up."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's, per step and unit of the learning rate."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Global norm clipping."""
     mini_batches: Annotated[int, Field(ge=1)] = 1
@@ -216,6 +219,7 @@ class LoopSection(Section):
     checkpoint_every: Annotated[int, Field(ge=0)] = 20
     """Batches between two checkpoints; 0: only at the end."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Older ones of the stage are deleted."""
     audit_every: Annotated[int, Field(ge=0)] = 10
     """Batches between two audits of the engines' logprobs against the learner's; 0: never."""
     audit_tolerance: Annotated[float, Field(ge=0)] = 0
@@ -235,7 +239,9 @@ class EvalSection(Section):
     samples: Annotated[int, Field(ge=0)] = 4
     """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
     temperature: Annotated[float, Field(gt=0)] = 0.6
+    """Of the samples (0.6 as in R1)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Of the samples (0.95 as in R1)."""
     greedy: bool = True
     """Also decode greedily."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
@@ -310,6 +316,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the recipe; the run directory is `runs/<name>` unless told otherwise."""
     description: str = ""
+    """One line for `rayzero recipes` and the report."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Every random choice of the run derives from it."""
     cluster: ClusterSection = ClusterSection()
