@@ -4,9 +4,9 @@
                                    │                   │
                                    └──────drop(reason)─┴──▶ dropped, by reason
 
-Admission is what makes sync and async one loop. A batch holds `groups_per_step` groups, and groups leave in the order of
-their admission, so the group admitted as number i (dropped ones not counted) is trained in batch i // groups_per_step,
-when the learner is at that version. It may therefore be admitted while
+Admission is what makes sync and async one loop. A batch holds `groups_per_step` groups, the lowest numbers that are back.
+If groups came back in order, the one admitted as number i (dropped ones not counted) would be trained in batch
+i // groups_per_step, when the learner is at that version. It may therefore be admitted while
 
     i < (engine version + max_staleness + 1) · groups_per_step
 
