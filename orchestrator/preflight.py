@@ -411,13 +411,7 @@ def _check_hub(named: str, name: str) -> list[str]:
 
 
 def _check_build(recipe: Recipe, stage: Stage) -> None:
-    build = stage.model.build
-    named = _key(recipe, stage, "model.build")
-    if build.hidden % build.heads:
-        raise InputError(f"{named}: hidden = {build.hidden} is not a multiple of heads = {build.heads}; change one")
-    if build.heads % build.kv_heads:
-        raise InputError(f"{named}: heads = {build.heads} is not a multiple of kv_heads = {build.kv_heads}; change one")
-    _check_heads(recipe, stage, build.heads)
+    _check_heads(recipe, stage, stage.model.build.heads)
 
 
 def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> None:

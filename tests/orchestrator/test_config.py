@@ -188,3 +188,16 @@ def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.build.heads=3", "over 3 heads"),
+        ("model.build.kv_heads=3", "kv_heads = 3"),
+        ("model.build.heads=8", "128"),
+    ],
+)
+def test_a_built_model_has_heads_that_the_engine_takes(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("arithmetic", [override])

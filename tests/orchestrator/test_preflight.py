@@ -300,11 +300,6 @@ def test_a_hub_id_is_taken_with_a_note_until_it_is_in_the_cache(
     assert preflight.preflight(recipe()) == []
 
 
-@pytest.mark.parametrize(("build", "message"), [({"heads": 3}, "heads = 3"), ({"kv_heads": 3}, "kv_heads = 3")])
-def test_a_built_model_must_divide(build: dict[str, int], message: str) -> None:
-    assert message in fault(recipe(model={"build": {"tokenizer": "characters", **build}}))
-
-
 # --- Template
 
 
