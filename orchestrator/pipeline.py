@@ -33,8 +33,9 @@ def train(recipe: Recipe, run_dir: Path) -> None:
     display = Display()
     store = RunStore(run_dir.absolute(), recipe)
     try:
-        with ray_session(recipe.cluster, run_dir.name) as device:
-            asyncio.run(_run(recipe, store, display, device))
+        if not all(store.is_finished(stage.name) for stage in recipe.stages):
+            with ray_session(recipe.cluster, run_dir.name) as device:
+                asyncio.run(_run(recipe, store, display, device))
     except KeyboardInterrupt:
         display.console.print(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
