@@ -1,23 +1,55 @@
 """The R1 form: exactly one think part, then exactly one answer part, nothing else (DeepSeek-R1, arXiv:2501.12948)."""
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+from rewards.parts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, opens_thought
+
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
 
-def format_reward(completion: str) -> float:
-    """1.0 when the completion is `<think>…</think><answer>…</answer>` up to white space around the parts, else 0.0.
+def format_tags(
+    prompt: str,
+    completion: str,
+    reference: str = "",
+    *,
+    strict: bool = True,
+    answer_tags: bool = True,
+    opened: bool | None = None,
+) -> float:
+    """1.0 when the completion is `<think>…</think><answer>…</answer>`, else 0.0. Linear in the length of the text.
 
-    Both parts must hold something. Linear in the length of the text.
+    Every tag stands there once, in this order, and both parts hold something other than white space. White space
+    around the parts is always free.
+
+    Args:
+        prompt: looked at only for a `<think>` at its end.
+        completion: the text that is judged.
+        reference: not used.
+        strict: nothing may stand before, between or after the parts. `False` forgives exactly that: other text before
+            the think part, between the parts and after the answer part. Missing, repeated, nested or crossed tags,
+            an empty part and tags in other letters are never forgiven.
+        answer_tags: `False` is the form of chat models that think first: the answer is all that follows `</think>`,
+            and answer tags are as wrong as a second thought.
+        opened: whether the prompt has opened the thought already, so that the completion must not; `None` looks
+            whether the prompt ends with `<think>`.
     """
-    text = completion.strip()
-    if any(text.count(tag) != 1 for tag in TAGS):
+    if opens_thought(prompt) if opened is None else opened:
+        completion = THINK_OPEN + completion
+    counts = (1, 1, 1, 1) if answer_tags else (1, 1, 0, 0)
+    if any(completion.count(tag) != count for tag, count in zip(TAGS, counts, strict=True)):
         return 0.0
-    if not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
+    before, _, rest = completion.partition(THINK_OPEN)
+    thought, _, rest = rest.partition(THINK_CLOSE)
+    between, after = "", ""
+    if answer_tags:
+        between, _, rest = rest.partition(ANSWER_OPEN)
+        rest, closed, after = rest.partition(ANSWER_CLOSE)
+        # Each tag is there once: one that stood too early is missing here.
+        if not closed:
+            return 0.0
+    if strict and (before + between + after).strip():
         return 0.0
-    thought, _, rest = text.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
-    rest = rest.strip()
-    if not rest.startswith(ANSWER_OPEN):
-        return 0.0
-    answer = rest.removeprefix(ANSWER_OPEN).removesuffix(ANSWER_CLOSE)
-    return 1.0 if thought.strip() and answer.strip() else 0.0
+    return 1.0 if thought.strip() and rest.strip() else 0.0
+
+
+def format_reward(completion: str) -> float:
+    """The strict form of a completion whose prompt opened nothing."""
+    return format_tags("", completion)

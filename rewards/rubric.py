@@ -1,107 +1,140 @@
-"""A rubric: weighted reward functions that score every completion of a group.
+"""A rubric: weighted reward functions that score a completion, and those that need the whole group.
 
-A reward function takes the prompt and one completion and returns a float. Those that ship are in `BUILTIN`; a user's own
-is named `path/to/file.py:function` or `package.module:function` and is trusted code of the user's.
+    reward = Σ weight · value      over the functions whose gate is open
+
+A function that has a `gate` counts only where the gated function's value is 1 or more: style counts only if the answer
+is right. Functions of a rubric run side by side.
 """
 
-import importlib
-import importlib.util
+import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from rewards.format_tags import format_reward
-from rewards.math_answer import accuracy_reward
-from rewards.types import Score, ScoredGroup
-from rollout.errors import InputError
-from rollout.types import Completion, Prompt, RolloutGroup
-
-RewardFunction = Callable[[Prompt, Completion], float]
-
-BUILTIN: dict[str, RewardFunction] = {
-    "accuracy": lambda prompt, completion: accuracy_reward(completion.text, prompt.answer),
-    "format": lambda prompt, completion: format_reward(completion.text),
-}
+from rewards.builtin import build_function
+from rewards.functions import RewardFunction, user_call
+from rewards.tools import Tools
+from rewards.types import FunctionSpec, Judgement, RubricSpec, Sample, Score
+from rollout.errors import InputError, ServiceError
 
 
 class Rubric:
-    """The reward of a completion is the weighted sum of its functions' values."""
+    """The reward functions of one scenario."""
 
-    def __init__(self, name: str, weights: Mapping[str, float]) -> None:
-        """Raises InputError when a reward function does not exist."""
+    def __init__(self, name: str, functions: RubricSpec, tools: Tools) -> None:
+        """Raises InputError when a reward function does not exist or does not take its arguments."""
         self.name = name
-        self._parts = [(part, weight, resolve(part)) for part, weight in weights.items()]
+        self.functions = tuple(functions)
+        self._tools = tools
+        self._single: list[tuple[FunctionSpec, RewardFunction]] = [
+            (spec, build_function(spec, tools)) for spec in functions if not spec.group
+        ]
 
-    def score(self, prompt: Prompt, completion: Completion) -> Score:
-        """A reward function that raises, or returns what is not a finite number, gives status `error`, never a value."""
+    async def score(self, sample: Sample) -> Score:
+        """The functions that see one completion. Status `error` when any of them could not judge; never a value then."""
         began = time.perf_counter()
+        judged = await asyncio.gather(*(self._judge(spec, function, sample) for spec, function in self._single))
         breakdown: dict[str, float] = {}
-        error = ""
-        for part, _, function in self._parts:
-            # The one boundary where a reward function may fail: it is recorded with its name, and never scores 0.
-            try:
-                value = float(function(prompt, completion))
-            except Exception as problem:  # noqa: BLE001
-                error = f"{part}: {type(problem).__name__}: {problem}"
-                break
-            if not math.isfinite(value):
-                error = f"{part}: returned {value}"
-                break
-            breakdown[part] = value
-        total = 0.0 if error else sum(weight * breakdown[part] for part, weight, _ in self._parts)
+        metrics: dict[str, float] = {}
+        seconds_of: dict[str, float] = {}
+        error, status, extracted = "", "ok", ""
+        for (spec, _), (judgement, seconds) in zip(self._single, judged, strict=True):
+            seconds_of[spec.label] = seconds
+            extracted = extracted or judgement.extracted
+            if judgement.status == "error":
+                error, status = error or f"{spec.label}: {judgement.error}", "error"
+                continue
+            if judgement.status == "timeout" and status == "ok":
+                status = "timeout"
+            breakdown[spec.label] = judgement.value
+            metrics |= {f"{spec.label}.{name}": value for name, value in judgement.metrics.items()}
         return Score(
-            value=total,
-            status="error" if error else "ok",
+            value=0.0 if error else total(self.functions, breakdown),
+            status=status,  # type: ignore[arg-type]
             breakdown=breakdown,
             seconds=time.perf_counter() - began,
             error=error,
+            metrics=metrics,
+            seconds_of=seconds_of,
+            extracted=extracted,
         )
 
+    async def score_group(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
+        """Values of the functions that see the whole group: label → value, one table a completion.
 
-def score_group(rubric: Rubric, group: RolloutGroup) -> tuple[ScoredGroup, tuple[str, ...]]:
-    """The group without the completions that could not be scored, and why they could not."""
-    began = time.perf_counter()
-    scores = [rubric.score(group.prompt, completion) for completion in group.completions]
-    kept = [(c, s) for c, s in zip(group.completions, scores, strict=True) if s.status != "error"]
-    scored = ScoredGroup(
-        group=group,
-        completions=tuple(completion for completion, _ in kept),
-        scores=tuple(score for _, score in kept),
-        num_errors=len(scores) - len(kept),
-        seconds=time.perf_counter() - began,
+        Raises:
+            ServiceError: such a function failed. There is no reward for anyone then.
+        """
+        values: list[dict[str, float]] = [{} for _ in samples]
+        for spec in self.functions:
+            if not spec.group:
+                continue
+            completions = [sample.completion for sample in samples]
+            outcome = await user_call(spec, self._tools, samples[0].prompt, completions, samples[0].answer)
+            if outcome.kind != "ok":
+                raise ServiceError(f"{spec.label}: {outcome.error}")
+            given = outcome.value
+            if not isinstance(given, list) or len(given) != len(samples) or not all(map(_is_finite, given)):
+                raise ServiceError(
+                    f"{spec.label}: returned {given!r:.200}; it must be a list of {len(samples)} numbers"
+                )
+            for table, value in zip(values, given, strict=True):
+                table[spec.label] = float(value)
+        return values
+
+    async def check(self, sample: Sample) -> None:
+        """Exercise every function once, so that a dead verifier is known before anything is sampled.
+
+        Those that ship must tell a known right answer from a known wrong one. The user's own must return a number for
+        `sample`.
+
+        Raises:
+            InputError: a function of the user's fails.
+            ServiceError: one that ships does.
+        """
+        for spec, function in self._single:
+            probe = getattr(function, "probe", None)
+            if probe is not None:
+                right, wrong = [await function.judge(each) for each in probe]
+                if "error" in (right.status, wrong.status):
+                    raise ServiceError(
+                        f"reward function {spec.name!r} does not work here: {right.error or wrong.error}"
+                    )
+                if not right.value > wrong.value:
+                    raise ServiceError(
+                        f"reward function {spec.name!r} gives a right answer {right.value:g} and a wrong one "
+                        f"{wrong.value:g} with the arguments {dict(spec.args)}"
+                    )
+                continue
+            judgement, _ = await self._judge(spec, function, sample)
+            if judgement.status == "error":
+                raise InputError(f"reward function {spec.name!r} fails: {judgement.error}")
+        if any(spec.group for spec in self.functions):
+            try:
+                await self.score_group([sample, sample])
+            except ServiceError as problem:
+                raise InputError(f"reward function {problem}") from None
+
+    async def _judge(self, spec: FunctionSpec, function: RewardFunction, sample: Sample) -> tuple[Judgement, float]:
+        began = time.perf_counter()
+        # The one boundary where a reward function may fail: it is recorded with its name, and never scores 0.
+        try:
+            judgement = await function.judge(sample)
+        except Exception as problem:  # noqa: BLE001
+            judgement = Judgement(status="error", error=f"{type(problem).__name__}: {problem}")
+        if judgement.status != "error" and not math.isfinite(judgement.value):
+            judgement = Judgement(status="error", error=f"returned {judgement.value}")
+        return judgement, time.perf_counter() - began
+
+
+def total(functions: RubricSpec, breakdown: Mapping[str, float]) -> float:
+    """The weighted sum over what has been judged so far and whose gate is open."""
+    return sum(
+        spec.weight * breakdown[spec.label]
+        for spec in functions
+        if spec.label in breakdown and (not spec.gate or breakdown.get(spec.gate, 0.0) >= 1)
     )
-    return scored, tuple(score.error for score in scores if score.status == "error")
 
 
-def resolve(name: str) -> RewardFunction:
-    """The reward function of that name.
-
-    Raises:
-        InputError: no such built-in, file, module or function, or the user's file does not import.
-    """
-    if name in BUILTIN:
-        return BUILTIN[name]
-    origin, colon, attribute = name.rpartition(":")
-    if not colon:
-        raise InputError(
-            f"unknown reward function {name!r}; built in: {', '.join(BUILTIN)}; your own: path/to/file.py:function"
-        )
-    try:
-        module = _load_file(Path(origin)) if origin.endswith(".py") else importlib.import_module(origin)
-    except Exception as problem:
-        raise InputError(f"reward function {name!r}: {origin} does not import: {problem}") from problem
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise InputError(f"reward function {name!r}: {origin} has no function {attribute!r}")
-    checked: RewardFunction = function
-    return checked
-
-
-def _load_file(path: Path):  # type: ignore[no-untyped-def]
-    spec = importlib.util.spec_from_file_location(f"rayzero_reward_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

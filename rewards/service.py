@@ -1,40 +1,109 @@
-"""The reward service: Ray actors that score groups while generation goes on."""
+"""The reward service: Ray actors that score completions while others are still being generated."""
 
 import asyncio
-import itertools
-from collections.abc import Mapping
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from rewards.rubric import Rubric, score_group
-from rewards.types import ScoredGroup
+from rewards.rubric import Rubric, total
+from rewards.scorers import KINDS, check_scorer, scorer_key
+from rewards.tools import Tools, ToolSettings
+from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.errors import ServiceError
-from rollout.types import RolloutGroup
+from rollout.service import within
+from rollout.types import Completion, Prompt, RolloutGroup
+
+DEPTH = 64
+"""Completions that one worker is given at a time; the others wait where any worker can take them."""
+BATCH = 32
+"""Completions of one call to a worker."""
+SIGN_OF_LIFE_S = 5.0
 
 
 class RewardWorker:
-    """One actor; holds every rubric of the stage."""
+    """One actor; holds every rubric of the stage and the tools of their functions."""
 
-    def __init__(self, rubrics: Mapping[str, Mapping[str, float]]) -> None:
-        self._rubrics = {name: Rubric(name, weights) for name, weights in rubrics.items()}
+    def __init__(self, rubrics: Mapping[str, RubricSpec], settings: ToolSettings, scorers: Mapping[str, Any]) -> None:
+        """`scorers`: `scorer_key` → actor of a model that all workers share."""
+        self._tools = Tools(settings, scorers)
+        self._rubrics = {name: Rubric(name, functions, self._tools) for name, functions in rubrics.items()}
 
-    def ready(self) -> bool:
-        return True
+    async def ready(self) -> None:
+        """Answers once the actor is up."""
 
-    def score(self, group: RolloutGroup) -> tuple[ScoredGroup, tuple[str, ...]]:
-        return score_group(self._rubrics[group.prompt.rubric], group)
+    async def check(self, samples: Mapping[str, Sample]) -> None:
+        """`samples`: rubric → a real problem with a made-up completion."""
+        for name, sample in samples.items():
+            await self._rubrics[name].check(sample)
+
+    async def score(self, batch: list[tuple[str, Sample]]) -> AsyncIterator[list[tuple[int, Score]]]:
+        """(rubric, sample) → (index, score), as they are done."""
+
+        async def one(index: int, rubric: str, sample: Sample) -> tuple[int, Score]:
+            return index, await self._rubrics[rubric].score(sample)
+
+        pending = {asyncio.ensure_future(one(i, rubric, sample)) for i, (rubric, sample) in enumerate(batch)}
+        while pending:
+            # Without anything to say, a sign of life: a judge may take minutes.
+            done, pending = await asyncio.wait(pending, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+            yield [task.result() for task in done]
+
+    async def score_group(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
+        return await self._rubrics[rubric].score_group(samples)
+
+    async def close(self) -> None:
+        await self._tools.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    outstanding: int = 0
+    """Completions that it has been given and has not answered."""
+    down: bool = False
+    """It died, and has not come back yet."""
+
+
+@dataclass(eq=False)
+class _Request:
+    rubric: str
+    sample: Sample
+    result: "asyncio.Future[Score]"
+    asked: float = field(default_factory=time.perf_counter)
+    failed_on: _Worker | None = None
+    suspect: bool = False
+    """Its worker died: it goes alone next time, so that it can only harm itself."""
 
 
 class RewardPool:
-    """Round robin over the reward actors, with a deadline, one retry elsewhere, and an error budget."""
+    """The reward actors as one service: least-outstanding routing, bounded waits, one retry elsewhere, error budget."""
 
-    def __init__(self, actors: list[Any], timeout_s: float, max_error_rate: float) -> None:
-        self._actors = actors
-        self._next = itertools.cycle(range(len(actors)))
+    def __init__(
+        self,
+        rubrics: Mapping[str, RubricSpec],
+        settings: ToolSettings,
+        timeout_s: float,
+        max_error_rate: float,
+        name: str = "reward",
+    ) -> None:
+        self._name = name
+        self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
+        self._settings = settings
         self._timeout_s = timeout_s
         self._max_error_rate = max_error_rate
+        self._workers: list[_Worker] = []
+        self._scorers = _start_scorers(self._rubrics, name)
+        self._names = 0
+        self._waiting: deque[_Request] = deque()
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._figures = _Figures()
         self.num_scored = 0
         """Completions seen so far, errors included."""
         self.num_errors = 0
@@ -43,57 +112,331 @@ class RewardPool:
     @classmethod
     async def start(
         cls,
-        rubrics: Mapping[str, Mapping[str, float]],
+        rubrics: Mapping[str, RubricSpec],
+        settings: ToolSettings,
+        samples: Mapping[str, Sample],
         *,
-        workers: int,
+        replicas: int,
         timeout_s: float,
         max_error_rate: float,
         start_timeout_s: float,
+        name: str = "reward",
     ) -> "RewardPool":
-        """Raises InputError when a reward function does not exist, ServiceError when a worker does not start."""
-        remote = ray.remote(RewardWorker)
-        # Scoring here is milliseconds between two generations; a whole core each would starve a laptop.
-        actors = [
-            remote.options(name=f"reward-{i}", num_cpus=0, max_restarts=3, max_task_retries=1).remote(rubrics)
-            for i in range(workers)
-        ]
-        try:
-            await asyncio.wait_for(asyncio.gather(*(actor.ready.remote() for actor in actors)), start_timeout_s)
-        except TimeoutError:
-            raise ServiceError(f"reward workers did not start within {start_timeout_s:.0f} s") from None
-        return cls(actors, timeout_s, max_error_rate)
-
-    async def score(self, group: RolloutGroup) -> ScoredGroup:
-        """Score a group.
+        """Start the workers, called `<name>-<index>`, and exercise every reward function once on `samples`, one problem
+        a rubric.
 
         Raises:
-            ServiceError: no worker answered within the deadline, or too many completions could not be scored.
+            InputError: a reward function does not exist, or one of the user's fails.
+            ServiceError: a worker does not start, or a verifier that ships does not work here.
         """
+        pool = cls(rubrics, settings, timeout_s, max_error_rate, name)
+        try:
+            pool._workers = [pool._new_worker() for _ in range(replicas)]
+            check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in pool._workers))
+            await within(check, start_timeout_s, "reward workers to check their reward functions")
+        except BaseException:
+            await pool.close()
+            raise
+        pool._dispatcher = asyncio.create_task(pool._dispatch())
+        return pool
+
+    @property
+    def replicas(self) -> int:
+        return len(self._workers)
+
+    @property
+    def num_waiting(self) -> int:
+        """Completions that no worker has taken yet."""
+        return len(self._waiting)
+
+    async def scale(self, replicas: int) -> None:
+        """Start or end workers while the run goes on; one that ends first finishes what it has."""
+        while len(self._workers) < replicas:
+            self._workers.append(self._new_worker())
+        leaving = self._workers[replicas:]
+        del self._workers[replicas:]
+        self._changed.set()
+        for worker in leaving:
+            while worker.outstanding:
+                self._changed.clear()
+                await self._changed.wait()
+            await _end(worker)
+
+    async def score(self, rubric: str, sample: Sample) -> Score:
+        """The score of one completion; status `error` when it could not be scored, twice."""
+        request = _Request(rubric, sample, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        self._changed.set()
+        return await request.result
+
+    def begin(self, prompt: Prompt) -> "GroupScoring":
+        """Score the completions of a group one by one as they finish."""
+        return GroupScoring(self, prompt)
+
+    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]] | None:
+        """Values of the rubric's group functions, one table a completion; None when they failed twice."""
+        if not any(spec.group for spec in self._rubrics[rubric]):
+            return [{} for _ in samples]
+        problem: Exception | None = None
         for attempt in range(2):
-            actor = self._actors[next(self._next)]
+            worker = self._workers[attempt % len(self._workers)]
             try:
-                scored, errors = await asyncio.wait_for(actor.score.remote(group), self._timeout_s)
-            except (TimeoutError, RayActorError) as problem:
-                if attempt:
-                    raise ServiceError(
-                        f"reward workers gave no score for group {group.group_id} within {self._timeout_s:.0f} s, twice"
-                    ) from problem
-                continue
-            self._count(group, errors)
-            return scored
-        raise AssertionError("unreachable")
+                call = worker.actor.score_group.remote(rubric, samples)
+                values: list[dict[str, float]] = await within(call, self._timeout_s, "a reward worker to score a group")
+                return values
+            except ServiceError as failure:
+                problem = failure
+        self._figures.last_error = str(problem)
+        return None
 
-    def close(self) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
+    def total(self, rubric: str, breakdown: Mapping[str, float]) -> float:
+        return total(self._rubrics[rubric], breakdown)
 
-    def _count(self, group: RolloutGroup, errors: tuple[str, ...]) -> None:
-        self.num_scored += len(group.completions)
-        self.num_errors += len(errors)
+    def count(self, num_scored: int, num_errors: int, prompt: Prompt, sample: str) -> None:
+        """Keep the error budget.
+
+        Raises:
+            ServiceError: too many completions could not be scored.
+        """
+        self.num_scored += num_scored
+        self.num_errors += num_errors
         # A rate over a handful of completions says little; one whole group is the least.
-        if errors and self.num_scored >= 8 and self.num_errors > self._max_error_rate * self.num_scored:
+        if num_errors and self.num_scored >= 8 and self.num_errors > self._max_error_rate * self.num_scored:
             raise ServiceError(
                 f"{self.num_errors} of {self.num_scored} completions could not be scored "
-                f"(rewards.max_error_rate = {self._max_error_rate}); last error: {errors[-1]} "
-                f"on prompt {group.prompt.prompt_id!r}"
+                f"(rewards.max_error_rate = {self._max_error_rate}); last error: {self._figures.last_error}; "
+                f"prompt {prompt.prompt_id!r}, completion {sample[:200]!r}"
             )
+
+    def metrics(self) -> dict[str, float]:
+        """Of the completions scored since the last call: mean wait and time by function in seconds, shares of failures."""
+        figures, self._figures = self._figures, _Figures(last_error=self._figures.last_error)
+        return figures.means() | {"rewards/replicas": len(self._workers), "rewards/waiting": len(self._waiting)}
+
+    async def close(self) -> None:
+        """End the workers and what they started."""
+        for task in (*self._tasks, *([self._dispatcher] if self._dispatcher else [])):
+            task.cancel()
+        await asyncio.gather(*(_end(worker) for worker in self._workers))
+        self._workers.clear()
+        for actor in self._scorers.values():
+            ray.kill(actor)
+
+    # --- Dispatch
+
+    async def _dispatch(self) -> None:
+        while True:
+            while self._waiting and (worker := self._free_worker(self._waiting[0])):
+                batch = [self._waiting.popleft()]
+                # One that may have killed its worker has the next one for itself.
+                share = DEPTH if batch[0].suspect else 1
+                while self._waiting and not self._waiting[0].suspect and share == len(batch) < self._room(worker):
+                    batch.append(self._waiting.popleft())
+                    share += 1
+                worker.outstanding += share
+                self._spawn(self._run(worker, batch, share))
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _free_worker(self, request: _Request) -> _Worker | None:
+        up = [worker for worker in self._workers if not worker.down]
+        others = [worker for worker in up if worker is not request.failed_on]
+        worker = min(others or up, key=lambda worker: worker.outstanding, default=None)
+        if worker is None or (request.suspect and worker.outstanding):
+            return None
+        return worker if worker.outstanding < DEPTH else None
+
+    @staticmethod
+    def _room(worker: _Worker) -> int:
+        return min(BATCH, DEPTH - worker.outstanding)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, worker: _Worker, batch: list[_Request], share: int) -> None:
+        began = time.perf_counter()
+        stream = worker.actor.score.options(num_returns="streaming").remote([(r.rubric, r.sample) for r in batch])
+        open_requests = dict(enumerate(batch))
+        reason = "the reward worker ended early"
+        try:
+            while open_requests:
+                # A bound on the silence between two answers: how long a whole batch takes is the functions' affair.
+                chunk = await asyncio.wait_for(anext(stream), self._timeout_s)
+                for index, score in await chunk:
+                    self._settle(open_requests.pop(index), score, worker, began)
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            reason = f"no answer from a reward worker for {self._timeout_s:.0f} s"
+            ray.kill(worker.actor, no_restart=False)
+            self._lost(worker)
+        except RayError as problem:
+            reason = f"the reward worker failed: {_last_line(problem)}"
+            self._lost(worker)
+        finally:
+            worker.outstanding -= share
+            self._changed.set()
+        for request in open_requests.values():
+            request.suspect = True
+            failed = Score(value=0.0, status="error", breakdown={}, seconds=time.perf_counter() - began, error=reason)
+            self._settle(request, failed, worker, began)
+
+    def _lost(self, worker: _Worker) -> None:
+        if not worker.down:
+            worker.down = True
+            self._spawn(self._revive(worker))
+
+    async def _revive(self, worker: _Worker) -> None:
+        """Wait until Ray has restarted a worker. When it does not come back, whoever waits for a score is told."""
+        until = time.monotonic() + max(self._timeout_s, 60.0)
+        problem = "no answer"
+        while time.monotonic() < until:
+            try:
+                await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
+            except (RayError, TimeoutError) as failure:
+                problem = _last_line(failure)
+                await asyncio.sleep(0.2)
+            else:
+                worker.down = False
+                self._changed.set()
+                return
+        while self._waiting:
+            request = self._waiting.popleft()
+            if not request.result.done():
+                request.result.set_exception(ServiceError(f"a reward worker does not come back: {problem}"))
+
+    def _settle(self, request: _Request, score: Score, worker: _Worker, began: float) -> None:
+        if score.status == "error" and request.failed_on is None:
+            request.failed_on = worker
+            self._waiting.append(request)
+            self._changed.set()
+            return
+        self._figures.add(score, began - request.asked)
+        if not request.result.done():
+            request.result.set_result(score)
+
+    def _new_worker(self) -> _Worker:
+        name = f"{self._name}-{self._names}"
+        self._names += 1
+        # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
+        remote = ray.remote(RewardWorker).options(name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000)
+        return _Worker(remote.remote(self._rubrics, self._settings, self._scorers))
+
+
+class GroupScoring:
+    """The scores of one group on their way."""
+
+    def __init__(self, pool: RewardPool, prompt: Prompt) -> None:
+        self._pool = pool
+        self._prompt = prompt
+        self._scores: dict[int, tuple[Completion, asyncio.Task[Score]]] = {}
+
+    def add(self, completion: Completion) -> None:
+        """A completion has finished; it is scored from now on."""
+        task = asyncio.create_task(self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion)))
+        self._scores[id(completion)] = (completion, task)
+
+    async def finish(self, group: RolloutGroup) -> ScoredGroup:
+        """The scored group. Completions of an earlier try, which are not in it, are forgotten.
+
+        Raises:
+            ServiceError: too many completions could not be scored so far.
+        """
+        began = time.perf_counter()
+        for completion in group.completions:
+            if id(completion) not in self._scores:
+                self.add(completion)
+        scores = [await self._scores.pop(id(completion))[1] for completion in group.completions]
+        self.cancel()
+        kept = [(c, s) for c, s in zip(group.completions, scores, strict=True) if s.status != "error"]
+        samples = [Sample.of(group.prompt, completion) for completion, _ in kept]
+        tables = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
+        if tables is None:
+            kept, tables = [], []
+        scored = tuple(self._whole(score, table) for (_, score), table in zip(kept, tables, strict=True))
+        failed = [c for c in group.completions if not any(c is completion for completion, _ in kept)]
+        self._pool.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "")
+        return ScoredGroup(
+            group=group,
+            completions=tuple(completion for completion, _ in kept),
+            scores=scored,
+            num_errors=len(failed),
+            seconds=time.perf_counter() - began,
+        )
+
+    def cancel(self) -> None:
+        for _, task in self._scores.values():
+            task.cancel()
+        self._scores.clear()
+
+    def _whole(self, score: Score, table: Mapping[str, float]) -> Score:
+        """A score with the values of the group functions in it."""
+        if not table:
+            return score
+        breakdown = {**score.breakdown, **table}
+        return replace(score, breakdown=breakdown, value=self._pool.total(self._prompt.rubric, breakdown))
+
+
+class _Figures:
+    """Sums over scored completions."""
+
+    def __init__(self, last_error: str = "none") -> None:
+        self.last_error = last_error
+        self._count = 0
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._counts: Counter[str] = Counter()
+
+    def add(self, score: Score, waited_s: float) -> None:
+        self._count += 1
+        self._sums["queue_s"] += max(0.0, waited_s)
+        self._sums["score_s"] += score.seconds
+        self._sums["timeout_share"] += score.status == "timeout"
+        self._sums["error_share"] += score.status == "error"
+        for label, seconds in score.seconds_of.items():
+            self._sums[f"score_s/{label}"] += seconds
+            self._counts[f"score_s/{label}"] += 1
+        if score.status == "error":
+            self.last_error = score.error
+
+    def means(self) -> dict[str, float]:
+        return {
+            f"rewards/{name}": value / (self._counts.get(name) or max(1, self._count))
+            for name, value in self._sums.items()
+        }
+
+
+def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, Any]:
+    """One actor a model: key → actor."""
+    specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
+    actors = {}
+    for index, (key, spec) in enumerate(specs.items()):
+        check_scorer(spec)
+        # A GPU is shared with engines or learners by `gpus`, as theirs are.
+        kind, server = KINDS[spec.name]
+        gpus = 0.1 if getattr(spec.args, "device", "auto") != "cpu" and ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(server).options(
+            name=f"{name}-model-{index}",
+            num_cpus=0,
+            num_gpus=gpus if spec.name == "reward_model" else 0,
+            max_restarts=-1,
+            max_concurrency=1000,
+        )
+        actors[key] = remote.remote(kind(**spec.args))
+    return actors
+
+
+def _last_line(problem: BaseException) -> str:
+    lines = str(problem).strip().splitlines()
+    return lines[-1].strip() if lines else type(problem).__name__
+
+
+async def _end(worker: _Worker) -> None:
+    """Let a worker end its children, then end it."""
+    await asyncio.wait({asyncio.ensure_future(_closed(worker))}, timeout=5)
+    ray.kill(worker.actor)
+
+
+async def _closed(worker: _Worker) -> None:
+    await asyncio.gather(worker.actor.close.remote(), return_exceptions=True)

@@ -1,13 +1,75 @@
 """What flows along the second arrow: group of completions → scored group."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from rollout.types import Completion, Prompt, RolloutGroup
 
 ScoreStatus = Literal["ok", "timeout", "error"]
 """`ok`: judged; `timeout`: the candidate was too slow (a wrong answer); `error`: infrastructure, never a reward."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """One reward function of a rubric, as the recipe says it."""
+
+    name: str
+    """A built-in name, `path/to/file.py:function` or `package.module:function`."""
+    label: str
+    """Its name in breakdowns and metrics."""
+    weight: float = 1.0
+    gate: str = ""
+    """Label of another function of the rubric; this one counts only where that one's value is 1 or more."""
+    group: bool = False
+    """The function sees all completions of a group at once."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments, JSON-like."""
+
+
+RubricSpec = Sequence[FunctionSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One completion as a reward function sees it."""
+
+    prompt: str
+    completion: str
+    answer: str = ""
+    """The reference; empty where there is none."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of the prompt's row; nested values as JSON text."""
+    num_tokens: int | None = None
+    """Tokens of the completion, where they are known."""
+    finished: bool = True
+    """False when the completion was cut at the token limit."""
+
+    @classmethod
+    def of(cls, prompt: Prompt, completion: Completion) -> "Sample":
+        return cls(
+            prompt=prompt.text,
+            completion=completion.text,
+            answer=prompt.answer,
+            fields=prompt.fields,
+            num_tokens=len(completion.token_ids),
+            finished=completion.finish_reason != "length",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What one reward function says of one completion."""
+
+    value: float = 0.0
+    """Unweighted; meaningless when `status == "error"`."""
+    status: ScoreStatus = "ok"
+    error: str = ""
+    """Why there is no value, when `status == "error"`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Further figures by name; they are reported and do not count."""
+    extracted: str = ""
+    """The answer or program that was found in the completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +80,17 @@ class Score:
     """The reward: the weighted sum of the breakdown. Meaningless (0) when `status == "error"`."""
     status: ScoreStatus
     breakdown: Mapping[str, float]
-    """Unweighted value of each reward function, by name."""
+    """Unweighted value of each reward function, by label."""
     seconds: float
-    """Wall time that scoring took."""
+    """Wall time that scoring took, without the wait for a worker."""
     error: str = ""
     """Why there is no reward, when `status == "error"`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Further figures that reward functions gave, as `<label>.<name>`."""
+    seconds_of: Mapping[str, float] = field(default_factory=dict)
+    """Wall time of each reward function, by label."""
+    extracted: str = ""
+    """What the first function that looks for an answer or a program has found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -37,7 +105,7 @@ class ScoredGroup:
     num_errors: int
     """Completions that left the group because they could not be scored (G − G')."""
     seconds: float
-    """Wall time that scoring the group took."""
+    """Wall time from the last token of the group to its last score."""
 
     @property
     def prompt(self) -> Prompt:

@@ -6,13 +6,14 @@ The only module of the driver and the actors that imports vLLM, and only when an
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from rollout.errors import ServiceError
-from rollout.types import Completion, FinishReason, Prompt, RolloutGroup, Sampling
+from rollout.types import Completion, FinishReason, Prompt, Sampling
 from rollout.weights import Backend, LoadReport, WeightManifest
 
 
@@ -34,10 +35,14 @@ class EngineSpec:
     device: Literal["cpu", "cuda"]
 
 
+Finished = tuple[int, Completion]
+"""(index in its group, completion)."""
+
+
 class Engine(Protocol):
     """What the service needs of an engine. `VllmEngine` is the real one."""
 
-    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup: ...
+    def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator["list[Finished]"]: ...
 
     async def load(self, manifest: WeightManifest) -> LoadReport: ...
 
@@ -88,6 +93,8 @@ class VllmEngine:
             # The distribution that tokens are drawn from, temperature included: what the learner must reproduce.
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=spec.backend),
+            # Of every completion the first token and then all others at once: see `generate`.
+            stream_interval=spec.max_tokens + 1,
             disable_log_stats=True,
         )
         llm = AsyncLLM.from_engine_args(args)
@@ -99,16 +106,18 @@ class VllmEngine:
             tokenizer = await tokenizer
         return cls(llm, tokenizer, replica, spec)
 
-    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
-        """The whole group as one request, so that its prompt is computed once.
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator[list[Finished]]:
+        """The whole group as one request, so that its prompt is computed once; completions come as they finish.
 
         Requests in flight survive a `load`: their later tokens carry the new version.
+
+        Raises:
+            ServiceError: the engine ended before every completion was there.
         """
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        began = time.perf_counter()
         params = SamplingParams(
             n=sampling.n,
             temperature=sampling.temperature,
@@ -118,29 +127,27 @@ class VllmEngine:
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            # FINAL_ONLY would hold every completion back until the slowest of the group is done.
+            output_kind=RequestOutputKind.DELTA,
         )
         # A cached prefix belongs to the weights that computed it: the salt keeps versions apart.
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids), cache_salt=str(self._loads))
-        final = None
+        pieces: dict[int, _Pieces] = {index: _Pieces() for index in range(sampling.n)}
         # Requests of a retried group must not share an id with the first try.
         async for output in self._llm.generate(tokens, params, f"{group_id}@{time.monotonic_ns()}"):
-            final = output
-        if final is None or not final.finished or len(final.outputs) != sampling.n:
-            raise ServiceError(f"replica {self._replica} ended group {group_id} without its {sampling.n} completions")
-        texts = self._tokenizer.batch_decode(
-            [list(output.token_ids) for output in final.outputs], skip_special_tokens=True
-        )
-        return RolloutGroup(
-            group_id=group_id,
-            prompt=prompt,
-            completions=tuple(
-                _completion(output, text, sampling.seed + i)
-                for i, (output, text) in enumerate(zip(final.outputs, texts, strict=True))
-            ),
-            replica=self._replica,
-            seconds=time.perf_counter() - began,
-        )
+            ended = [part.index for part in output.outputs if pieces[part.index].add(part)]
+            if ended:
+                texts = self._tokenizer.batch_decode(
+                    [pieces[index].token_ids for index in ended], skip_special_tokens=True
+                )
+                yield [
+                    (index, pieces.pop(index).completion(text, sampling.seed + index))
+                    for index, text in zip(ended, texts, strict=True)
+                ]
+        if pieces:
+            raise ServiceError(
+                f"replica {self._replica} ended group {group_id} without {len(pieces)} of its {sampling.n} completions"
+            )
 
     async def load(self, manifest: WeightManifest) -> LoadReport:
         """Swap in the weights of a manifest between two tokens of whatever is being generated.
@@ -221,22 +228,40 @@ def _payloads(manifest: WeightManifest) -> list[dict[str, Any]]:
     return [manifest.payload]
 
 
-def _completion(output: Any, text: str, seed: int) -> Completion:
-    token_ids = np.array(output.token_ids, dtype=np.int32)
-    logprobs = np.array(output.logprobs.logprobs, dtype=np.float32)
-    if output.weight_versions is None or len(logprobs) != len(token_ids):
-        raise ServiceError(
-            f"vLLM returned {len(token_ids)} tokens with {len(logprobs)} logprobs and versions {output.weight_versions}"
+class _Pieces:
+    """One completion on its way out of the engine."""
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self._logprobs: list[float] = []
+        self._end: Any = None
+
+    def add(self, part: Any) -> bool:
+        """Take vLLM's next part; whether it was the last."""
+        self.token_ids += part.token_ids
+        self._logprobs += part.logprobs.logprobs
+        if part.finish_reason is None:
+            return False
+        self._end = part
+        return True
+
+    def completion(self, text: str, seed: int) -> Completion:
+        token_ids = np.array(self.token_ids, dtype=np.int32)
+        logprobs = np.array(self._logprobs, dtype=np.float32)
+        spans = self._end.weight_versions
+        if spans is None or len(logprobs) != len(token_ids):
+            raise ServiceError(
+                f"vLLM returned {len(token_ids)} tokens with {len(logprobs)} logprobs and versions {spans}"
+            )
+        versions = np.zeros(len(token_ids), dtype=np.int32)
+        for span in spans:
+            versions[span.start : span.end] = int(span.version)
+        reason = self._end.finish_reason if self._end.finish_reason in ("stop", "length") else "abort"
+        return Completion(
+            text=text,
+            token_ids=token_ids,
+            rollout_logprobs=logprobs,
+            policy_versions=versions,
+            finish_reason=cast(FinishReason, reason),
+            seed=seed,
         )
-    versions = np.zeros(len(token_ids), dtype=np.int32)
-    for span in output.weight_versions:
-        versions[span.start : span.end] = int(span.version)
-    reason = output.finish_reason if output.finish_reason in ("stop", "length") else "abort"
-    return Completion(
-        text=text,
-        token_ids=token_ids,
-        rollout_logprobs=logprobs,
-        policy_versions=versions,
-        finish_reason=cast(FinishReason, reason),
-        seed=seed,
-    )

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rollout.engine import EngineSpec, VllmEngine, prepare
+from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import InputError, ServiceError
 from rollout.router import Health, Router
-from rollout.types import Prompt, RolloutGroup, Sampling
+from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 from rollout.weights import LoadReport, WeightManifest, localize
 
 
@@ -35,8 +35,9 @@ class RolloutReplica:
         self._engine = await VllmEngine.start(self._index, self._spec, model_path)
         return str(ray.get_runtime_context().get_node_id())
 
-    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
-        return await self._engine.generate(group_id, prompt, sampling)
+    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator[list[Finished]]:
+        async for finished in self._engine.generate(group_id, prompt, sampling):
+            yield finished
 
     async def load(self, manifest: WeightManifest, buckets: list[Any]) -> LoadReport:
         """`buckets`: references to the bytes, for a replica that shares no memory with the learner's rank 0."""
@@ -150,8 +151,14 @@ class RolloutPool:
     def outstanding(self) -> tuple[int, ...]:
         return self._router.outstanding
 
-    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+    async def generate(
+        self, group_id: str, prompt: Prompt, sampling: Sampling, finished: "Callable[[Completion], None] | None" = None
+    ) -> RolloutGroup:
         """A group from the least busy replica; tried once on every replica that is left when one fails.
+
+        Args:
+            finished: called with every completion as it comes back. After a failure it sees those of the next try too;
+                only the completions of the returned group count.
 
         Raises:
             ServiceError: no replica completed it.
@@ -160,7 +167,7 @@ class RolloutPool:
         for _ in range(self.replicas):
             index = self._router.acquire(sampling.n * sampling.max_tokens)
             try:
-                return await self.generate_on(index, group_id, prompt, sampling)
+                return await self.generate_on(index, group_id, prompt, sampling, finished)
             except ServiceError as problem:
                 self._router.mark(index, Health.DEAD)
                 failures.append(str(problem))
@@ -170,10 +177,34 @@ class RolloutPool:
                 break
         raise ServiceError(f"group {group_id} could not be generated: {'; '.join(failures)}")
 
-    async def generate_on(self, index: int, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+    async def generate_on(
+        self,
+        index: int,
+        group_id: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        finished: "Callable[[Completion], None] | None" = None,
+    ) -> RolloutGroup:
         """A group from one given replica (audits)."""
-        call = self._actors[index].generate.remote(group_id, prompt, sampling)
-        group: RolloutGroup = await within(call, self._timeout_s, f"replica {index} to generate {group_id}")
+        began = time.perf_counter()
+        completions: dict[int, Completion] = {}
+        stream = self._actors[index].generate.options(num_returns="streaming").remote(group_id, prompt, sampling)
+
+        async def receive() -> None:
+            async for chunk in stream:
+                for i, completion in await chunk:
+                    completions[i] = completion
+                    if finished:
+                        finished(completion)
+
+        await within(receive(), self._timeout_s, f"replica {index} to generate {group_id}")
+        group = RolloutGroup(
+            group_id=group_id,
+            prompt=prompt,
+            completions=tuple(completions[i] for i in range(sampling.n)),
+            replica=index,
+            seconds=time.perf_counter() - began,
+        )
         self.num_tokens += group.num_tokens
         return group
 
@@ -287,8 +318,11 @@ async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
     Raises:
         InputError, ServiceError: as the actor raised it; or no answer in time; or the actor is gone.
     """
+    answer = asyncio.ensure_future(awaitable)
+    # When this wait is cancelled, an answer that fails later has been asked for by nobody.
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        return await asyncio.wait_for(awaitable, timeout_s)
+        return await asyncio.wait_for(answer, timeout_s)
     except TimeoutError:
         raise ServiceError(f"waited {timeout_s:.0f} s for {what}, in vain") from None
     except RayTaskError as problem:

@@ -7,7 +7,6 @@ a JSONL or CSV file hold no row.
 
 import codecs
 import csv
-import difflib
 import json
 import math
 import re
@@ -21,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.errors import InputError
+from rollout.errors import InputError, did_you_mean
 
 Record = tuple[str, Mapping[str, Any]]
 """(where it stands, for messages; column → value)"""
@@ -35,7 +34,10 @@ SPLIT_OF_FILE = re.compile(r"(train|test|validation|valid|val|dev|eval|held-out)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where rows come from: a path or a generated task, never both. Same keys as `data.sources.NAME` of a recipe."""
+    """Where rows come from: a path or a generated task, never both.
+
+    The keys and defaults are those of `data.sources.NAME` of a recipe; `weight` is not one, as it says nothing of rows.
+    """
 
     name: str
     path: str = ""
@@ -52,7 +54,6 @@ class Source:
     completion_column: str = ""
     """Empty: the rows have no worked completion. May be the answer column too."""
     rubric: str = "default"
-    weight: float = 1.0
     limit: int = 0
     """Take only the first rows; 0: all."""
     options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
@@ -134,7 +135,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         question=question,
         answer=answer,
         completion=completion,
-        fields={column: _field(value) for column, value in values.items() if column not in used},
+        fields={column: field_text(value) for column, value in values.items() if column not in used},
     )
 
 
@@ -143,7 +144,7 @@ def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> s
     if column not in values:
         drop = ', or set answer_column="" if there is none' if setting == "answer_column" else ""
         raise InputError(
-            f"{where}: no column {column!r}{_nearest(column, values)}\n"
+            f"{where}: no column {column!r}{did_you_mean(column, values)}\n"
             f"columns: {', '.join(values)}; choose one with `{setting}`{drop}"
         )
     value = values[column]
@@ -156,7 +157,8 @@ def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> s
     return text
 
 
-def _field(value: Any) -> str:
+def field_text(value: Any) -> str:
+    """A value of any column as text: nested ones as JSON, a missing one as empty text."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -204,7 +206,7 @@ def _files(source: Source) -> list[Path]:
         return [path]
     if not path.is_dir():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"source {source.name!r}: no file or folder at {path}{_nearest(path.name, beside)}")
+        raise InputError(f"source {source.name!r}: no file or folder at {path}{did_you_mean(path.name, beside)}")
     if (path / "dataset_dict.json").is_file():
         splits = _read_json(path / "dataset_dict.json").get("splits", [])
         if source.split not in splits:
@@ -421,8 +423,3 @@ def _shown(value: Any) -> str:
     """A value in a message: short, in JSON's words."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,12 +1,11 @@
 """Prompt templates: from a question to the exact text that is tokenised."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout.errors import InputError
+from rollout.errors import InputError, did_you_mean
 
 PLACEHOLDER = "{prompt}"
 
@@ -79,9 +78,10 @@ def _read(name: str) -> str:
     """Text of a template file, without the one line end that editors put at the end of every file."""
     path = Path(name).expanduser()
     if not path.is_file():
-        close = difflib.get_close_matches(name, SHIPPED, n=1, cutoff=0.6)
-        nearest = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"data.template = {name!r}: not one of {', '.join(SHIPPED)}, and no file is there{nearest}")
+        raise InputError(
+            f"data.template = {name!r}: not one of {', '.join(SHIPPED)}, and no file is there"
+            f"{did_you_mean(name, SHIPPED)}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

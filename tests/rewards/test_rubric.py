@@ -1,142 +1,230 @@
-"""Weights, errors that are never rewards, and reward functions of the user's."""
+"""Weights, gates, errors that are never rewards, start-up checks, and reward functions of the user's."""
 
-from pathlib import Path
+import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from rewards import rubric as module
-from rewards.rubric import Rubric, resolve, score_group
-from rollout.errors import InputError
-from rollout.types import Completion, Prompt
-from tests.factories import completion, prompt, rollout_group
+from rewards import builtin
+from rewards.builtin import build_function
+from rewards.rubric import Rubric
+from rewards.scorers import KINDS
+from rewards.tools import Tools, ToolSettings
+from rewards.types import FunctionSpec, Judgement, Sample, Score
+from rollout.errors import InputError, ServiceError
 
 RIGHT = "<think>1+1</think><answer>2</answer>"
+WRONG = "<think>1+1</think><answer>3</answer>"
+
+
+def spec(name: str, label: str = "", **changes: Any) -> FunctionSpec:
+    return FunctionSpec(name=name, label=label or name.rpartition(":")[2], **changes)
+
+
+def sample(text: str = RIGHT, **changes: Any) -> Sample:
+    return Sample(**({"prompt": "1+1=", "completion": text, "answer": "2"} | changes))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def tools(loop: asyncio.AbstractEventLoop) -> Iterator[Tools]:
+    """One process pool for all tests of this file."""
+    tools = Tools(ToolSettings(function_timeout_s=2.0))
+    yield tools
+    loop.run_until_complete(tools.close())
+
+
+@pytest.fixture
+def score(loop: asyncio.AbstractEventLoop, tools: Tools) -> Any:
+    def run(specs: list[FunctionSpec], asked: Sample) -> Score:
+        return loop.run_until_complete(Rubric("r", specs, tools).score(asked))
+
+    return run
 
 
 @pytest.mark.parametrize(
     ("text", "value", "breakdown"),
     [
         (RIGHT, 1.2, {"accuracy": 1.0, "format": 1.0}),
-        ("2", 1.0, {"accuracy": 1.0, "format": 0.0}),
-        ("<think>1+1</think><answer>3</answer>", 0.2, {"accuracy": 0.0, "format": 1.0}),
-        ("3", 0.0, {"accuracy": 0.0, "format": 0.0}),
+        ("<answer>2</answer>", 1.0, {"accuracy": 1.0, "format": 0.0}),
+        (WRONG, 0.2, {"accuracy": 0.0, "format": 1.0}),
         ("", 0.0, {"accuracy": 0.0, "format": 0.0}),
     ],
 )
-def test_the_reward_is_the_weighted_sum(text: str, value: float, breakdown: dict[str, float]) -> None:
-    score = Rubric("math", {"accuracy": 1.0, "format": 0.2}).score(prompt(answer="2"), completion(text))
-    assert score.value == pytest.approx(value)
-    assert score.breakdown == breakdown
-    assert (score.status, score.error) == ("ok", "")
-    assert score.seconds >= 0
+def test_the_reward_is_the_weighted_sum(score: Any, text: str, value: float, breakdown: dict[str, float]) -> None:
+    got = score([spec("accuracy"), spec("format", weight=0.2)], sample(text))
+    assert got.value == pytest.approx(value)
+    assert got.breakdown == breakdown
+    assert (got.status, got.error) == ("ok", "")
+    assert set(got.seconds_of) == {"accuracy", "format"}
 
 
-def test_weights_may_be_negative_or_zero() -> None:
-    score = Rubric("r", {"accuracy": -2.0, "format": 0.0}).score(prompt(answer="2"), completion(RIGHT))
-    assert score.value == -2.0
-    assert score.breakdown == {"accuracy": 1.0, "format": 1.0}
+def test_a_gated_function_counts_only_where_its_gate_is_open(score: Any) -> None:
+    specs = [spec("accuracy"), spec("format", weight=0.2, gate="accuracy")]
+    assert score(specs, sample(RIGHT)).value == pytest.approx(1.2)
+    got = score(specs, sample(WRONG))
+    assert got.value == 0
+    assert got.breakdown == {"accuracy": 0.0, "format": 1.0}
 
 
-def broken(_: Prompt, __: Completion) -> float:
-    raise KeyError("no such column")
+class Fixed:
+    """A reward function that says one thing, or raises it."""
+
+    probe = None
+
+    def __init__(self, said: Judgement | Exception) -> None:
+        self.said = said
+
+    async def judge(self, sample: Sample) -> Judgement:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
 
 
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    functions = {
-        "broken": broken,
-        "nan": lambda *_: float("nan"),
-        "infinite": lambda *_: float("inf"),
-        "none": lambda *_: None,
-        "picky": lambda _, c: 1 / len(c.text),
-    }
-    monkeypatch.setattr(module, "BUILTIN", module.BUILTIN | functions)
-
-
-@pytest.mark.usefixtures("failing")
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("said", "status", "error"),
     [
-        ("broken", "broken: KeyError: 'no such column'"),
-        ("nan", "nan: returned nan"),
-        ("infinite", "infinite: returned inf"),
-        ("none", "none: TypeError"),
+        (KeyError("no such column"), "error", "x: KeyError: 'no such column'"),
+        (Judgement(value=float("nan")), "error", "x: returned nan"),
+        (Judgement(status="error", error="unreachable"), "error", "x: unreachable"),
+        (Judgement(status="timeout"), "timeout", ""),
     ],
 )
-def test_a_function_that_fails_gives_an_error_and_never_a_reward(name: str, reason: str) -> None:
-    score = Rubric("r", {"accuracy": 1.0, name: 1.0}).score(prompt(answer="2"), completion(RIGHT))
-    assert score.status == "error"
-    assert score.error.startswith(reason)
-    assert score.value == 0
-    assert score.breakdown == {"accuracy": 1.0}
-
-
-@pytest.mark.usefixtures("failing")
-def test_completions_that_cannot_be_scored_leave_the_group_and_are_counted() -> None:
-    texts = ["a", "", "bb", ""]
-    group = rollout_group([completion(text) for text in texts])
-    scored, errors = score_group(Rubric("r", {"picky": 1.0}), group)
-    assert scored.group is group
-    assert scored.completions == (group.completions[0], group.completions[2])
-    assert scored.rewards == (1.0, 0.5)
-    assert scored.num_errors == 2
-    assert errors == ("picky: ZeroDivisionError: division by zero",) * 2
-    assert scored.has_signal
-
-
-@pytest.mark.usefixtures("failing")
-def test_a_group_of_which_nothing_could_be_scored_is_empty() -> None:
-    scored, errors = score_group(Rubric("r", {"broken": 1.0}), rollout_group([completion()] * 3))
-    assert (scored.completions, scored.scores, scored.num_errors, len(errors)) == ((), (), 3, 3)
-    assert not scored.has_signal
-
-
-def test_a_group_of_equal_rewards_has_no_signal() -> None:
-    scored, errors = score_group(Rubric("r", {"format": 1.0}), rollout_group([completion(RIGHT)] * 3))
-    assert errors == ()
-    assert not scored.has_signal
+def test_a_function_that_fails_never_gives_a_reward(
+    score: Any, monkeypatch: pytest.MonkeyPatch, said: Judgement | Exception, status: str, error: str
+) -> None:
+    monkeypatch.setitem(builtin.BUILTIN, "x", lambda spec, tools: Fixed(said))
+    got = score([spec("accuracy"), spec("x")], sample())
+    assert (got.status, got.error) == (status, error)
+    assert got.value == (0 if status == "error" else 1)
 
 
 # --- The user's own
 
 
-def test_a_function_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("def brevity(prompt, completion):\n    return -len(completion.text) + len(prompt.fields['x'])\n")
-    name = f"{path}:brevity"
-    score = Rubric("r", {name: 0.5}).score(prompt(fields={"x": "ab"}), completion("12345"))
-    assert score.value == -1.5
-    assert score.breakdown == {name: -3.0}
+USER = """
+import asyncio, time
+
+def brevity(prompt, completion, reference, per=1.0):
+    return -per * len(completion)
+
+async def table(prompt, completion, reference):
+    await asyncio.sleep(0)
+    return {"value": 0.5, "letters": len(completion), "note": "not a number"}
+
+def picky(prompt, completion, reference):
+    return 1 / len(completion)
+
+def slow(prompt, completion, reference):
+    time.sleep(60)
+
+def text(prompt, completion, reference):
+    return "good"
+
+def rank(prompt, completions, reference):
+    return [float(sorted(completions).index(c)) for c in completions]
+
+def short(prompt, completions, reference):
+    return [1.0]
+"""
 
 
-def test_a_function_from_a_package() -> None:
-    assert resolve("operator:add") is __import__("operator").add
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("user") / "mine.py"
+    path.write_text(USER)
+    return str(path)
+
+
+def test_a_function_of_the_users_with_an_argument(score: Any, mine: str) -> None:
+    got = score([spec(f"{mine}:brevity", weight=0.5, args={"per": 2.0})], sample("12345"))
+    assert (got.value, got.breakdown) == (-5.0, {"brevity": -10.0})
+
+
+def test_an_async_function_may_return_a_table(score: Any, mine: str) -> None:
+    got = score([spec(f"{mine}:table")], sample("abc"))
+    assert got.value == 0.5
+    assert got.metrics == {"table.letters": 3.0}
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("acuracy", ["unknown reward function 'acuracy'", "accuracy, format", "path/to/file.py:function"]),
-        ("/nowhere/mine.py:f", ["does not import", "no file /nowhere/mine.py"]),
-        ("no_such_package.module:f", ["does not import", "no_such_package"]),
-        ("math:no_such_function", ["math has no function 'no_such_function'"]),
-        ("math:pi", ["math has no function 'pi'"]),
+        ("picky", ["ZeroDivisionError", "mine.py:", "return 1 / len(completion)"]),
+        ("slow", ["took more than 2 s"]),
+        ("text", ["returned 'good', which is not a number"]),
     ],
 )
-def test_a_function_that_does_not_exist_is_an_input_error(name: str, words: list[str]) -> None:
+def test_a_failing_function_of_the_users_is_an_error_that_shows_its_line(
+    score: Any, mine: str, name: str, words: list[str]
+) -> None:
+    got = score([spec(f"{mine}:{name}")], sample(""))
+    assert got.status == "error"
+    assert all(word in got.error for word in words), got.error
+
+
+def test_a_group_function_sees_all_completions(loop: asyncio.AbstractEventLoop, tools: Tools, mine: str) -> None:
+    rubric = Rubric("r", [spec("accuracy"), spec(f"{mine}:rank", group=True)], tools)
+    tables = loop.run_until_complete(rubric.score_group([sample("b"), sample("c"), sample("a")]))
+    assert tables == [{"rank": 1.0}, {"rank": 2.0}, {"rank": 0.0}]
+    bad = Rubric("r", [spec(f"{mine}:short", group=True)], tools)
+    with pytest.raises(ServiceError, match="it must be a list of 2 numbers"):
+        loop.run_until_complete(bad.score_group([sample("b"), sample("c")]))
+
+
+# --- Before a run
+
+
+@pytest.mark.parametrize("name", sorted(set(builtin.BUILTIN) - set(KINDS)))
+def test_every_function_that_ships_tells_right_from_wrong(
+    loop: asyncio.AbstractEventLoop, tools: Tools, name: str
+) -> None:
+    args = {"length": {"max_tokens": 100, "buffer": 20}}.get(name, {})
+    rubric = Rubric("r", [spec(name, args=args)], tools)
+    assert build_function(spec(name, args=args), tools).probe is not None
+    loop.run_until_complete(rubric.check(sample()))
+
+
+def test_a_dead_verifier_is_found_at_the_start(
+    loop: asyncio.AbstractEventLoop, tools: Tools, monkeypatch: pytest.MonkeyPatch, mine: str
+) -> None:
+    class Dead(Fixed):
+        probe = (sample(RIGHT), sample(WRONG))  # type: ignore[assignment]
+
+    monkeypatch.setitem(builtin.BUILTIN, "dead", lambda spec, tools: Dead(Judgement(value=0.0)))
+    with pytest.raises(ServiceError, match="gives a right answer 0 and a wrong one 0"):
+        loop.run_until_complete(Rubric("r", [spec("dead")], tools).check(sample()))
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        loop.run_until_complete(Rubric("r", [spec(f"{mine}:picky")], tools).check(sample("")))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (spec("acuracy"), ["unknown reward function 'acuracy'", "did you mean 'accuracy'?", "path/to/file.py"]),
+        (
+            spec("format", args={"strikt": 1}),
+            ["reward function 'format' has no argument 'strikt'; did you mean 'strict'"],
+        ),
+        (spec("length", args={"max_tokens": 9}), ["reward function 'length' needs the argument 'buffer'"]),
+        (spec("reward_model"), ["reward function 'reward_model' needs the argument 'path'"]),
+        (spec("judge", args={"endpont": "x"}), ["has no argument 'endpont'; did you mean 'endpoint'?"]),
+    ],
+)
+def test_a_function_that_does_not_exist_is_an_input_error(tools: Tools, asked: FunctionSpec, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        Rubric("r", {name: 1.0})
-    message = str(caught.value)
-    assert all(word in message for word in words)
-    assert repr(name) in message
-    assert "\n" not in message
+        Rubric("r", [asked], tools)
+    assert all(word in str(caught.value) for word in words)
 
 
-def test_a_file_that_does_not_import_is_an_input_error(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("import no_such_package\n")
-    with pytest.raises(InputError, match="does not import: No module named 'no_such_package'"):
-        resolve(f"{path}:f")
-    path.write_text("def f(:\n")
-    with pytest.raises(InputError, match="does not import"):
-        resolve(f"{path}:f")
+@pytest.mark.parametrize("origin", ["/nowhere/mine.py", "no_such_package.module"])
+def test_a_file_that_is_not_there_is_an_input_error(loop: asyncio.AbstractEventLoop, tools: Tools, origin: str) -> None:
+    with pytest.raises(InputError, match=f"{origin}:f"):
+        loop.run_until_complete(Rubric("r", [spec(f"{origin}:f")], tools).check(sample()))

@@ -1,0 +1,114 @@
+"""The reward functions that a rubric can name: those that ship, and the user's own.
+
+The user's own is a plain function `(prompt, completion, reference, **args) → float or dict`, sync or async; of a dict
+the entry `value` counts and the others are reported. It runs in a process that can be killed. A group function gets the
+list of all completions of a group and returns a list of floats.
+"""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from rewards.scorers import check_scorer
+from rewards.tools import Tools
+from rewards.types import FunctionSpec, Judgement, Sample
+from rollout.errors import InputError, did_you_mean
+
+SCORER_TIMEOUT_S = 600.0
+"""Longest wait for a model, its queue included; a judge has a shorter deadline of its own."""
+
+Probe = tuple[Sample, Sample]
+"""A right answer and a wrong one."""
+
+
+class RewardFunction(Protocol):
+    """One reward function, ready to judge."""
+
+    probe: Probe | None
+    """None: nothing is known of what it should say."""
+
+    async def judge(self, sample: Sample) -> Judgement: ...
+
+
+class PureFunction:
+    """A function that ships: quick, linear in the length of the completion, and without tools."""
+
+    def __init__(self, spec: FunctionSpec, function: Callable[..., Any], probe: Probe | None) -> None:
+        self.probe = probe
+        self._function = function
+        self._takes = check_arguments(spec, function)
+        self._args = dict(spec.args)
+
+    async def judge(self, sample: Sample) -> Judgement:
+        known = {"tokens": sample.num_tokens, "finished": sample.finished}
+        args = {name: value for name, value in known.items() if name in self._takes} | self._args
+        return judgement_of(self._function(sample.prompt, sample.completion, sample.answer, **args))
+
+
+class UserFunction:
+    """The user's own, in a process that can be killed."""
+
+    probe: Probe | None = None
+
+    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+        self._spec = spec
+        self._tools = tools
+
+    async def judge(self, sample: Sample) -> Judgement:
+        outcome = await user_call(self._spec, self._tools, sample.prompt, sample.completion, sample.answer)
+        if outcome.kind != "ok":
+            return Judgement(status="error", error=outcome.error)
+        return judgement_of(outcome.value)
+
+
+class ModelFunction:
+    """A reward model or a judge, which all workers share. Its outage is an error."""
+
+    probe: Probe | None = None
+
+    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+        """Raises InputError when the arguments are not those of such a model."""
+        check_scorer(spec)
+        self._spec = spec
+        self._tools = tools
+
+    async def judge(self, sample: Sample) -> Judgement:
+        scorer = await self._tools.scorer(self._spec)
+        call = scorer.score(sample.prompt, sample.completion, sample.answer)
+        return judgement_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+
+
+def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | list[str]", answer: str) -> Any:
+    """Awaitable outcome of a user's function."""
+    return tools.pool.call(
+        spec.name, [prompt, completion, answer], spec.args, deadline_s=tools.settings.function_timeout_s
+    )
+
+
+def judgement_of(value: Any) -> Judgement:
+    """What a plain function returned, as a judgement; an error when it is neither a number nor a table with `value`."""
+    metrics: Mapping[str, Any] = {}
+    if isinstance(value, Mapping):
+        metrics = {str(name): each for name, each in value.items() if name != "value"}
+        value = value.get("value")
+    if isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return Judgement(status="error", error=f"returned {value!r:.200}, which is not a number")
+    figures = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float)}
+    return Judgement(value=float(value), metrics=figures)
+
+
+def check_arguments(spec: FunctionSpec, function: Callable[..., Any]) -> set[str]:
+    """Names that the function takes beside prompt, completion and reference. Raises InputError for one it does not."""
+    known = set(list(inspect.signature(function).parameters)[3:])
+    for name in spec.args:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
+            raise InputError(f"reward function {spec.name!r} has no argument {name!r}{hint}")
+    for name, parameter in list(inspect.signature(function).parameters.items())[3:]:
+        if parameter.default is parameter.empty and name not in spec.args:
+            raise InputError(f"reward function {spec.name!r} needs the argument {name!r}")
+    return known

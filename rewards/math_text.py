@@ -1,0 +1,284 @@
+"""Where a response states its final answer, and one spelling for the many that LaTeX and plain text have for it.
+
+Everything here is linear in the length of the text; nothing is evaluated.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+LAST_LINE = "last-line"
+"""The pattern that takes the last line of the reply, for prompts that ask for a bare answer after some work."""
+_MARK = re.compile(r"####+")
+
+_MAX_BARE = 100
+_PATTERN_WINDOW = 4096
+
+
+def final_answer(response: str, pattern: str | None = None, *, in_thought: bool = False) -> str | None:
+    """The answer that a response commits itself to; None when it gives none. Arguments as for `find_answers`."""
+    found = find_answers(response, pattern, in_thought=in_thought)
+    return found[-1] if found else None
+
+
+def find_answers(response: str, pattern: str | None = None, *, in_thought: bool = False) -> tuple[str, ...]:
+    """The final answers of a response, each once, the last one last; several different ones are hedging.
+
+    All are sought outside the thinking part (`reply_of`). The first source that has anything is the only one:
+
+    1. every `\\boxed{…}`, the innermost where they are nested;
+    2. every `<answer>…</answer>`;
+    3. what the pattern finds.
+
+    Where the last of them is empty there is no answer.
+
+    Args:
+        response: the whole completion.
+        pattern: a regular expression. With a group, the group of its last match is the answer; without one it is a mark,
+            and the answer is what follows each match on its line. `last-line` takes the last line that is not empty.
+            None looks for `####` and, where the reply holds nothing but one short line, takes that line. Only the
+            last 4,096 characters are searched, since a regular expression may be slow on what a model can write.
+        in_thought: the prompt ended with an opening `<think>`, so that the response begins inside the thought.
+    """
+    reply = reply_of(response, in_thought=in_thought)
+    found = _boxed(reply) or _tagged(reply) or _by_pattern(reply, pattern)
+    distinct = dict.fromkeys(reversed([text.strip() for text in found]))
+    answers = tuple(reversed(distinct))
+    return answers if answers and answers[-1] else ()
+
+
+def reply_of(response: str, *, in_thought: bool = False) -> str:
+    """What stands outside the thinking part: after the last `</think>`, and before a `<think>` that is never closed.
+
+    A response that ends inside its thought has said nothing outside of it.
+    """
+    _, closed, after = response.rpartition(THINK_CLOSE)
+    if in_thought and not closed:
+        return ""
+    return after.partition(THINK_OPEN)[0]
+
+
+# Every branch begins with a literal, which lets the search skip over everything else at the speed of memchr.
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?P<token>[^\s{}$\\]+))|\\.|\{|\}", re.S)
+
+
+def _boxed(reply: str) -> list[str]:
+    start = min((at for at in (reply.find("\\boxed"), reply.find("\\fbox")) if at >= 0), default=-1)
+    if start < 0:
+        return []
+    boxes: list[str] = []
+    opened: list[int] = []  # where the content begins, or -1 for a brace that is no box
+    last_inner = -1  # where the last closed box began: a box around it is not the innermost
+    for match in _BOX.finditer(reply, start):
+        text = match[0]
+        if text == "{":
+            opened.append(-1)
+        elif text == "}":
+            began = opened.pop() if opened else -1
+            if began > last_inner:
+                boxes.append(reply[began : match.start()])
+            last_inner = max(last_inner, began)
+        elif match["token"]:
+            boxes.append(match["token"])
+            last_inner = match.start()
+        elif len(text) > 2:
+            opened.append(match.end())
+    return boxes
+
+
+def _tagged(reply: str) -> list[str]:
+    found, position = [], 0
+    while (end := reply.find("</answer>", position)) >= 0:
+        start = reply.rfind("<answer>", position, end)
+        if start >= 0:
+            found.append(reply[start + len("<answer>") : end])
+        position = end + len("</answer>")
+    return found
+
+
+def _by_pattern(reply: str, pattern: str | None) -> list[str]:
+    if pattern == LAST_LINE:
+        lines = reply.strip().splitlines()
+        return lines[-1:]
+    if pattern is None:
+        return _marked(reply, _MARK) or _bare(reply)
+    expression = _compiled(pattern)
+    if expression.groups == 0:
+        return _marked(reply, expression)
+    matches = list(expression.finditer(reply, max(0, len(reply) - _PATTERN_WINDOW)))
+    return [matches[-1][1] or ""] if matches else []
+
+
+def _marked(reply: str, mark: re.Pattern[str]) -> list[str]:
+    found = []
+    window = reply[-_PATTERN_WINDOW:]
+    for match in mark.finditer(window):
+        rest = window[match.end() :].lstrip(" \t")
+        found.append((rest.splitlines() or [""])[0])
+    return found
+
+
+def _bare(reply: str) -> list[str]:
+    line = reply.strip() if len(reply) <= 2 * _MAX_BARE else ""
+    return [line] if 0 < len(line) <= _MAX_BARE and "\n" not in line else []
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+# --- One spelling
+
+
+_SIGNS = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∗": "*", "÷": "/",
+    "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "√": "sqrt", "°": "^\\circ ", "±": "\\pm ",
+    "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "θ": "\\theta ",
+    "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "ω": "\\omega ", "μ": "\\mu ",
+    "‑": "-", "⁄": "/", "、": ", ", "∛": "sqrt[3]", "¢": "\\text{ cents}",
+    "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅛": " 1/8", "⅙": " 1/6",
+    "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ", "\u202f": " ", "⟨": "\\langle ", "⟩": "\\rangle ",
+}  # fmt: skip
+_SIGN = re.compile("|".join(_SIGNS))
+_SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+|ⁿ")
+
+_COMMANDS = {
+    **dict.fromkeys(
+        ("left", "right", "bigl", "bigr", "Bigl", "Bigr", "big", "Big", "bigg", "Bigg", "biggl", "biggr", "!",
+         "middle", "displaystyle", "textstyle", "limits", "mathstrut", "boldsymbol", "bm", "underline", "num", "tiny", "small",
+         "normalsize", "large", "Large", "LARGE", "huge", "Huge", "bf", "it", "sf", "tt"), ""),
+    **dict.fromkeys((",", ";", ":", " ", "quad", "qquad", "thinspace", "\n"), " "),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac", "nicefrac"), "\\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), "\\binom"),
+    **dict.fromkeys(
+        ("mathrm", "textbf", "textit", "textrm", "mathbf", "mathit", "mathsf", "mbox", "operatorname", "textnormal",
+         "textsf", "textsc", "mathtt", "texttt", "hbox", "operatorname*", "emph"), "\\text"),
+    **dict.fromkeys(("leq", "leqslant", "le"), "\\le "),
+    **dict.fromkeys(("geq", "geqslant", "ge"), "\\ge "),
+    **dict.fromkeys(("neq", "ne"), "\\ne "),
+    "lt": "<", "gt": ">", "%": "%", "$": "$", "cdotp": "\\cdot ", "ast": "*", "degree": "°", "#": "#", "&": "&",
+    "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "infin": "\\infty ",
+    "varnothing": "\\emptyset ", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":", "_": "_",
+    "overline": "\\overline", "bar": "\\overline", "dots": "\\ldots", "cdots": "\\ldots", "iff": "\\iff ",
+    "(": "", ")": "", "[": "", "]": "", "bigcup": "\\cup ", "backslash": "\\setminus ",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([A-Za-z]+\*?|[^A-Za-z])")
+_SPACES = re.compile(r"\s+")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
+_PHRASE = re.compile(
+    r"(?P<text>\\text\s*\{\s*)?(?:so |thus |hence |therefore,? )?(?:the |my )?(?:final )?(?:answer|result|ans)(?: is|\s?:)\s*:?\s*(?(text)\}?|)\s*",
+    re.I,
+)
+_FUNCTION_NAMES = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
+_BEFORE = (
+    (_DEGREE, "°"),
+    (re.compile(r"\\(?:text)?color\s*\{[A-Za-z!0-9]{1,20}\}"), ""),
+    (re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)(?![A-Za-z])"), r"\\text{"),
+    (re.compile(r"\\\\\s*\[\s*-?[\d.]{1,6}\s*(?:pt|ex|em|mm|cm)\s*\]"), r"\\\\"),
+    # 0.\dot{1}4\dot{2} is another way to write 0.\overline{142}.
+    (re.compile(r"(?<=[.\d])\\dot\s*\{?(\d)\}?(?:(\d{0,20})\\dot\s*\{?(\d)\}?)?"), r"\\overline{\1\2\3}"),
+)
+"""Spellings of LaTeX, before commands are replaced by their plain ones."""
+_AFTER = (
+    (re.compile(r"\\text\s*\{(\s*[-+,.;:]?\s*)\}"), r"\1"),
+    # The power of a unit stands outside of its text.
+    (re.compile(r"\\text\s*\{([^{}^]*)\^\s*(?:\{\s*(\d)\s*\}|(\d))\s*\}"), r"\\text{\1}^\2\3"),
+    (re.compile(r"\\text\s*\{\s*([ie])\s*\}(?=\s*[\^+\-])|(?<=[\d)}+\-])\s*\\text\s*\{([ie])\}"), r"\1\2"),
+    (re.compile(rf"\\text\s*\{{\s*({_FUNCTION_NAMES})\s*\}}"), r"\\\1 "),
+    (re.compile(r"\\overline\s*(\d)"), r"\\overline{\1}"),
+    # A fraction of units is one unit.
+    (
+        re.compile(
+            r"\\frac\s*\{\s*\\text\s*\{([A-Za-z .]{1,30})\}\s*\}\s*"
+            r"\{\s*\\text\s*\{([A-Za-z .]{1,30})\}\s*(\^\s*\{?\s*\d\s*\}?)?\s*\}"
+        ),
+        r"\\text{ \1/\2}\3",
+    ),
+)
+"""Spellings of LaTeX, after that."""
+_PLAIN = (
+    (re.compile(r"(?<=[\d)}])\s*\^\s*(?:\{\s*)?(?:\\text\s*\{\s*o\s*\}|o(?![A-Za-z]))(?:\s*\})?"), "°"),
+    # A time of day, a product with a power of ten, an aside that repeats the answer, a ratio.
+    (re.compile(r"(:\s?\d\d)\s*(\\text\s*\{\s*)?([AaPp])\.?\s?[Mm](?![A-Za-z])\.?(?(2)\s*\}|)"), r"\1 \3m"),
+    (re.compile(r"^(?:USD\s*|US(?=\$))\$?(?=[\d.])"), "$"),
+    (re.compile(r"(?<=\d)\s*[xX]\s*10\s*\^"), r"\\times 10^"),
+    (re.compile(r"\(\s*(?:or|=|i\.e\.,?)\s+([^()]{1,60})\)$"), r" or \1"),
+    (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
+)
+_LETTER = re.compile("[A-Za-z]")
+_BRACED_SIGN = re.compile(r"\{\s*([-+:=,])\s*\}")
+_POWER_SIGN = re.compile(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])")
+_OUTER = " \t.,;:!"
+
+
+@lru_cache(maxsize=8192)
+def normal(text: str) -> str:
+    """One spelling of an answer: one set of commands, no layout, no delimiters of formulas, no closing point.
+
+    `\\left( \\dfrac{1}{2},\\ 3 \\right)` → `( \\frac{1}{2}, 3 )`; degrees become `°`, `\\mathrm` becomes `\\text`.
+    """
+    text = text.strip()
+    if not text.isascii():
+        text = _SIGN.sub(lambda match: _SIGNS[match[0]], text)
+        text = _SUPERSCRIPT.sub(
+            lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text
+        )
+        text = unicodedata.normalize("NFKC", text)
+    text = _undelimited(text)
+    if "\\" in text:
+        for pattern, spelling in _BEFORE:
+            text = pattern.sub(spelling, text)
+        text = _COMMAND.sub(_plain_command, text)
+        for pattern, spelling in _AFTER:
+            text = pattern.sub(spelling, text)
+    if "{" in text:
+        text = _BRACED_SIGN.sub(r"\1", text)
+    if "\\\\" in text:
+        text = _one_line(text)
+    if "**" in text:
+        text = _POWER_SIGN.sub("^", text.removeprefix("**").removesuffix("**"))
+    if not text.isdigit() and _LETTER.search(text):
+        for pattern, spelling in _PLAIN:
+            text = pattern.sub(spelling, text)
+    text = _SPACES.sub(" ", text.replace("~", " ")).strip()
+    # A factorial is no exclamation.
+    text = text.rstrip(" \t.,;:").lstrip(" \t,;:=" if text[:2] != "==" else " ")
+    match = _PHRASE.match(text)
+    if match is None:
+        return text
+    rest = _undelimited(text[match.end() :].strip()).rstrip(" \t.,;:")
+    # The phrase and the answer may stand in one \\text.
+    return "\\text{" + rest if rest.endswith("}") and rest.count("}") > rest.count("{") else rest
+
+
+def _undelimited(text: str) -> str:
+    """Without the signs around formulas: `$…$`, `$$…$$`; a single `$`, or `\\$`, is currency."""
+    return _DOLLAR.sub("", text) if "$" in text and len(_DOLLAR.findall(text)) in (2, 4, 6, 8) else text
+
+
+_SYSTEM = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*)\\end\s*\{\1\}", re.S)
+
+
+def _one_line(text: str) -> str:
+    """A system of equations, one a line, is a list of them; the lines of a matrix stay."""
+    match = _SYSTEM.fullmatch(text.strip())
+    lines = match[2] if match else text
+    if "\\begin" in lines or (match and not all("=" in line for line in lines.split("\\\\") if line.strip())):
+        return text
+    return (lines.replace("&", "") if match else lines).replace("\\\\", ", ")
+
+
+def _plain_command(match: re.Match[str]) -> str:
+    plain = _COMMANDS.get(match[1])
+    return match[0] if plain is None else plain
+
+
+def words(text: str) -> str:
+    """Text answers are compared without case, outer punctuation, `\\text` and runs of white space."""
+    return " ".join(
+        text.replace("\\text", " ").replace("{", " ").replace("}", " ").casefold().strip(_OUTER + "\"'$").split()
+    )

@@ -1,0 +1,161 @@
+"""What may stand beside the number of an answer: currency, percent, degrees, units, and words that change its value."""
+
+import re
+from fractions import Fraction
+
+_CURRENCY = {"$": "dollar", "£": "pound sterling", "€": "euro", "¥": "yen", "₹": "rupee"}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+_SAME = {
+    name: unit
+    for unit, names in {
+        "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
+        "in": "inch", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram gm", "kg": "kilogram", "mg": "milligram",
+        "lb": "pound", "oz": "ounce", "s": "second sec", "min": "minute", "h": "hour hr", "l": "liter litre",
+        "ml": "milliliter millilitre", "°": "degree deg", "dollar": "usd buck us$", "euro": "eur", "cent": "¢",
+        "%": "percent percentage pct", "mph": "mi/h", "km/h": "kmh kph", "unit": "",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+_SHORT = frozenset(
+    str.split(
+        "mm cm km ft in yd mi kg mg ml lb oz hr min sec mph kph kmh usd eur deg pct gm am pm day hrs yr yrs man men cup cat "
+        "dog pen bag box car egg hat pie toy bus gal bar jar kid boy ton pts lbs ozs"
+    )
+)
+"""Units of two or three letters that are taken as such outside `\\text`; other short words may be letters multiplied."""
+_SHORT_UNIT = re.compile(
+    rf"[-+]?[\d., /]*\d\s*(?:(?:per|an?) (?:{'|'.join(sorted(_SHORT))})|(?:mm|cm|km|kg|mg|ml|ft|lb|hr)|\s(?:{'|'.join(sorted(_SHORT))}|[mshgL]))\.?"
+    rf"(?:\s?\^\s?\{{?\d\}}?|\s?/\s?(?:{'|'.join(sorted(_SHORT))}|[smh]))?",
+    re.I,
+)
+_LETTERS = ("m", "s", "h", "g", "l")
+_JOINING = frozenset(("per", "of", "a", "an", "the", "in", "each"))
+_REFUSED = frozenset(
+    str.split(
+        "or and not no is isn isnt are was but maybe about if than times plus minus over half halves third thirds quarter "
+        "quarters fifth fifths tenth tenths factorial squared cubed to dozen dozens gross score pair pairs most least more "
+        "less fewer greater wrong incorrect false negative infinity pi mod modulo base remainder approximately approx around "
+        "roughly between possibly perhaps otherwise without except either neither nor instead actually wait sqrt root never "
+        "k bn mn fail fails failed exclude excluded excluding reject rejected invalid impossible mistake reciprocal opposite "
+        "inverse whereas unless only if else ish cannot"
+    )
+)
+"""Words that change or doubt the number before them: an answer with one of them is text."""
+
+_TEXT_TAIL = re.compile(r"^(?P<core>.+?)\s*\\text\s*\{(?P<unit>[^{}]*)\}\s*(?P<power>\^\s*(?:\{\s*\d\s*\}|\d))?$")
+_PLAIN_TAIL = re.compile(
+    r"^(?P<core>.*[\d)}\]])(?P<space>\s*)(?P<unit>[A-Za-z]+(?:[ /][A-Za-z]+){0,5})(?P<power>\s?\^\s?\{?\d\}?)?\.?$"
+)
+_UNIT = re.compile(r"[A-Za-z¢%°'/ .\-()]*")
+_ONES = str.split(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = str.split("twenty thirty forty fifty sixty seventy eighty ninety")
+_NUMBERS: dict[str, int | Fraction] = {
+    **{name: value for value, name in enumerate(_ONES)},
+    **{name: 10 * value for value, name in enumerate(_TENS, 2)},
+    **{f"{ten}{sign}{one}": 10 * tens + ones for tens, ten in enumerate(_TENS, 2) for ones, one in enumerate(_ONES[:10])
+       if ones for sign in "- "},
+    "one hundred": 100, "one half": Fraction(1, 2), "one-half": Fraction(1, 2),
+}  # fmt: skip
+
+
+def number_in_words(text: str) -> int | Fraction | None:
+    """`five` → 5, `twenty-one` → 21; None for other words."""
+    return _NUMBERS.get(text)
+
+
+def has_short_unit(text: str) -> bool:
+    """A plain number with a unit that could also be read as letters multiplied: 5 cm, 3:30 pm's 30 pm."""
+    return _SHORT_UNIT.fullmatch(text) is not None
+
+
+def is_doubt(text: str) -> bool:
+    """Whether a word in it changes or doubts what it says."""
+    return any(word in _REFUSED for word in re.findall(r"[a-z]{2,}", text.casefold()))
+
+
+def peel(text: str) -> tuple[str, str, Fraction | int] | None:
+    """The number's own text, its unit ("" without one) and what it is multiplied by; None where the words change it.
+
+    `\\$5` → ("5", "dollar", 1); `5 \\text{ cm}^2` → ("5", "cm^2", 1); `2 million people` → ("2", "people", 10**6);
+    `5 or more` → None. Linear in the length of the text.
+    """
+    sign = ""
+    if text[:1] in "-+" and text[1:].lstrip()[:1] in _CURRENCY:
+        sign, text = text[:1], text[1:].lstrip()
+    if text[:1] in _CURRENCY:
+        inner = peel(text[1:].lstrip())
+        unit = _CURRENCY[text[0]]
+        if inner is None or not (inner[1] in ("", unit) or inner[1].startswith("/")):
+            return None
+        return sign + inner[0], unit + inner[1].removeprefix(unit), inner[2]
+    for tail in ("%", "°", *_CURRENCY):
+        if text.endswith(tail):
+            return text[: -len(tail)].rstrip(), _CURRENCY.get(tail, tail), 1
+    match = _TEXT_TAIL.match(text) or _PLAIN_TAIL.match(text)
+    if match is None:
+        return text, "", 1
+    return _with_words(match, is_text="space" not in match.groupdict())
+
+
+def _with_words(match: re.Match[str], is_text: bool) -> tuple[str, str, Fraction | int] | None:
+    core, unit = match["core"], match["unit"].strip(" .").replace("(", "").replace(")", "")
+    if not _UNIT.fullmatch(unit):
+        return None
+    found = unit.replace("/", " / ").casefold().split()
+    if any(word in _REFUSED and (is_text or len(word) > 1) for word in found):
+        return None
+    scale = _SCALES.get(found[0].removesuffix("s"), 1) if found else 1
+    if scale != 1:
+        found = found[1:]
+    if any(word.removesuffix("s") in _SCALES for word in found):
+        return None
+    if not is_text and scale == 1 and not _are_words(found, bool(match["space"])):
+        return match[0], "", 1
+    exponent = re.sub(r"[\s{}]", "", match["power"] or "")
+    return core.rstrip(" ,"), _name(found) + exponent, scale
+
+
+def _are_words(found: list[str], apart: bool) -> bool:
+    """Whether letters after a number are words, rather than letters multiplied: 5cm, 5 apples, but 5xy and 5 x."""
+    long = [word for word in found if len(word) > 3 or word in _SHORT]
+    if apart and len(found) == 1 and found[0] in _LETTERS:
+        return True
+    known = (*_SHORT, *_JOINING, *_LETTERS, "/")
+    return (
+        bool(long)
+        and all(len(word) > 3 or word in known for word in found)
+        and (apart or found[0] in _SHORT or len(found[0]) > 4)
+    )
+
+
+def _name(found: list[str]) -> str:
+    """One spelling of a unit: singular, abbreviated, `square cm` as cm^2, `per` as /."""
+    power = ""
+    found = [word.strip(".") or word for word in found]
+    if found[:1] in (["square"], ["sq"]):
+        found, power = found[1:], "^2"
+    elif found[:1] in (["cubic"], ["cu"]):
+        found, power = found[1:], "^3"
+    named = []
+    for word in found:
+        if word in ("a", "an", "the"):
+            continue
+        word = "/" if word == "per" else word.strip(".")
+        singular = _singular(word)
+        named.append(_SAME.get(word) or _SAME.get(singular) or singular)
+    if not named and power:
+        named = ["unit"]
+    name = " ".join(named).replace(" / ", "/")
+    return _SAME.get(name, name) + power
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes", "sses", "zes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and len(word) > 2 and not word.endswith("ss") else word

@@ -1,0 +1,197 @@
+"""The reward service on real Ray: nothing is lost, misattributed or silently scored, whatever workers and functions do."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from rewards.service import RewardPool
+from rewards.tools import ToolSettings
+from rewards.types import FunctionSpec, Sample
+from rollout.errors import InputError, ServiceError
+from tests.factories import completion, prompt, rollout_group
+
+USER = """
+import os, signal, time
+
+def length(prompt, completion, reference):
+    if completion == "hang":
+        time.sleep(60)
+    if completion == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(completion)
+
+def kill_worker(prompt, completion, reference):
+    if completion == "worker":
+        os.kill(worker_of(os.getpid()), signal.SIGKILL)
+    return len(completion)
+
+def worker_of(pid):  # child → zygote → reward worker
+    for _ in range(2):
+        with open(f"/proc/{pid}/stat") as stat:
+            pid = int(stat.read().rpartition(")")[2].split()[1])
+    return pid
+
+def longest(prompt, completions, reference):
+    return [float(len(c) == max(map(len, completions))) for c in completions]
+"""
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("user") / "mine.py"
+    path.write_text(USER)
+    return str(path)
+
+
+def spec(name: str, label: str, **changes: Any) -> FunctionSpec:
+    return FunctionSpec(name=name, label=label, **changes)
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: None, loop: asyncio.AbstractEventLoop, mine: str) -> Iterator[RewardPool]:
+    rubrics = {
+        "default": [spec("accuracy", "accuracy"), spec("format", "format", weight=0.2)],
+        "mine": [spec(f"{mine}:length", "length")],
+        "deadly": [spec(f"{mine}:kill_worker", "length")],
+        "group": [spec("accuracy", "accuracy"), spec(f"{mine}:longest", "longest", weight=0.5, group=True)],
+    }
+    start = RewardPool.start(
+        rubrics,
+        ToolSettings(processes=2, function_timeout_s=1.0),
+        {name: Sample(prompt="1+1=", completion="x", answer="2") for name in rubrics},
+        replicas=2,
+        timeout_s=60,
+        max_error_rate=0.5,
+        start_timeout_s=120,
+    )
+    pool = loop.run_until_complete(start)
+    yield pool
+    loop.run_until_complete(pool.close())
+
+
+def score_group(pool: RewardPool, loop: asyncio.AbstractEventLoop, rubric: str, texts: list[str]) -> Any:
+    async def run() -> Any:
+        asked = prompt(rubric=rubric)
+        scoring = pool.begin(asked)
+        completions = [completion(text) for text in texts]
+        for each in completions[::-1]:  # they finish in any order
+            scoring.add(each)
+        scoring.add(completion("of a try that failed"))
+        return await scoring.finish(rollout_group(completions, asked=asked))
+
+    return loop.run_until_complete(asyncio.wait_for(run(), 120))
+
+
+def test_a_group_is_scored_in_order(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:
+    right, bare, wrong = "<think>1+1</think><answer>2</answer>", "<answer>2</answer>", "<answer>3</answer>"
+    scored = score_group(pool, loop, "default", [right, wrong, bare, right])
+    assert scored.rewards == pytest.approx((1.2, 0.0, 1.0, 1.2))
+    assert scored.num_errors == 0
+    figures = pool.metrics()
+    assert figures["rewards/error_share"] == 0
+    assert {"rewards/queue_s", "rewards/score_s/accuracy", "rewards/score_s/format"} <= set(figures)
+
+
+def test_what_hangs_or_dies_leaves_the_group_and_its_neighbours_do_not_notice(
+    pool: RewardPool, loop: asyncio.AbstractEventLoop
+) -> None:
+    texts = ["a", "hang", "bbb", "die", "cc", "dddd", "eeeee", "ffffff"]
+    scored = score_group(pool, loop, "mine", texts)
+    assert [c.text for c in scored.completions] == [text for text in texts if text not in ("hang", "die")]
+    assert scored.rewards == (1, 3, 2, 4, 5, 6)
+    assert scored.num_errors == 2
+
+
+def test_a_worker_that_dies_costs_only_what_kills_it(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:
+    texts = ["a", "bb", "worker", "dddd", "eeeee", "ffffff"]
+    scored = score_group(pool, loop, "deadly", texts)
+    assert [c.text for c in scored.completions] == [text for text in texts if text != "worker"]
+    assert scored.rewards == (1, 2, 4, 5, 6)
+    again = score_group(pool, loop, "mine", ["a", "bb", "ccc"])
+    assert again.rewards == (1, 2, 3)
+
+
+def test_a_function_may_see_the_whole_group(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:
+    scored = score_group(pool, loop, "group", ["<answer>2</answer>", "<answer>2</answer> ", "no"])
+    assert scored.rewards == (1.0, 1.5, 0.0)
+    assert scored.scores[1].breakdown == {"accuracy": 1.0, "longest": 1.0}
+
+
+def test_workers_come_and_go_while_scoring(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:
+    async def run() -> list[float]:
+        calls = [
+            asyncio.ensure_future(pool.score("mine", Sample(prompt="", completion="x" * n, answer="")))
+            for n in range(1, 201)
+        ]
+        await pool.scale(3)
+        await pool.scale(1)
+        return [(await call).value for call in calls]
+
+    assert loop.run_until_complete(asyncio.wait_for(run(), 120)) == list(range(1, 201))
+    assert pool.replicas == 1
+
+
+def test_too_many_errors_stop_the_run_and_name_reward_error_and_sample(
+    pool: RewardPool, loop: asyncio.AbstractEventLoop
+) -> None:
+    pool.num_scored = pool.num_errors = 0
+    with pytest.raises(ServiceError) as caught:
+        score_group(pool, loop, "mine", ["die"] * 8)
+    message = str(caught.value)
+    assert all(part in message for part in ("8 of 8", "length:", "SIGKILL", "'s/0'", "'die'"))
+
+
+def test_workers_share_one_reward_model(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    from rewards.reward_model import RewardModel, RewardModelSpec
+    from tests.rewards.test_reward_model import save
+
+    model = RewardModelSpec(path=str(save(tmp_path / "model")), scope="response", device="cpu")
+    helpful = spec("reward_model", "helpful", args={"path": model.path, "scope": "response", "device": "cpu"})
+    texts = ["Because.", "a", "It is so.", "x" * 400]  # the last one is longer than the model holds
+
+    async def run() -> Any:
+        pool = await RewardPool.start(
+            {"default": [helpful]},
+            ToolSettings(),
+            {"default": Sample(prompt="Why?", completion="x")},
+            replicas=2,
+            timeout_s=60,
+            max_error_rate=0.5,
+            start_timeout_s=120,
+            name="shared",
+        )
+        try:
+            samples = [Sample(prompt="Why?", completion=text) for text in texts]
+            scores = await asyncio.gather(*(pool.score("default", sample) for sample in samples))
+            names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+        finally:
+            await pool.close()
+        return scores, [name for name in names if name.startswith("shared")]
+
+    scores, names = loop.run_until_complete(asyncio.wait_for(run(), 200))
+    assert sorted(names) == ["shared-0", "shared-1", "shared-model-0"]
+    expected = RewardModel(model).score([("Why?", text) for text in texts[:3]])
+    assert [score.value for score in scores[:3]] == pytest.approx(expected, abs=1e-5)
+    assert scores[3].status == "error"
+    assert "too long" in scores[3].error or "tokens" in scores[3].error
+
+
+def test_a_broken_function_stops_the_start(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("def score(prompt, completion, reference):\n    return prompt.nothing\n")
+    start = RewardPool.start(
+        {"default": [spec(f"{path}:score", "score")]},
+        ToolSettings(),
+        {"default": Sample(prompt="1+1=", completion="x", answer="2")},
+        replicas=1,
+        timeout_s=60,
+        max_error_rate=0.5,
+        start_timeout_s=120,
+        name="broken",
+    )
+    with pytest.raises(InputError, match=r"AttributeError.*broken\.py:2"):
+        loop.run_until_complete(start)
