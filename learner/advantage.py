@@ -1,18 +1,63 @@
-"""Rewards made relative to their group. Plain arrays."""
+"""Rewards made relative to their group. Plain arrays, a whole batch at a time."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+Baseline = Literal["group_mean", "leave_one_out"]
+Scale = Literal["group_std", "batch_std", "batch_reward_std", "none"]
 
-def group_advantages(rewards: np.ndarray, normalize_std: bool) -> np.ndarray:
-    """[G] rewards of one group → [G] advantages.
 
-    A_i = (r_i − mean r) / std r    GRPO: DeepSeekMath, arXiv:2402.03300, section 4.1.2
-    A_i = r_i − mean r              Dr. GRPO: arXiv:2503.20783 (`normalize_std=False`)
+def advantages(groups: Sequence[np.ndarray], baseline: Baseline, scale: Scale) -> list[np.ndarray]:
+    """[G] rewards of every group of a batch → [G] advantages of every group.
 
-    The standard deviation is the population's (divisor G). Equal rewards give exact zeros: no signal.
+        baseline         scale
+        group_mean       group_std          A = (r − mean r) / std r        GRPO: DeepSeekMath, arXiv:2402.03300, 4.1.2
+        group_mean       none               A = r − mean r                  Dr. GRPO: arXiv:2503.20783
+        leave_one_out    none               A = r_i − mean of the others    RLOO: arXiv:2402.14740
+        group_mean       batch_std          A = c / std of all c            REINFORCE++ with baseline: arXiv:2501.03262
+        group_mean       batch_reward_std   A = (r − mean r) / std of all r Lite PPO: arXiv:2508.08221
+
+    c are the centred rewards; their mean over the batch is 0 already. Every completion counts once, however long it is.
+    Standard deviations are the population's (divisor n) and have nothing added to them. Equal rewards give exact zeros:
+    no signal.
     """
-    rewards = np.asarray(rewards, dtype=np.float64)
-    if rewards.size == 0 or np.all(rewards == rewards[0]):
+    groups = [np.asarray(rewards, dtype=np.float64) for rewards in groups]
+    centred = [above_baseline(rewards, baseline) for rewards in groups]
+    match scale:
+        case "group_std":
+            deviations = [_deviation(rewards) for rewards in groups]
+        case "batch_std":
+            deviations = [_deviation(np.concatenate(centred))] * len(groups)
+        case "batch_reward_std":
+            deviations = [_deviation(np.concatenate(groups))] * len(groups)
+        case "none":
+            return centred
+    return [
+        values / deviation if values.any() else values for values, deviation in zip(centred, deviations, strict=True)
+    ]
+
+
+def above_baseline(rewards: np.ndarray, baseline: Baseline) -> np.ndarray:
+    """[G] rewards of one group → [G] what each is above its baseline; exact zeros where all are equal.
+
+    leave_one_out: r_i − (Σ_j r_j − r_i) / (G − 1), which is G / (G − 1) times r_i − mean r.
+    """
+    count = rewards.size
+    if count == 0 or np.all(rewards == rewards[0]):
         return np.zeros_like(rewards)
     centred = rewards - rewards.mean()
-    return centred / rewards.std() if normalize_std else centred
+    return centred * (count / (count - 1)) if baseline == "leave_one_out" else centred
+
+
+def kl_penalised(rewards: np.ndarray, kl: np.ndarray, coef: float) -> np.ndarray:
+    """[G] r_i − β Σ_t KL_t: the KL in the reward, as one outcome of the whole completion.
+
+    As in RLHF (InstructGPT, arXiv:2203.02155, equation 2), before any baseline. `kl`: [G] the sum over each completion.
+    """
+    return np.asarray(rewards, dtype=np.float64) - coef * kl
+
+
+def _deviation(sample: np.ndarray) -> float:
+    return float(sample.std()) if sample.size else 0.0

@@ -10,13 +10,13 @@ cross from one to the next (learner/attention.py). The weights carry the whole n
 so the sum over any partition into packs and ranks is the same objective.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from learner.advantage import group_advantages
 from rewards.types import ScoredGroup
 
 LengthNorm = Literal["sequence", "token", "constant"]
@@ -50,10 +50,14 @@ class Pack:
     """[T] int64, restarts at 0 with every sequence."""
     lengths: np.ndarray
     """[S] int64 tokens of each sequence; sums to T."""
+    rows: np.ndarray
+    """[S] int64 which of the sequences given to `make_batch` each is; −1 in an empty pack."""
     target_positions: np.ndarray
     """[N] int64 index into T whose *next* token is a target."""
     targets: np.ndarray
     """[N] int64 token ids."""
+    segments: np.ndarray
+    """[N] int64 index into S: the sequence that the target belongs to."""
     weights: np.ndarray
     """[N] float32 share in the objective; 0 only in the empty pack of a rank without work."""
     advantages: np.ndarray
@@ -77,9 +81,13 @@ class TrainingBatch:
     """Tokens that train."""
 
 
-def sequences_of(group: ScoredGroup, normalize_std: bool) -> list[Sequence]:
-    """The completions of a scored group, each with its advantage."""
-    advantages = group_advantages(np.array(group.rewards), normalize_std)
+def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
+    """The completions of a scored group, each with its advantage. `advantages`: [G'] of all of them, in order.
+
+    overlong_filtering: without those that were cut at the token limit (DAPO, arXiv:2503.14476, section 3.4). What they
+    would have been is unknown, so they earn neither blame nor praise, and have no share in the means over what trains; the
+    group is still judged with them.
+    """
     prompt = np.asarray(group.prompt.token_ids, dtype=np.int64)
     return [
         Sequence(
@@ -89,6 +97,7 @@ def sequences_of(group: ScoredGroup, normalize_std: bool) -> list[Sequence]:
             rollout_logprobs=completion.rollout_logprobs,
         )
         for completion, advantage in zip(group.completions, advantages, strict=True)
+        if not (overlong_filtering and completion.finish_reason == "length")
     ]
 
 
@@ -102,13 +111,23 @@ def make_batch(
     constant_length: int,
     temperature: float,
     seed: int,
+    together: int = 1,
 ) -> TrainingBatch:
-    """Cut sequences into mini-batches (at random, by `seed`), ranks and packs, with normalised weights."""
-    order = np.random.default_rng(seed).permutation(len(sequences))
-    pieces = [[sequences[i] for i in part] for part in np.array_split(order, mini_batches)]
+    """Cut sequences into mini-batches (at random, by `seed`), ranks and packs, with normalised weights.
+
+    `together`: so many consecutive sequences stay in one pack, in their order (2: a chosen and a rejected answer). No
+    sequences make a batch of no mini-batches.
+    """
+    assert len(sequences) % together == 0, f"{len(sequences)} sequences do not divide into units of {together}"
+    order = np.random.default_rng(seed).permutation(len(sequences) // together)
+    numbered = list(enumerate(sequences))
+    pieces = [
+        [numbered[unit * together : (unit + 1) * together] for unit in part]
+        for part in np.array_split(order, mini_batches)
+    ]
     return TrainingBatch(
         packs=tuple(
-            _split(piece, ranks, micro_batch_tokens, length_norm, constant_length) for piece in pieces if piece
+            _split(units, ranks, micro_batch_tokens, length_norm, constant_length) for units in pieces if units
         ),
         temperature=temperature,
         num_sequences=len(sequences),
@@ -117,10 +136,15 @@ def make_batch(
     )
 
 
+_Unit = list[tuple[int, Sequence]]
+"""Sequences that stay together, each with its number."""
+
+
 def _split(
-    sequences: list[Sequence], ranks: int, budget: int, length_norm: LengthNorm, constant_length: int
+    units: list[_Unit], ranks: int, budget: int, length_norm: LengthNorm, constant_length: int
 ) -> tuple[tuple[Pack, ...], ...]:
-    """Balance sequences over ranks (longest first to the least loaded), then fill packs up to the budget."""
+    """Balance units over ranks (longest first to the least loaded), then fill packs up to the budget."""
+    sequences = [sequence for unit in units for _, sequence in unit]
     total_targets = sum(sequence.num_targets for sequence in sequences)
 
     def weight(sequence: Sequence) -> float:
@@ -132,32 +156,38 @@ def _split(
             case "constant":
                 return 1 / (len(sequences) * constant_length)
 
-    shares: list[list[Sequence]] = [[] for _ in range(ranks)]
+    shares: list[list[_Unit]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
-    for sequence in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
+    for unit in sorted(units, key=_num_tokens, reverse=True):
         rank = loads.index(min(loads))
-        shares[rank].append(sequence)
-        loads[rank] += len(sequence.token_ids)
+        shares[rank].append(unit)
+        loads[rank] += _num_tokens(unit)
     per_rank = [[_pack(part, weight) for part in _fill(share, budget)] for share in shares]
     # Forward passes are collective under ZeRO-3, so a rank with less work runs empty packs.
     most = max(len(packs) for packs in per_rank)
-    return tuple(tuple(packs + [_empty_pack()] * (most - len(packs))) for packs in per_rank)
+    empty = _empty_pack(len(units[0]))
+    return tuple(tuple(packs + [empty] * (most - len(packs))) for packs in per_rank)
 
 
-def _fill(sequences: list[Sequence], budget: int) -> list[list[Sequence]]:
-    """Consecutive runs of at most `budget` tokens; a longer sequence stands alone."""
-    parts: list[list[Sequence]] = []
+def _num_tokens(unit: _Unit) -> int:
+    return sum(len(sequence.token_ids) for _, sequence in unit)
+
+
+def _fill(units: list[_Unit], budget: int) -> list[_Unit]:
+    """Consecutive runs of at most `budget` tokens; a longer unit stands alone."""
+    parts: list[_Unit] = []
     used = budget
-    for sequence in sequences:
-        if used + len(sequence.token_ids) > budget:
+    for unit in units:
+        if used + _num_tokens(unit) > budget:
             parts.append([])
             used = 0
-        parts[-1].append(sequence)
-        used += len(sequence.token_ids)
+        parts[-1].extend(unit)
+        used += _num_tokens(unit)
     return parts
 
 
-def _pack(sequences: list[Sequence], weight) -> Pack:  # type: ignore[no-untyped-def]
+def _pack(members: _Unit, weight: Callable[[Sequence], float]) -> Pack:
+    sequences = [sequence for _, sequence in members]
     lengths = np.array([len(sequence.token_ids) for sequence in sequences], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     counts = [sequence.num_targets for sequence in sequences]
@@ -169,8 +199,10 @@ def _pack(sequences: list[Sequence], weight) -> Pack:  # type: ignore[no-untyped
         token_ids=np.concatenate([sequence.token_ids for sequence in sequences]),
         position_ids=np.concatenate([np.arange(length) for length in lengths]),
         lengths=lengths,
+        rows=np.array([row for row, _ in members], dtype=np.int64),
         target_positions=np.concatenate(spans),
         targets=np.concatenate([sequence.token_ids[sequence.first_target :] for sequence in sequences]),
+        segments=np.repeat(np.arange(len(sequences)), counts),
         weights=np.repeat([weight(sequence) for sequence in sequences], counts).astype(np.float32),
         advantages=np.repeat([sequence.advantage for sequence in sequences], counts).astype(np.float32),
         rollout_logprobs=np.concatenate(
@@ -182,16 +214,18 @@ def _pack(sequences: list[Sequence], weight) -> Pack:  # type: ignore[no-untyped
     )
 
 
-def _empty_pack() -> Pack:
-    """Two tokens with weight 0: takes part in the collectives, adds nothing."""
-    zero, one = np.zeros(1, np.int64), np.zeros(1, np.float32)
+def _empty_pack(together: int) -> Pack:
+    """Sequences of two tokens with weight 0: takes part in the collectives, adds nothing."""
+    first, zeros = 2 * np.arange(together), np.zeros(together, np.float32)
     return Pack(
-        token_ids=np.zeros(2, np.int64),
-        position_ids=np.arange(2),
-        lengths=np.array([2]),
-        target_positions=zero,
-        targets=zero,
-        weights=one,
-        advantages=one,
-        rollout_logprobs=one,
+        token_ids=np.zeros(2 * together, np.int64),
+        position_ids=np.tile(np.arange(2), together),
+        lengths=np.full(together, 2),
+        rows=np.full(together, -1),
+        target_positions=first,
+        targets=np.zeros(together, np.int64),
+        segments=np.arange(together),
+        weights=zeros,
+        advantages=zeros,
+        rollout_logprobs=zeros,
     )

@@ -3,98 +3,198 @@
 N = completion tokens of one micro-batch, laid end to end; no padding, no batch dimension. Every function sums
 `weights * token loss`: the weights hold the whole normalisation (learner/batch.py), so the result does not depend on how a
 batch was cut into micro-batches and ranks.
+
+The loss of reinforcement learning is put together from parts that are chosen apart from each other (learner/spec.py):
+
+    Σ_t w_t [ −c_t · surrogate_t + β · KL_t − η · H_t ]
+
+    surrogate   what the policy gradient comes from, of the ratio π / π_old          below
+    c           importance correction π_old / π_sampler, a constant                  learner/importance.py
+    KL          estimated distance from the reference, when it is in the loss        learner/kl.py
+    H           entropy of the whole distribution                                    learner/model.py
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from learner.importance import importance_ratio, importance_weights
+from learner.kl import kl_estimate
+from learner.segments import segment_means
+from learner.spec import LossSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The targets of one pack, each [N]."""
+
+    logprobs: Tensor
+    """Current policy; the gradient goes through these and the entropies."""
+    old_logprobs: Tensor
+    rollout_logprobs: Tensor
+    ref_logprobs: Tensor | None
+    """None: no KL in the loss."""
+    entropies: Tensor
+    """Nats."""
+    advantages: Tensor
+    weights: Tensor
+    """Share in the objective; a token of weight 0 counts nowhere."""
+    segments: Tensor
+    """int64, which completion of the pack a token belongs to."""
 
 
 class LossParts(NamedTuple):
-    """A loss to minimise, and sums over tokens for the metrics (divide by `stats["tokens"]`)."""
-
     loss: Tensor
-    """[] differentiable."""
-    stats: dict[str, float]
+    """[] differentiable, to minimise."""
+    parts: dict[str, Tensor]
+    """[] what the loss is the sum of, by name."""
+    figures: dict[str, Tensor]
+    """[] sums over `count`, smallest (`*_min`) and largest (`*_max`) values (learner/tally.py)."""
 
 
-def kl_to_reference(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """[N] unbiased, non-negative estimate of KL(π ‖ π_ref): r − log r − 1 with r = π_ref / π.
+class Surrogate(NamedTuple):
+    values: Tensor
+    """[N] to maximise."""
+    ratio: Tensor
+    """[N] π / π_old: of the token, or of its completion."""
+    low: Tensor
+    """[N] bool, bound from below; of a clip: the token was bad and is already much less likely."""
+    high: Tensor
+    """[N] bool, bound from above; of a clip: it was good and is already much more likely, or bad and far too likely."""
 
-    Schulman's k3, as used by GRPO (DeepSeekMath, arXiv:2402.03300, equation 4).
+
+def token_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    """[N] ρ_t = π / π_old of each token."""
+    return torch.exp(logprobs - old_logprobs)
+
+
+def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, segments: Tensor) -> Tensor:
+    """[N] s_i = (π(y_i) / π_old(y_i))^(1 / L_i), the geometric mean of a completion's token ratios, at each of its tokens.
+
+    GSPO (arXiv:2507.18071, section 4.1). Its range is much narrower than a token's: the paper clips at 1 − 3e-4 and 1 + 4e-4.
     """
-    log_ratio = ref_logprobs - logprobs
-    return torch.exp(log_ratio) - log_ratio - 1
+    return torch.exp(segment_means(logprobs - old_logprobs, segments))
 
 
 def clipped_surrogate(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
-) -> tuple[Tensor, Tensor]:
-    """[N] min(ρ A, clip(ρ, 1 − clip_low, 1 + clip_high) A) with ρ = π / π_old, and [N] whether the clip bound it.
+    ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float, dual_clip: float = 0
+) -> Surrogate:
+    """[N] min(ρ A, clip(ρ, 1 − clip_low, 1 + clip_high) A), and where A < 0 no less than dual_clip · A.
 
-    PPO's clipped objective (arXiv:1707.06347, equation 7); two bounds as in DAPO (arXiv:2503.14476).
+    PPO's clipped objective (arXiv:1707.06347, equation 7); two bounds as in DAPO (arXiv:2503.14476, equation 8). With A < 0
+    the minimum has no lower bound: a token that π makes far more likely than π_old dominates the batch. The dual clip
+    (arXiv:1912.09729) is that bound; 0: off. Where a bound holds, the gradient is zero.
     """
-    ratio = torch.exp(logprobs - old_logprobs)
     clipped = torch.clamp(ratio, 1 - clip_low, 1 + clip_high)
-    unclipped_term, clipped_term = ratio * advantages, clipped * advantages
-    return torch.minimum(unclipped_term, clipped_term), clipped_term < unclipped_term
+    values = torch.minimum(ratio * advantages, clipped * advantages)
+    low = (ratio < 1 - clip_low) & (advantages < 0)
+    high = (ratio > 1 + clip_high) & (advantages > 0)
+    if dual_clip:
+        floor = dual_clip * advantages
+        too_likely = (advantages < 0) & (values < floor)
+        values, high = torch.where(too_likely, floor, values), high | too_likely
+    return Surrogate(values, ratio, low, high)
 
 
-def importance_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, cap: float) -> Tensor:
-    """[N] min(π_old / π_sampler, cap), a constant for the gradient; all ones when `cap` is 0.
+def cispo_surrogate(
+    logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+) -> Surrogate:
+    """[N] sg(clip(ρ, 1 − clip_low, 1 + clip_high)) A log π: the weight is bound, no token loses its gradient.
 
-    Truncated importance sampling: corrects what the engine sampled towards what the learner would have, for the
-    numerical mismatch between the two and for staleness, apart from the clip anchor.
+    CISPO (MiniMax-M1, arXiv:2506.13585, equations 4 and 5), where clip_low is so large that only the upper bound acts.
     """
-    if cap == 0:
-        return torch.ones_like(old_logprobs)
-    return torch.exp(old_logprobs - rollout_logprobs).clamp(max=cap).detach()
+    weight = torch.clamp(ratio, 1 - clip_low, 1 + clip_high).detach()
+    return Surrogate(weight * advantages * logprobs, ratio, ratio < 1 - clip_low, ratio > 1 + clip_high)
 
 
-def grpo_loss(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    rollout_logprobs: Tensor,
-    ref_logprobs: Tensor | None,
-    advantages: Tensor,
-    weights: Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
-    kl_coef: float,
-    importance_cap: float,
-) -> LossParts:
-    """−Σ_t w_t [ c_t · min(ρ_t A_t, clip(ρ_t) A_t) − β KL_t ], all inputs [N].
+def reinforce_surrogate(logprobs: Tensor, ratio: Tensor, advantages: Tensor) -> Surrogate:
+    """[N] A log π, unbound and uncorrected for the steps since π_old (Williams 1992)."""
+    never = torch.zeros_like(ratio, dtype=torch.bool)
+    return Surrogate(advantages * logprobs, ratio, never, never)
 
-    GRPO (DeepSeekMath, arXiv:2402.03300, equation 3; DeepSeek-R1, arXiv:2501.12948, equation 1) with a truncated
-    importance weight c_t for tokens that the sampler drew from a slightly different distribution.
+
+def surrogate(tokens: Tokens, spec: LossSpec) -> Surrogate:
+    """The one that the recipe asks for."""
+    now, old, advantages = tokens.logprobs, tokens.old_logprobs, tokens.advantages
+    match spec.policy_loss:
+        case "clip":
+            ratio = token_ratio(now, old)
+            return clipped_surrogate(ratio, advantages, spec.clip_low, spec.clip_high, spec.dual_clip)
+        case "gspo":
+            ratio = sequence_ratio(now, old, tokens.segments)
+            return clipped_surrogate(ratio, advantages, spec.clip_low, spec.clip_high, spec.dual_clip)
+        case "cispo":
+            return cispo_surrogate(now, token_ratio(now, old), advantages, spec.clip_low, spec.clip_high)
+        case "reinforce":
+            return reinforce_surrogate(now, token_ratio(now, old), advantages)
+
+
+def policy_loss(tokens: Tokens, spec: LossSpec) -> LossParts:
+    """Σ_t w_t [ −c_t · surrogate_t + β · KL_t − η · H_t ].
+
+    With the defaults of a recipe: GRPO (DeepSeekMath, arXiv:2402.03300, equation 3; DeepSeek-R1, arXiv:2501.12948,
+    equation 1) with a truncated importance weight. KL and entropy carry no importance weight.
     """
-    surrogate, clipped = clipped_surrogate(logprobs, old_logprobs, advantages, clip_low, clip_high)
-    importance = importance_weights(old_logprobs, rollout_logprobs, importance_cap)
-    token_loss = -importance * surrogate
-    counted = (weights > 0).to(logprobs.dtype)
+    objective = surrogate(tokens, spec)
+    ratio = importance_ratio(tokens.old_logprobs, tokens.rollout_logprobs, tokens.segments, spec.importance_level)
+    importance = importance_weights(ratio, spec.importance_mode, spec.importance_floor, spec.importance_cap)
+    parts = {"policy": -(tokens.weights * importance.weights * objective.values).sum()}
+    if tokens.ref_logprobs is not None:
+        kl = kl_estimate(tokens.logprobs, tokens.ref_logprobs, spec.kl_estimator)
+        parts["kl"] = spec.kl_coef * (tokens.weights * kl).sum()
+    if spec.entropy_coef:
+        parts["entropy"] = -spec.entropy_coef * (tokens.weights * tokens.entropies).sum()
     with torch.no_grad():
-        mismatch = kl_to_reference(rollout_logprobs, old_logprobs)
-        gap = (old_logprobs - rollout_logprobs).abs() * counted
-        stats = {
-            "tokens": counted.sum().item(),
-            "clipped": (clipped * counted).sum().item(),
-            "importance": (importance * counted).sum().item(),
-            "capped": ((importance >= importance_cap) * counted).sum().item() if importance_cap else 0.0,
-            "mismatch_kl": (mismatch * counted).sum().item(),
-            "mismatch_max": gap.max().item() if len(gap) else 0.0,
-            "ratio": (torch.exp(logprobs - old_logprobs) * counted).sum().item(),
+        counted = tokens.weights > 0
+        sums = {
+            "count": torch.ones_like(tokens.weights),
+            "entropy": tokens.entropies,
+            "ratio": objective.ratio,
+            "clipped_low": objective.low,
+            "clipped_high": objective.high,
+            "importance": importance.weights,
+            "importance_bound": importance.bound,
+            "mismatch_kl": kl_estimate(tokens.rollout_logprobs, tokens.old_logprobs),
+            "effective": tokens.weights * importance.weights * tokens.advantages != 0,
         }
-    if ref_logprobs is not None:
-        kl = kl_to_reference(logprobs, ref_logprobs)
-        token_loss = token_loss + kl_coef * kl
-        stats["kl"] = (kl.detach() * counted).sum().item()
-    return LossParts((weights * token_loss).sum(), stats)
+        if tokens.ref_logprobs is not None:
+            sums["kl"] = kl_estimate(tokens.logprobs, tokens.ref_logprobs)
+        figures = {name: _sum(values, counted) for name, values in sums.items()}
+        gap = (tokens.old_logprobs - tokens.rollout_logprobs).abs()
+        figures["mismatch_max"] = torch.where(counted, gap, 0).max()
+        figures["ratio_min"] = torch.where(counted, objective.ratio, torch.inf).min()
+        figures["ratio_max"] = torch.where(counted, objective.ratio, 0).max()
+    return LossParts(torch.stack(list(parts.values())).sum(), parts, figures)
 
 
-def sft_loss(logprobs: Tensor, weights: Tensor) -> LossParts:
-    """Cross-entropy −Σ_t w_t log π(token_t), all inputs [N]; `nll` sums it unweighted for the metrics."""
-    counted = (weights > 0).to(logprobs.dtype)
-    stats = {"tokens": counted.sum().item(), "nll": -(logprobs.detach() * counted).sum().item()}
-    return LossParts(-(weights * logprobs).sum(), stats)
+def sft_loss(logprobs: Tensor, entropies: Tensor, weights: Tensor) -> LossParts:
+    """Cross-entropy −Σ_t w_t log π(token_t), all inputs [N]; `nll` sums it unweighted."""
+    loss = -(weights * logprobs).sum()
+    with torch.no_grad():
+        sums = {"count": torch.ones_like(weights), "nll": -logprobs, "entropy": entropies}
+        figures = {name: _sum(values, weights > 0) for name, values in sums.items()}
+    return LossParts(loss, {"nll": loss}, figures)
+
+
+def pairwise_loss(scores: Tensor, weights: Tensor) -> LossParts:
+    """−Σ_p w_p log σ(s_chosen − s_rejected): the Bradley–Terry model of preferences, for reward models.
+
+    InstructGPT (arXiv:2203.02155, equation 1). `scores`, `weights`: [2 P], chosen and rejected of each pair in turn; the
+    weight of a pair is the sum of its two. Scores are free up to a constant.
+    """
+    chosen, rejected = scores.view(-1, 2).unbind(1)
+    pair_weights = weights.view(-1, 2).sum(1)
+    margins = chosen - rejected
+    loss = -(pair_weights * logsigmoid(margins)).sum()
+    with torch.no_grad():
+        sums = {"count": torch.ones_like(margins), "margin": margins, "ordered": margins > 0}
+        figures = {name: _sum(values, pair_weights > 0) for name, values in sums.items()}
+    return LossParts(loss, {"preference": loss}, figures)
+
+
+def _sum(values: Tensor, counted: Tensor) -> Tensor:
+    """[] float64 over those that count. A choice, not a product: what does not count may be infinite."""
+    return torch.where(counted, values, 0).sum(dtype=torch.float64)

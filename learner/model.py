@@ -1,9 +1,10 @@
-"""The policy as a module: packs of tokens in, log-probabilities and entropies of the targets out.
+"""The policy as a module: packs of tokens in, log-probabilities and entropies of the targets out. And a reward model.
 
 The logits of all tokens never exist at a time: only positions whose next token trains pass through the output head, in
 chunks that are recomputed in the backward pass, so memory does not grow with tokens × vocabulary.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,11 @@ class PackTensors:
 
     token_ids: Tensor
     position_ids: Tensor
+    lengths: Tensor
     layout: Layout
     target_positions: Tensor
     targets: Tensor
+    segments: Tensor
     weights: Tensor
     advantages: Tensor
     rollout_logprobs: Tensor
@@ -38,9 +41,11 @@ def to_device(pack: Pack, device: torch.device) -> PackTensors:
     return PackTensors(
         token_ids=tensor(pack.token_ids),
         position_ids=tensor(pack.position_ids),
+        lengths=tensor(pack.lengths),
         layout=make_layout(pack.lengths, device),
         target_positions=tensor(pack.target_positions),
         targets=tensor(pack.targets),
+        segments=tensor(pack.segments),
         weights=tensor(pack.weights),
         advantages=tensor(pack.advantages),
         rollout_logprobs=tensor(pack.rollout_logprobs),
@@ -55,32 +60,57 @@ class Policy(nn.Module):
         self.model = model
         self.chunk = logit_chunk_tokens
 
-    def forward(self, pack: PackTensors, temperature: float) -> tuple[Tensor, Tensor]:
-        """[N] float32 log-probabilities of the targets under logits / temperature, [N] entropies (no gradient)."""
-        states = self.model.base_model(
-            input_ids=pack.token_ids[None],
-            position_ids=pack.position_ids[None],
-            use_cache=False,
-            layout=pack.layout,
-        ).last_hidden_state[0]
-        states = states.index_select(0, pack.target_positions)
+    def forward(self, pack: PackTensors, temperature: float, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+        """[N] float32 log-probabilities of the targets under logits / temperature, [N] entropies.
+
+        The entropies carry a gradient only when asked: it costs further tensors of the size of a chunk's logits.
+        """
+        states = last_states(self.model, pack).index_select(0, pack.target_positions)
         head = self.model.get_output_embeddings()
         logprobs, entropies = [], []
         for hidden, targets in zip(states.split(self.chunk), pack.targets.split(self.chunk), strict=True):
+            arguments = (head, hidden, targets, temperature, entropy_gradient)
             if torch.is_grad_enabled():
-                part = checkpoint(_target_logprobs, head, hidden, targets, temperature, use_reentrant=False)
+                part = checkpoint(_target_logprobs, *arguments, use_reentrant=False)
             else:
-                part = _target_logprobs(head, hidden, targets, temperature)
+                part = _target_logprobs(*arguments)
             logprobs.append(part[0])
             entropies.append(part[1])
         return torch.cat(logprobs), torch.cat(entropies)
 
 
-def _target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+class RewardModel(nn.Module):
+    """A transformer that answers with one number a sequence, read from the state of its last token."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pack: PackTensors) -> Tensor:
+        """[S] float32 scores."""
+        states = last_states(self.model, pack).index_select(0, pack.lengths.cumsum(0) - 1)
+        scores: Tensor = self.model.score(states)[:, 0].float()
+        return scores
+
+
+def last_states(model: Any, pack: PackTensors) -> Tensor:
+    """[T, hidden] of every token of a pack, before the head."""
+    states: Tensor = model.base_model(
+        input_ids=pack.token_ids[None],
+        position_ids=pack.position_ids[None],
+        use_cache=False,
+        layout=pack.layout,
+    ).last_hidden_state[0]
+    return states
+
+
+def _target_logprobs(
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor]:
     logits = head(hidden).float() / temperature
     logsumexp = logits.logsumexp(-1)
     picked = logits.gather(-1, targets[:, None])[:, 0]
-    with torch.no_grad():
+    with nullcontext() if entropy_gradient else torch.no_grad():
         # H = log Σ e^z − Σ p z
         entropy = logsumexp - (torch.softmax(logits, -1) * logits).sum(-1)
     return picked - logsumexp, entropy
@@ -93,18 +123,34 @@ def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit
         InputError: no such folder or hub id, or an architecture that packed attention or the chunked head do not serve.
     """
     from transformers import AutoModelForCausalLM
+
+    model = _load(AutoModelForCausalLM, path, dtype, trust_remote_code=trust_remote_code)
+    config = model.config
+    if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", None):
+        raise InputError(f"model.path = {path!r}: {config.model_type} rescales its logits, which is not supported")
+    return Policy(model, logit_chunk_tokens)
+
+
+def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool) -> RewardModel:
+    """The same weights with a value head (`score`: hidden → 1) in place of the language head; drawn anew if it has none.
+
+    Raises:
+        InputError: as `load_policy`.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code=trust_remote_code, num_labels=1)
+    return RewardModel(model)
+
+
+def _load(kind: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=NAME, trust_remote_code=trust_remote_code
-        )
+        model = kind.from_pretrained(path, dtype=dtype, attn_implementation=NAME, **options)
     except (OSError, ValueError) as error:
         raise InputError(f"model.path = {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    config = model.config
-    if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", None):
-        raise InputError(f"model.path = {path!r}: {config.model_type} rescales its logits, which is not supported")
-    if getattr(config, "use_sliding_window", False):
+    if getattr(model.config, "use_sliding_window", False):
         raise InputError(f"model.path = {path!r}: sliding-window attention is not supported; use a model without it")
-    return Policy(model, logit_chunk_tokens)
+    return model

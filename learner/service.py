@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from learner.batch import TrainingBatch
 from learner.build import BuildSpec, build_model
 from learner.spec import LearnerSpec
+from learner.tally import is_extreme, merged
 from rollout.errors import ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
 from rollout.weights import WeightManifest
@@ -52,14 +52,17 @@ class TrainStats:
     """What the ranks did of one batch, put together."""
 
     means: dict[str, float]
-    """Per trained token: entropy, and by objective kl, clipped, importance, capped, mismatch_kl, ratio, nll."""
-    tokens: int
-    """Targets."""
+    """Per trained token (per pair, of a reward model); learner/loss.py says which of each objective. Empty when nothing
+    trained."""
+    extremes: dict[str, float]
+    """Smallest (`*_min`) and largest (`*_max`) of a token: ratio_min, ratio_max, mismatch_max."""
+    count: int
+    """Tokens, or pairs, that trained."""
     loss: float
+    parts: dict[str, float]
+    """What the loss is the sum of."""
     grad_norm: float
     lr: float
-    mismatch_max: float
-    """Largest |learner − sampler| logprob difference of a token."""
     seconds: float
     """Of the slowest rank."""
     optimizer_steps: int
@@ -135,20 +138,28 @@ class LearnerGroup:
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
         stats = await self._all("train", ray.put(batch), objective)
-        sums: Counter[str] = Counter()
-        for rank in stats:
-            sums.update(rank.sums)
-        tokens = sums.pop("tokens")
+        figures = merged(rank.figures for rank in stats)
+        parts = merged(rank.parts for rank in stats)
+        count = figures.pop("count", 0.0)
         return TrainStats(
-            means={name: total / max(tokens, 1) for name, total in sums.items()},
-            tokens=int(tokens),
-            loss=sum(rank.loss for rank in stats),
+            means={name: total / count for name, total in figures.items() if not is_extreme(name)},
+            extremes={name: value for name, value in figures.items() if is_extreme(name)},
+            count=int(count),
+            loss=sum(parts.values()),
+            parts=parts,
             grad_norm=stats[0].grad_norm,
             lr=stats[0].lr,
-            mismatch_max=max(rank.mismatch_max for rank in stats),
             seconds=max(rank.seconds for rank in stats),
             optimizer_steps=stats[0].optimizer_steps,
         )
+
+    async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:
+        """[S] estimated KL summed over each sequence, in the order in which `make_batch` was given them."""
+        shares = await self._all("kl_to_reference", ray.put(batch))
+        kl = np.empty(batch.num_sequences)
+        for rows, sums in shares:
+            kl[rows] = sums
+        return kl
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""

@@ -5,13 +5,39 @@ from typing import Literal
 
 from rollout.weights import Backend
 
+PolicyLoss = Literal["clip", "gspo", "cispo", "reinforce"]
+KlEstimator = Literal["k1", "k2", "k3"]
+ImportanceMode = Literal["truncate", "mask"]
+ImportanceLevel = Literal["token", "sequence", "geometric"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerSpec:
+class LossSpec:
+    """What the loss of reinforcement learning is put together from (learner/loss.py)."""
+
+    policy_loss: PolicyLoss
+    clip_low: float
+    clip_high: float
+    dual_clip: float
+    """Least multiple of a negative advantage that a token may earn; 0: unbound."""
+    kl_coef: float
+    kl_estimator: KlEstimator
+    kl_in: Literal["loss", "reward"]
+    entropy_coef: float
+    importance_mode: ImportanceMode
+    importance_level: ImportanceLevel
+    importance_floor: float
+    importance_cap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSpec(LossSpec):
     model_path: str
     """Folder or hub id of the weights to start from."""
     reference_path: str
     """Folder or hub id of the frozen reference; empty: none is loaded."""
+    reference_refresh_steps: int
+    """Optimizer steps after which the reference takes the policy's weights; 0: never."""
     dtype: Literal["float32", "bfloat16"]
     trust_remote_code: bool
     zero_stage: int
@@ -30,11 +56,8 @@ class LearnerSpec:
     activation_checkpointing: bool
     logit_chunk_tokens: int
 
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_coef: float = 0.0
-    importance_cap: float = 2.0
-
+    head: Literal["language", "score"] = "language"
+    """What stands on the last layer: the model's own, or one number a sequence (reward models)."""
     backend: Backend = "shm"
     """How weights travel to the engines."""
     bucket_bytes: int = 64 << 20

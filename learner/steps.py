@@ -1,4 +1,4 @@
-"""The verbs of one learner rank: open, train, logprobs, stage_weights, save, load, export.
+"""The verbs of one learner rank: open, train, kl_to_reference, logprobs, stage_weights, save, load, export.
 
 Plain Python round a DeepSpeed engine; the Ray actor in learner/service.py only forwards to it. Every verb is collective:
 all ranks call it with the same arguments, and each picks its own share.
@@ -19,27 +19,30 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack, TrainingBatch
-from learner.loss import LossParts, grpo_loss, sft_loss
-from learner.model import PackTensors, Policy, load_policy, to_device
+from learner.kl import kl_estimate
+from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss, sft_loss
+from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.publish import SharedMemoryPublisher
+from learner.reference import Reference, refresh_is_due
 from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
+from learner.tally import merged
 from rollout.weights import WeightManifest
 
-Objective = Literal["grpo", "sft"]
+Objective = Literal["grpo", "sft", "reward_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankStats:
-    """What one rank did of one batch. Sums over its tokens, to be added over ranks."""
+    """What one rank did of one batch."""
 
-    sums: dict[str, float]
-    loss: float
-    """This rank's part of the objective, averaged over the mini-batches; the parts add up."""
+    figures: dict[str, float]
+    """Sums over `count` tokens (pairs, of a reward model) and extremes, to be put together over ranks by `merged`."""
+    parts: dict[str, float]
+    """This rank's share of the objective, by part, averaged over the mini-batches; shares and parts add up."""
     grad_norm: float
     """Global norm before clipping, mean over the mini-batches; the same on every rank."""
     lr: float
-    mismatch_max: float
     seconds: float
     optimizer_steps: int
     """Optimizer steps since the stage began."""
@@ -85,7 +88,7 @@ class LearnerRank:
         torch.manual_seed(spec.seed)
         self.dtype = getattr(torch, spec.dtype)
         self.sharded = spec.zero_stage == 3
-        self.policy = self._load(spec.model_path)
+        self.policy = self._load_model(spec)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         if spec.activation_checkpointing:
             self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -100,43 +103,61 @@ class LearnerRank:
         self.ds_engine, *_ = deepspeed.initialize(
             model=self.policy, optimizer=optimizer, config=_deepspeed_config(spec), dist_init_required=False
         )
-        self.reference = self._open_reference(spec) if spec.reference_path else None
+        self.reference = (
+            Reference(self._load_policy(spec.reference_path), _deepspeed_config(spec), self.sharded)
+            if spec.reference_path
+            else None
+        )
         if not hasattr(self, "publisher"):
             self.publisher = self._open_publisher(spec)
         return count
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
         """One optimizer step a mini-batch; the policy before the first of them anchors the clip."""
-        began = time.perf_counter()
+        began, steps_before = time.perf_counter(), self.optimizer_steps
         mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
         anchors = self._anchors(mini_batches, batch.temperature, objective)
-        sums: Counter[str] = Counter()
-        loss, norms, mismatch_max, lr = 0.0, [], 0.0, 0.0
+        figures: list[dict[str, float]] = []
+        parts: Counter[str] = Counter()
+        norms, lr = [], self._set_learning_rate()
         for packs, anchor in zip(mini_batches, anchors, strict=True):
             lr = self._set_learning_rate()
             for i, (pack, (old, reference)) in enumerate(zip(packs, anchor, strict=True)):
                 self.ds_engine.set_gradient_accumulation_boundary(i == len(packs) - 1)
-                logprobs, entropy = self.ds_engine(pack, batch.temperature)
-                parts = self._objective(objective, pack, logprobs, old, reference)
+                loss = self._loss(objective, pack, batch.temperature, old, reference)
                 # DeepSpeed averages gradients over ranks; the weights already hold the mean over the whole batch.
-                self.ds_engine.backward(parts.loss * self.ranks)
-                loss += parts.loss.item()
-                mismatch_max = max(mismatch_max, parts.stats.pop("mismatch_max", 0.0))
-                sums.update(parts.stats)
-                sums["entropy"] += (entropy * (pack.weights > 0)).sum().item()
+                self.ds_engine.backward(loss.loss * self.ranks)
+                figures.append(_numbers(loss.figures))
+                parts.update(_numbers(loss.parts))
             norm = self._plain_grad_norm()
             self.ds_engine.step()
             norms.append(float(self.ds_engine.get_global_grad_norm() if norm is None else norm))
             self.optimizer_steps += 1
+        if self.reference and refresh_is_due(steps_before, self.optimizer_steps, self.spec.reference_refresh_steps):
+            self.reference.refresh(self.policy)
         return RankStats(
-            sums=dict(sums),
-            loss=loss / len(mini_batches),
-            grad_norm=sum(norms) / len(norms),
+            figures=merged(figures),
+            parts={name: share / len(mini_batches) for name, share in parts.items()},
+            grad_norm=sum(norms) / max(len(norms), 1),
             lr=lr,
-            mismatch_max=mismatch_max,
             seconds=time.perf_counter() - began,
             optimizer_steps=self.optimizer_steps,
         )
+
+    def kl_to_reference(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Of this rank's sequences: ([S] their rows, [S] float64 the KL estimate summed over the targets of each)."""
+        assert self.reference is not None
+        rows, sums = [], []
+        for mini in batch.packs:
+            for pack in mini[self.rank]:
+                tensors = to_device(pack, self.device)
+                logprobs = self._forward_tensor(self.ds_engine, tensors, batch.temperature)
+                reference = self.reference.logprobs(tensors, batch.temperature)
+                kl = kl_estimate(logprobs, reference, self.spec.kl_estimator).double().cpu().numpy()
+                if pack.weights.any():
+                    rows.append(pack.rows)
+                    sums.append(np.bincount(pack.segments, kl, minlength=len(pack.rows)))
+        return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0), *sums])
 
     def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of this rank's targets, pack by pack: (learner's logprobs, sampler's logprobs), each [N] float32."""
@@ -165,10 +186,13 @@ class LearnerRank:
         self.publisher.release(manifest)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """DeepSpeed's checkpoint of model, optimizer and step counter, with the caller's state as JSON beside it."""
+        """DeepSpeed's checkpoint of model, optimizer and step counter; beside it the reference, if it was refreshed, and
+        the caller's state as JSON."""
         self.ds_engine.save_checkpoint(
             folder, tag="learner", client_state={"optimizer_steps": self.optimizer_steps}, save_latest=False
         )
+        if self.reference:
+            self.reference.save(Path(folder), self.rank)
         if self.rank == 0:
             (Path(folder) / "state.json").write_text(json.dumps(state, indent=1))
 
@@ -178,6 +202,8 @@ class LearnerRank:
         if path is None:
             raise FileNotFoundError(f"{folder} holds no learner checkpoint")
         self.optimizer_steps = int(client_state["optimizer_steps"])
+        if self.reference:
+            self.reference.load(Path(folder))
 
     def export(self, folder: str, tokenizer_from: str) -> None:
         """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`."""
@@ -195,7 +221,12 @@ class LearnerRank:
         if hasattr(self, "publisher"):
             self.publisher.close()
 
-    def _load(self, path: str) -> Policy:
+    def _load_model(self, spec: LearnerSpec) -> Policy | RewardModel:
+        if spec.head == "language":
+            return self._load_policy(spec.model_path)
+        return load_reward_model(spec.model_path, self.dtype, trust_remote_code=spec.trust_remote_code).to(self.device)
+
+    def _load_policy(self, path: str) -> Policy:
         policy = load_policy(
             path,
             self.dtype,
@@ -212,14 +243,6 @@ class LearnerRank:
         publisher = NcclPublisher if spec.backend == "nccl" else IpcPublisher
         return publisher(self.rank, self.dtype)
 
-    def _open_reference(self, spec: LearnerSpec) -> Any:
-        reference = self._load(spec.reference_path).requires_grad_(False).eval()
-        if not self.sharded:
-            return reference
-        import deepspeed
-
-        return deepspeed.initialize(model=reference, config=_deepspeed_config(spec), dist_init_required=False)[0]
-
     def _anchors(
         self, mini_batches: list[list[PackTensors]], temperature: float, objective: Objective
     ) -> list[list[tuple[Tensor | None, Tensor | None]]]:
@@ -227,33 +250,43 @@ class LearnerRank:
 
         With a single mini-batch the old policy is the current one, whose forward pass is made anyway: None.
         """
-        if objective == "sft":
+        if objective != "grpo":
             return [[(None, None)] * len(packs) for packs in mini_batches]
+        reference = self.reference if self.spec.kl_in == "loss" else None
 
         def anchor(pack: PackTensors) -> tuple[Tensor | None, Tensor | None]:
             old = self._forward_tensor(self.ds_engine, pack, temperature) if len(mini_batches) > 1 else None
-            ref = self._forward_tensor(self.reference, pack, temperature) if self.reference is not None else None
-            return old, ref
+            return old, reference.logprobs(pack, temperature) if reference else None
 
         return [[anchor(pack) for pack in packs] for packs in mini_batches]
 
-    def _objective(
-        self, objective: Objective, pack: PackTensors, logprobs: Tensor, old: Tensor | None, reference: Tensor | None
+    def _loss(
+        self,
+        objective: Objective,
+        pack: PackTensors,
+        temperature: float,
+        old_logprobs: Tensor | None,
+        ref_logprobs: Tensor | None,
     ) -> LossParts:
+        """Forward pass and objective of one pack."""
+        if objective == "reward_model":
+            scores = self.ds_engine(pack)
+            return pairwise_loss(scores, torch.zeros_like(scores).index_add(0, pack.segments, pack.weights))
         if objective == "sft":
-            return sft_loss(logprobs, pack.weights)
-        return grpo_loss(
-            logprobs,
-            logprobs.detach() if old is None else old,
-            pack.rollout_logprobs,
-            reference,
-            pack.advantages,
-            pack.weights,
-            clip_low=self.spec.clip_low,
-            clip_high=self.spec.clip_high,
-            kl_coef=self.spec.kl_coef,
-            importance_cap=self.spec.importance_cap,
+            logprobs, entropies = self.ds_engine(pack, temperature)
+            return sft_loss(logprobs, entropies, pack.weights)
+        logprobs, entropies = self.ds_engine(pack, temperature, self.spec.entropy_coef != 0)
+        tokens = Tokens(
+            logprobs=logprobs,
+            old_logprobs=logprobs.detach() if old_logprobs is None else old_logprobs,
+            rollout_logprobs=pack.rollout_logprobs,
+            ref_logprobs=ref_logprobs,
+            entropies=entropies,
+            advantages=pack.advantages,
+            weights=pack.weights,
+            segments=pack.segments,
         )
+        return policy_loss(tokens, self.spec)
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Of the reduced gradients, where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""
@@ -281,6 +314,11 @@ class LearnerRank:
     def _forward(self, module: Any, pack: PackTensors, temperature: float) -> np.ndarray:
         values: np.ndarray = self._forward_tensor(module, pack, temperature).float().cpu().numpy()
         return values
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    """Read from the device in one go."""
+    return dict(zip(values, torch.stack([value.detach().double() for value in values.values()]).tolist(), strict=True))
 
 
 def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:

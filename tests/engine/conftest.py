@@ -91,17 +91,30 @@ def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
         "max_grad_norm": 1.0,
         "activation_checkpointing": False,
         "logit_chunk_tokens": 64,
+        "policy_loss": "clip",
+        "clip_low": 0.2,
+        "clip_high": 0.2,
+        "dual_clip": 0.0,
+        "kl_coef": 0.0,
+        "kl_in": "loss",
+        "kl_estimator": "k3",
+        "reference_refresh_steps": 0,
+        "entropy_coef": 0.0,
+        "importance_cap": 2.0,
+        "importance_mode": "truncate",
+        "importance_floor": 0.5,
+        "importance_level": "token",
     }
     return LearnerSpec(**(settings | changes))
 
 
-def engine_spec() -> EngineSpec:
+def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
     return EngineSpec(
         dtype="float32",
         trust_remote_code=False,
         max_tokens=128,
         max_sequences=64,
-        tensor_parallel=1,
+        tensor_parallel=tensor_parallel,
         kv_cache_gb=1,
         gpu_memory=0.5,
         eager=True,
@@ -110,16 +123,16 @@ def engine_spec() -> EngineSpec:
     )
 
 
-async def start_pool(folder: str, replicas: int = 1, name: str = "rollout") -> RolloutPool:
+async def start_pool(folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout") -> RolloutPool:
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model.set_result(folder)
     return await RolloutPool.start(
-        engine_spec(),
+        engine_spec(tensor_parallel),
         model,
         replicas=replicas,
-        cpus=0.5,
+        cpus=0.5 / (replicas * tensor_parallel),
         gpus=1,
-        threads=2,
+        threads=2 // tensor_parallel,
         timeout_s=120,
         start_timeout_s=240,
         name=name,

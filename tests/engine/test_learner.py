@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.batch import Sequence, make_batch
+from learner.batch import Sequence, TrainingBatch, make_batch
 from learner.service import LearnerGroup
 from rollout.errors import InputError
 from tests.engine.conftest import Rig, learner_spec, start_learner
@@ -26,6 +26,11 @@ def rows(count: int = 7) -> list[Sequence]:
     ]
 
 
+def cut(sequences: list[Sequence], ranks: int = 1, seed: int = 0, **changes: Any) -> TrainingBatch:
+    settings = {"mini_batches": 1, "micro_batch_tokens": 64, "length_norm": "sequence", "constant_length": 40}
+    return make_batch(sequences, ranks=ranks, seed=seed, temperature=1.0, **(settings | changes))
+
+
 def two_updates(rig: Rig, group: LearnerGroup, folder: Path, micro_batch_tokens: int = 64, **spec: Any) -> dict:
     """Weights after two optimizer steps from the same start, as exported."""
     from safetensors.numpy import load_file
@@ -33,17 +38,7 @@ def two_updates(rig: Rig, group: LearnerGroup, folder: Path, micro_batch_tokens:
     async def work() -> None:
         await group.open(learner_spec(rig.folder, reference_path=rig.folder, kl_coef=0.1, lr=1e-3, **spec))
         for seed in range(2):
-            batch = make_batch(
-                rows(),
-                ranks=group.ranks,
-                mini_batches=1,
-                micro_batch_tokens=micro_batch_tokens,
-                length_norm="sequence",
-                constant_length=40,
-                temperature=1.0,
-                seed=seed,
-            )
-            await group.train(batch, "grpo")
+            await group.train(cut(rows(), group.ranks, seed, micro_batch_tokens=micro_batch_tokens), "grpo")
         await group.export(folder, rig.folder)
 
     rig.run(work())
@@ -78,10 +73,12 @@ def test_micro_batches_and_checkpointing_do_not_matter(rig: Rig, single: dict, t
 
 
 def test_two_ranks_agree_with_one(rig: Rig, single: dict, tmp_path: Path) -> None:
+    kl = rig.run(rig.learner.kl_to_reference(cut(rows())))
     pair = rig.run(start_learner(ranks=2, name="pair"))
     try:
         for stage in (0, 3):
             assert_same(two_updates(rig, pair, tmp_path / f"stage{stage}", zero_stage=stage), single)
+            np.testing.assert_allclose(rig.run(pair.kl_to_reference(cut(rows(), 2, seed=3))), kl, atol=1e-5)
     finally:
         rig.run(pair.close())
 
@@ -89,31 +86,102 @@ def test_two_ranks_agree_with_one(rig: Rig, single: dict, tmp_path: Path) -> Non
 def test_a_checkpoint_continues_to_the_same_weights(rig: Rig, single: dict, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    def batch(seed: int) -> Any:
-        return make_batch(
-            rows(),
-            ranks=1,
-            mini_batches=1,
-            micro_batch_tokens=64,
-            length_norm="sequence",
-            constant_length=40,
-            temperature=1.0,
-            seed=seed,
-        )
-
     async def work() -> None:
         spec = learner_spec(rig.folder, reference_path=rig.folder, kl_coef=0.1, lr=1e-3)
         await rig.learner.open(spec)
-        await rig.learner.train(batch(0), "grpo")
+        await rig.learner.train(cut(rows(), seed=0), "grpo")
         await rig.learner.save(tmp_path / "checkpoint", {"step": 1})
         await rig.learner.open(spec)
         await rig.learner.load(tmp_path / "checkpoint")
-        stats = await rig.learner.train(batch(1), "grpo")
+        stats = await rig.learner.train(cut(rows(), seed=1), "grpo")
         assert stats.optimizer_steps == 2
         await rig.learner.export(tmp_path / "export", rig.folder)
 
     rig.run(work())
     assert_same(load_file(tmp_path / "export" / "model.safetensors"), single)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_refreshed_reference_is_the_policy_and_survives_a_resume(rig: Rig, tmp_path: Path, stage: int) -> None:
+    settings = {"reference_path": rig.folder, "kl_coef": 5.0, "lr": 1e-3, "zero_stage": stage}
+    learner = rig.learner
+
+    async def second_step(refresh: int, resume: bool, name: str) -> dict:
+        """Weights after two steps, the process of the second one being new when it resumes."""
+        from safetensors.numpy import load_file
+
+        spec = learner_spec(rig.folder, reference_refresh_steps=refresh, **settings)
+        await learner.open(spec)
+        if resume:
+            await learner.load(tmp_path / "checkpoint")
+        else:
+            await learner.train(cut(rows(), seed=0), "grpo")
+            kl = await learner.kl_to_reference(cut(rows()))
+            assert np.abs(kl).max() < 1e-5 if refresh else np.abs(kl).max() > 1e-3
+            if refresh:
+                await learner.save(tmp_path / "checkpoint", {"step": 1})
+        await learner.train(cut(rows(), seed=1), "grpo")
+        await learner.export(tmp_path / name, rig.folder)
+        return load_file(tmp_path / name / "model.safetensors")
+
+    refreshed = rig.run(second_step(1, False, "a"))
+    resumed = rig.run(second_step(1, True, "b"))
+    frozen = rig.run(second_step(0, False, "c"))
+    assert all(np.array_equal(refreshed[name], resumed[name]) for name in refreshed)
+    assert max(np.abs(refreshed[name] - frozen[name]).max() for name in frozen) > 1e-4
+
+
+def test_every_step_reports_its_parts_and_figures(rig: Rig) -> None:
+    spec = learner_spec(rig.folder, reference_path=rig.folder, kl_coef=0.1, entropy_coef=0.01, lr=1e-3)
+
+    async def work() -> list[Any]:
+        await rig.learner.open(spec)
+        return [await rig.learner.train(cut(rows(), seed=seed, mini_batches=2), "grpo") for seed in range(2)]
+
+    first, second = rig.run(work())
+    assert second.count == sum(row.num_targets for row in rows())
+    assert set(second.parts) == {"policy", "kl", "entropy"}
+    assert second.loss == pytest.approx(sum(second.parts.values()))
+    assert second.parts["entropy"] == pytest.approx(-0.01 * second.means["entropy"], rel=0.2)
+    assert second.means["effective"] == 1
+    assert second.means["kl"] > first.means["kl"] > 0
+    # The first mini-batch is exactly on-policy, the second is not.
+    assert second.extremes["ratio_min"] < 1 < second.extremes["ratio_max"]
+    assert second.extremes["mismatch_max"] > 0
+
+
+def test_a_batch_without_rows_makes_no_step(rig: Rig) -> None:
+    rig.open()
+    stats = rig.run(rig.learner.train(cut([]), "grpo"))
+    assert (stats.optimizer_steps, stats.count, stats.means, stats.loss, stats.grad_norm) == (0, 0, {}, 0, 0)
+
+
+def test_a_reward_model_learns_to_order_and_its_export_is_one_of_transformers(rig: Rig, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    rng = np.random.default_rng(0)
+    pairs = [
+        Sequence(token_ids=np.append(rng.integers(3, 40, size=6), last), first_target=3)
+        for _ in range(8)
+        for last in (50, 51)
+    ]
+
+    async def work() -> Any:
+        await rig.learner.open(learner_spec(rig.folder, head="score", lr=3e-3))
+        for _ in range(12):
+            stats = await rig.learner.train(cut(pairs, together=2), "reward_model")
+        await rig.learner.export(tmp_path / "export", rig.folder)
+        return stats
+
+    stats = rig.run(work())
+    assert (stats.count, stats.means["ordered"]) == (8, 1)
+    assert stats.loss < 0.3
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
+    import torch
+
+    with torch.no_grad():
+        good, bad = (model(torch.tensor(row.token_ids)[None]).logits.item() for row in pairs[:2])
+    assert good > bad
 
 
 def test_an_export_loads_with_transformers(rig: Rig, tmp_path: Path) -> None:

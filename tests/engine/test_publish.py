@@ -114,6 +114,33 @@ def test_damaged_weights_are_refused(rig: Rig) -> None:
     assert not path.exists()
 
 
+def test_weights_reach_another_node_through_the_object_store(rig: Rig) -> None:
+    rig.open()
+    step(rig)
+    manifest = rig.run(rig.learner.stage_weights(30))
+    report = rig.run(rig.pool.load(manifest, "the node of a learner elsewhere"))
+    rig.run(rig.learner.release_weights(manifest))
+    assert report.version == 30
+    group = rig.run(rig.pool.generate("remote", rig.prompt("8+9="), SHORT))
+    assert gap(rig, group) < 1e-4
+    assert not list(SHARED_MEMORY.glob("rayzero-*/remote-30-*"))
+
+
+def test_every_tensor_parallel_worker_gets_its_part(rig: Rig) -> None:
+    rig.open()
+    pool = rig.run(start_pool(rig.folder, tensor_parallel=2, name="wide"))
+    try:
+        single, rig.pool = rig.pool, pool
+        step(rig)
+        assert rig.publish(3).version == 3
+        assert rig.run(pool.versions()) == [3]
+        group = rig.run(pool.generate("wide", rig.prompt("8+9="), SHORT))
+        assert gap(rig, group) < 1e-4
+    finally:
+        rig.pool = single
+        rig.run(pool.close())
+
+
 def test_tied_embeddings_are_published_exactly(rig: Rig, tmp_path: Path) -> None:
     """The CPU backend keeps a packed copy of a tied head; without care it would keep serving the old one."""
     folder = str(tmp_path / "tied")

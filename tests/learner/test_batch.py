@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.batch import LengthNorm, Pack, Sequence, TrainingBatch, make_batch, sequences_of
+from rollout.types import FinishReason
 from tests.factories import completion, prompt, scored_group
 
 CONSTANT = 40
@@ -98,7 +99,9 @@ def test_packs_are_well_formed(
     for pack in packs_of(batch):
         assert pack.lengths.sum() == len(pack.token_ids) == len(pack.position_ids)
         assert pack.position_ids.tolist() == [i for length in pack.lengths for i in range(length)]
-        columns = (pack.target_positions, pack.targets, pack.weights, pack.advantages, pack.rollout_logprobs)
+        columns = (pack.target_positions, pack.targets, pack.segments, pack.weights, pack.advantages)
+        assert len(pack.rollout_logprobs) == len(pack.targets)
+        assert len(pack.rows) == len(pack.lengths)
         assert len({len(column) for column in columns}) == 1
         assert pack.token_ids.dtype == pack.target_positions.dtype == pack.targets.dtype == np.int64
         assert pack.weights.dtype == pack.advantages.dtype == pack.rollout_logprobs.dtype == np.float32
@@ -161,6 +164,43 @@ def test_the_objective_does_not_depend_on_ranks_or_budget(
 # --- The cut
 
 
+@fast
+@given(shapes, st.integers(1, 3), st.integers(1, 4), st.integers(1, 80))
+def test_rows_and_segments_say_where_a_target_comes_from(
+    lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int
+) -> None:
+    sequences = rows(lengths)
+    batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget)
+    packs = [pack for pack in packs_of(batch) if not is_empty(pack)]
+    for pack in packs:
+        for segment, row in enumerate(pack.rows):
+            sequence = sequences[row]
+            assert (
+                pack.targets[pack.segments == segment].tolist() == sequence.token_ids[sequence.first_target :].tolist()
+            )
+    assert sorted(row for pack in packs for row in pack.rows) == list(range(len(sequences)))
+
+
+@fast
+@given(shapes, st.integers(1, 3), st.integers(1, 4), st.integers(1, 80))
+def test_sequences_that_belong_together_stay_together_in_their_order(
+    lengths: list[tuple[int, int]], ranks: int, mini_batches: int, budget: int
+) -> None:
+    sequences = rows([length for length in lengths for _ in range(2)])
+    batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, together=2)
+    seen = []
+    for pack in packs_of(batch):
+        pairs = pack.rows.reshape(-1, 2)
+        if is_empty(pack):
+            assert pairs.tolist() == [[-1, -1]]
+            continue
+        assert (pairs[:, 0] % 2 == 0).all()
+        assert (pairs[:, 1] == pairs[:, 0] + 1).all()
+        assert len(pack.token_ids) <= budget or len(pairs) == 1
+        seen += pack.rows.tolist()
+    assert sorted(seen) == list(range(len(sequences)))
+
+
 def test_mini_batches_partition_the_sequences_evenly() -> None:
     batch = batch_of(rows([(1, 2)] * 10), mini_batches=4)
     counts = [sum(len(pack.lengths) for rank in mini for pack in rank) for mini in batch.packs]
@@ -219,7 +259,7 @@ def test_sequences_of_a_group() -> None:
             completion(token_ids=(9, 1), logprobs=(-0.4, -0.5)),
         ],
     )
-    first, second = sequences_of(group, normalize_std=True)
+    first, second = sequences_of(group, np.array([1.0, -1.0]))
     assert first.token_ids.tolist() == [3, 4, 7, 8, 1]
     assert second.token_ids.tolist() == [3, 4, 9, 1]
     assert first.token_ids.dtype == np.int64
@@ -227,13 +267,19 @@ def test_sequences_of_a_group() -> None:
     assert (first.num_targets, second.num_targets) == (3, 2)
     assert (first.advantage, second.advantage) == (1.0, -1.0)
     np.testing.assert_allclose(second.rollout_logprobs, [-0.4, -0.5])
-    assert [row.advantage for row in sequences_of(group, normalize_std=False)] == [0.5, -0.5]
 
 
-def test_advantages_are_relative_to_their_own_group_after_mixing() -> None:
-    groups = [scored_group([1.0, 0.0]), scored_group([5.0, 5.0]), scored_group([0.0, 3.0])]
-    sequences = [row for group in groups for row in sequences_of(group, normalize_std=True)]
-    assert [row.advantage for row in sequences] == [1, -1, 0, 0, -1, 1]
+def test_overlong_filtering_leaves_out_what_was_cut_and_keeps_the_others_advantages() -> None:
+    reasons: list[FinishReason] = ["stop", "length", "stop", "length"]
+    group = scored_group([0.0] * 4, completions=[completion(finish_reason=reason) for reason in reasons])
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert [row.advantage for row in sequences_of(group, values)] == [1, 2, 3, 4]
+    assert [row.advantage for row in sequences_of(group, values, overlong_filtering=True)] == [1, 3]
+
+
+def test_no_sequences_make_a_batch_of_no_steps() -> None:
+    batch = batch_of([], mini_batches=3, ranks=2)
+    assert (batch.packs, batch.num_sequences, batch.num_tokens, batch.num_targets) == ((), 0, 0, 0)
 
 
 def test_completions_that_left_the_group_do_not_train() -> None:
@@ -241,7 +287,7 @@ def test_completions_that_left_the_group_do_not_train() -> None:
     kept = type(whole)(
         group=whole.group, completions=whole.completions[:2], scores=whole.scores[:2], num_errors=1, seconds=0.0
     )
-    assert [row.advantage for row in sequences_of(kept, normalize_std=True)] == [1, -1]
+    assert [row.advantage for row in sequences_of(kept, np.array([1.0, -1.0]))] == [1, -1]
 
 
 def test_longest_first_so_that_packs_hold_sequences_of_similar_length() -> None:

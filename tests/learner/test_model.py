@@ -3,6 +3,7 @@
 import string
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import Sequence, make_batch
+from learner.batch import Pack, Sequence, make_batch
 from learner.build import END, TAGS, BuildSpec, bpe_tokenizer, build_model, character_tokenizer
-from learner.loss import grpo_loss
-from learner.model import PackTensors, Policy, load_policy, to_device
+from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss
+from learner.model import PackTensors, Policy, last_states, load_policy, load_reward_model, to_device
 from rollout.errors import InputError
+from tests.learner.losses import loss_spec
 
 CPU = torch.device("cpu")
 VOCABULARY = 2 + 256 + len(TAGS)
@@ -65,7 +67,13 @@ def rows() -> list[Sequence]:
     ]
 
 
-def packs_of(sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed: int = 0) -> list[PackTensors]:
+def packs_of(sequences: list[Sequence], **cut: int) -> list[PackTensors]:
+    return [to_device(pack, CPU) for pack in packs_of_numbers(sequences, **cut)]
+
+
+def packs_of_numbers(
+    sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed: int = 0, together: int = 1
+) -> list[Pack]:
     batch = make_batch(
         sequences,
         ranks=ranks,
@@ -75,8 +83,9 @@ def packs_of(sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed
         constant_length=64,
         temperature=1.0,
         seed=seed,
+        together=together,
     )
-    return [to_device(pack, CPU) for mini in batch.packs for rank in mini for pack in rank]
+    return [pack for mini in batch.packs for rank in mini for pack in rank]
 
 
 def alone(folder: str, row: Sequence, temperature: float) -> tuple[Tensor, Tensor]:
@@ -119,44 +128,80 @@ def test_entropy_of_a_flat_distribution_is_the_log_of_the_vocabulary(folder: str
 # --- Gradients
 
 
-def gradients(policy: Policy, packs: list[PackTensors], temperature: float = 0.8) -> dict[str, Tensor]:
+def loss_of(policy: Policy, pack: PackTensors, temperature: float = 0.8, **changes: Any) -> LossParts:
+    """Of one pack, off policy and away from the reference by constants."""
+    spec = loss_spec(**({"kl_coef": 0.1, "importance_cap": 2.0} | changes))
+    logprobs, entropies = policy(pack, temperature, spec.entropy_coef != 0)
+    tokens = Tokens(
+        logprobs=logprobs,
+        old_logprobs=logprobs.detach() - 0.1,
+        rollout_logprobs=pack.rollout_logprobs,
+        ref_logprobs=logprobs.detach() + 0.3,
+        entropies=entropies,
+        advantages=pack.advantages,
+        weights=pack.weights,
+        segments=pack.segments,
+    )
+    return policy_loss(tokens, spec)
+
+
+def gradients(policy: Policy, packs: list[PackTensors], **changes: Any) -> dict[str, Tensor]:
     """Of the whole objective, accumulated pack by pack as the learner does."""
     policy.zero_grad()
     for pack in packs:
-        logprobs, _ = policy(pack, temperature)
-        old, reference = logprobs.detach() - 0.1, logprobs.detach() + 0.3
-        parts = grpo_loss(
-            logprobs,
-            old,
-            pack.rollout_logprobs,
-            reference,
-            pack.advantages,
-            pack.weights,
-            clip_low=0.2,
-            clip_high=0.2,
-            kl_coef=0.1,
-            importance_cap=2.0,
-        )
-        parts.loss.backward()
+        loss_of(policy, pack, **changes).loss.backward()
     return {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
 
 
-def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor], slack: float = 1e-6) -> None:
     for name in left:
         # Logits are float32 even in a float64 model.
-        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-6 * float(left[name].abs().max()))
+        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=slack * float(left[name].abs().max()))
 
 
-def test_gradients_do_not_depend_on_packs_micro_batches_ranks_or_chunks(policy: Policy) -> None:
-    whole = gradients(policy, packs_of(rows()))
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {},
+        {"policy_loss": "gspo", "importance_level": "geometric", "entropy_coef": 0.2},
+        {"policy_loss": "cispo", "importance_level": "sequence", "importance_mode": "mask", "importance_cap": 1e9},
+    ],
+    ids=["grpo", "gspo", "cispo"],
+)
+def test_gradients_do_not_depend_on_packs_micro_batches_ranks_or_chunks(policy: Policy, loss: dict[str, Any]) -> None:
+    whole = gradients(policy, packs_of(rows()), **loss)
     assert all(gradient.abs().max() > 0 for gradient in whole.values())
-    assert_same(gradients(policy, packs_of(rows(), budget=1)), whole)
-    assert_same(gradients(policy, packs_of(rows(), budget=40, ranks=4, seed=5)), whole)
+    assert_same(gradients(policy, packs_of(rows(), budget=1), **loss), whole)
+    assert_same(gradients(policy, packs_of(rows(), budget=40, ranks=4, seed=5), **loss), whole)
     try:
         for policy.chunk in (1, 5, 17):
-            assert_same(gradients(policy, packs_of(rows())), whole)
+            assert_same(gradients(policy, packs_of(rows()), **loss), whole)
     finally:
         policy.chunk = 1000
+
+
+def test_the_entropy_has_the_gradient_of_its_definition(policy: Policy) -> None:
+    (pack,) = packs_of(rows())
+    policy.zero_grad()
+    policy(pack, 0.2, True)[1].sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
+    policy.zero_grad()
+    logprobs = torch.log_softmax(policy.model.lm_head(last_states(policy.model, pack)).float() / 0.2, -1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1).index_select(0, pack.target_positions)
+    entropy.sum().backward()
+    assert_same(found, {name: parameter.grad for name, parameter in policy.named_parameters()}, slack=1e-5)
+
+
+def test_a_bonus_for_entropy_raises_it(folder: str) -> None:
+    policy = open_policy(folder)
+    (pack,) = packs_of([replace(row, advantage=0.0) for row in rows()])
+    before = policy(pack, 1.0)[1].sum().item()
+    policy.zero_grad()
+    loss_of(policy, pack, kl_coef=0.0, entropy_coef=1.0).loss.backward()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert policy(pack, 1.0)[1].sum().item() > before
 
 
 def test_gradient_of_a_logprob_equals_finite_differences(policy: Policy) -> None:
@@ -236,17 +281,77 @@ def test_an_update_raises_what_was_better_than_its_group(folder: str) -> None:
     with torch.no_grad():
         before = policy(pack, 1.0)[0]
     policy.zero_grad()
-    logprobs, _ = policy(pack, 1.0)
-    keywords = {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.0, "importance_cap": 0.0}
-    parts = grpo_loss(
-        logprobs, logprobs.detach(), pack.rollout_logprobs, None, pack.advantages, pack.weights, **keywords
-    )
-    parts.loss.backward()
+    loss_of(policy, pack, 1.0, kl_coef=0.0, importance_cap=0.0).loss.backward()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter -= 0.01 * parameter.grad
         gain = policy(pack, 1.0)[0] - before
     assert (pack.weights * pack.advantages * gain).sum() > 0
+
+
+# --- Reward models
+
+
+def pairs(count: int = 12) -> list[Sequence]:
+    """Chosen and rejected in turn; what is chosen ends with token 50, the rest is noise."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(count):
+        asked = rng.integers(3, 40, size=3)
+        for last in (50, 51):
+            token_ids = np.concatenate([asked, rng.integers(3, 40, size=rng.integers(1, 9)), [last]])
+            found.append(Sequence(token_ids=token_ids, first_target=3))
+    return found
+
+
+def scored(model: Any, packs: list[PackTensors]) -> LossParts:
+    """Loss of all packs, and the figures of the last one."""
+    total = torch.zeros(())
+    for pack in packs:
+        scores = model(pack)
+        parts = pairwise_loss(scores, torch.zeros_like(scores).index_add(0, pack.segments, pack.weights))
+        total = total + parts.loss
+    return parts._replace(loss=total)
+
+
+def test_scores_are_those_of_transformers(folder: str) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = load_reward_model(folder, torch.float32, trust_remote_code=False)
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", num_labels=1
+    )
+    plain.load_state_dict(model.model.state_dict())
+    sequences = pairs(3)
+    (pack,) = packs_of_numbers(sequences)
+    with torch.no_grad():
+        found = model(to_device(pack, CPU))
+        expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.rows]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_a_pair_stays_together_and_the_loss_does_not_depend_on_the_cut(folder: str) -> None:
+    torch.manual_seed(0)
+    model = load_reward_model(folder, torch.float64, trust_remote_code=False)
+    whole = scored(model, packs_of(pairs(), together=2)).loss
+    for cut in ({"budget": 1}, {"budget": 40, "ranks": 3, "seed": 4}, {"ranks": 16}):
+        torch.testing.assert_close(scored(model, packs_of(pairs(), together=2, **cut)).loss, whole, rtol=0, atol=1e-6)
+
+
+def test_it_learns_to_order(folder: str) -> None:
+    torch.manual_seed(0)
+    model = load_reward_model(folder, torch.float32, trust_remote_code=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    packs = packs_of(pairs(), together=2)
+    first = scored(model, packs)
+    for _ in range(20):
+        optimizer.zero_grad()
+        scored(model, packs).loss.backward()
+        optimizer.step()
+    last = scored(model, packs)
+    assert first.loss.item() == pytest.approx(np.log(2), abs=0.2)
+    assert last.loss.item() < 0.1
+    assert last.figures["ordered"] == last.figures["count"] == 12
 
 
 # --- Loading
