@@ -6,9 +6,10 @@ of the system, 130 after Ctrl-C. A traceback means a defect of RayZero itself.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from typer.core import TyperGroup
@@ -119,15 +120,17 @@ def train(
     A run is continued when its folder holds one: with the same settings, but cluster.* may differ and loop.steps may
     grow. RECIPE may be that folder itself: rayzero train runs/arithmetic
     """
-    from orchestrator.preflight import check_run_dir, preflight
+    from orchestrator.preflight import preflight
+    from orchestrator.run_dir import check_run_dir
 
     resolved = _load(recipe, overrides, address, seed)
     folder = _run_folder(recipe)
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
-    if check_run_dir(resolved, target):
-        typer.echo(f"continuing the run in {target}")
+    continued = check_run_dir(resolved, target)
     for note in preflight(resolved):
         typer.echo(f"note: {note}")
+    # Said before Ray and torch are imported, which takes a while on a fresh machine.
+    typer.echo(f"{'continuing' if continued else 'starting'} the run in {target}")
     from orchestrator.pipeline import train as train_run
 
     try:
@@ -252,7 +255,7 @@ def _load(recipe: str, overrides: Sequence[str] | None, address: str = "", seed:
 
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
-    from orchestrator.preflight import flat
+    from orchestrator.keys import flat
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
     lines = [head, f"  seed = {recipe.seed}"]
@@ -280,17 +283,17 @@ def _settings(values: dict[str, Any]) -> list[str]:
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
     from orchestrator import doctor
-    from orchestrator.preflight import memory, on_gpus, stage_models, stage_places
+    from orchestrator.sizes import memory, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
-    for stage, path in stage_models(recipe):
+    for stage in recipe.stages:
         cores, gpus = stage_places(stage)
         places = f"{cores:g} CPU of {doctor.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
-        if here and on_gpus():
+        if here and doctor.on_gpus():
             places += f", {gpus} GPU of {len(doctor.gpu_names())} here"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
-        sizes = memory(stage, path)
+        sizes = memory(stage)
         named = ", ".join(f"{what} {doctor.in_units(size)}" for what, size in sizes.items())
         total = doctor.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
@@ -345,7 +348,9 @@ def evaluate(
     Of a run, the newest finished stage is measured, by the run's own recipe. For another model name its evaluation
     sets with --set or --recipe; without --recipe the model's chat template is used if it has one, else r1-zero.
     """
-    from orchestrator.preflight import check_writable, evaluation_recipe, find_run, latest_export, preflight
+    from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
+    from orchestrator.preflight import preflight
+    from orchestrator.run_dir import check_writable
 
     run = find_run(Path(model))
     path = latest_export(run, Path(model)) if run else model
@@ -399,6 +404,60 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+# --- score
+
+
+@app.command()
+def score(
+    rubric: Annotated[
+        str,
+        typer.Argument(metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC]."),
+    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL file of responses; - for standard input.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Arguments of the reward function, or settings over the recipe's."),
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where the scores go. [default: standard output]")] = "",
+    processes: Annotated[int, typer.Option(min=0, metavar="N", help="Scoring processes; 0: one a core.")] = 0,
+) -> None:
+    """Score a JSONL file of completions by a rubric, offline, in order.
+
+    Every line is an object with `response` and what the rubric needs: `answer` for math; `tests`, or `prompt`,
+    `entry_point` and `test`, for code. Every line gives one line: `id` (where there is one), `reward`, `status` (ok,
+    timeout, error), `breakdown`, `extracted`. A line that cannot be read has status error, and the others are scored.
+    """
+    from orchestrator.run_dir import check_writable
+    from orchestrator.score import Tally, find_rubric, score_lines, summary
+
+    functions, settings = find_rubric(rubric, overrides or ())
+    if out:
+        check_writable("--out", Path(out))
+    tally = Tally()
+    with ExitStack() as stack:
+        try:
+            source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+        target = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
+        lines = (line for line in _watched(source, stack) if line.strip())
+        for line in score_lines(lines, functions, settings, processes):
+            tally.add(line)
+            print(line, file=target, flush=not out)
+    typer.echo(summary(tally.statuses, tally.mean), err=True)
+
+
+def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
+    """The lines of a file, with a progress bar on a terminal."""
+    if not sys.stderr.isatty() or source is sys.stdin.buffer:
+        return iter(source)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+    return iter(bar.wrap_file(source, total=Path(source.name).stat().st_size, description="scoring"))
+
+
 # --- report, recipes, doctor
 
 
@@ -415,10 +474,17 @@ def recipes(
     keys: Annotated[
         bool, typer.Option("--keys", help="Print every key that a recipe may hold, as a Markdown table.")
     ] = False,
+    rewards: Annotated[bool, typer.Option("--rewards", help="Print the reward functions and their arguments.")] = False,
 ) -> None:
-    """List the shipped recipes, or every key of a recipe."""
+    """List the shipped recipes, every key of a recipe, or the reward functions that a rubric may name."""
     from orchestrator.config import recipe_keys, shipped_recipes
 
+    if rewards:
+        from rewards.builtin import describe
+
+        for name, arguments, summary in describe():
+            typer.echo(f"{name}: {summary}.\n    {arguments}")
+        return
     if keys:
         typer.echo("| Key | Type | Default | Meaning |\n|---|---|---|---|")
         for key, kind, default, meaning in recipe_keys():

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -62,10 +64,27 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
             f"cluster.address = {cluster.address!r}: no Ray cluster answers: {str(problem).splitlines()[0]}"
         ) from problem
     try:
-        yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+        with _terminated_as_interrupted():
+            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
     finally:
         # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
         ray.shutdown()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which `ray job stop` and schedulers send, ends a run as Ctrl-C does.
+
+    Set once Ray is up, because Ray sets a handler of its own, which leaves the event loop in the middle of a step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cores_per_node() -> int:

@@ -7,16 +7,19 @@ stage. An unknown key is an error that names the nearest known one.
 Nothing here imports torch, vllm, ray, deepspeed or transformers, so a mistake is answered in well under a second.
 """
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rollout.errors import InputError
+from orchestrator.overrides import overridden
+from rollout.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from rollout.sources import Source
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -102,6 +105,13 @@ class SourceSection(Section):
             raise ValueError("a source has either `path` or `task`")
         return self
 
+    def source(self, name: str) -> "Source":
+        """What `load_rows` takes. `name`: of this section."""
+        # Only here: brings pyarrow.
+        from rollout.sources import Source
+
+        return Source(name=name, **self.model_dump(exclude={"weight"}))
+
 
 class DataSection(Section):
     sources: dict[str, SourceSection] = {}
@@ -141,16 +151,77 @@ class RolloutSection(Section):
     """Longest wait for one group before the request is retried on another replica."""
 
 
+class FunctionSection(Section):
+    """One reward function of a rubric. Keys that are not named here are arguments of the function."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str = ""
+    """A function that ships (`rayzero recipes --rewards` lists them), `path/to/file.py:function` or
+    `package.module:function`; empty: LABEL is the name."""
+    weight: float = 1.0
+    """The reward is the sum of weight times value. `LABEL = 0.5` is short for `LABEL = { weight = 0.5 }`."""
+    gate: str = ""
+    """LABEL of another function of the rubric: this one counts only where that one gives 1 or more."""
+    group: bool = False
+    """A function of your own that gets the list of all completions of a group and returns a list of numbers."""
+
+
 class RewardsSection(Section):
-    rubrics: dict[str, dict[str, float]] = {"default": {"accuracy": 1.0, "format": 0.2}}
-    """Rubric name → reward function → weight. Functions: `accuracy`, `format`, or your own as
-    `path/to/file.py:function` or `package.module:function`."""
-    workers: Annotated[int, Field(ge=1)] = 1
+    rubrics: dict[str, dict[str, FunctionSection]] = {
+        "default": {
+            "accuracy": FunctionSection(name="accuracy"),
+            "format": FunctionSection(name="format", weight=0.2),
+        }
+    }
+    """Rubric name → label → reward function."""
+    replicas: Annotated[int, Field(ge=1)] = 1
     """Ray actors that score."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Child processes of each, for symbolic checks, functions of your own and programs."""
+    function_timeout_s: Annotated[float, Field(gt=0)] = 10
+    """Longest run of a function of your own on one completion; then it is killed, which counts as an error."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
-    """Longest wait for the scores of one group."""
+    """Longest silence of a reward actor that has work; then it is replaced."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of completions that may fail to be scored; above it the run stops and names the reward."""
+
+    @field_validator("rubrics", mode="before")
+    @classmethod
+    def _written_out(cls, rubrics: Any) -> Any:
+        """`LABEL = 0.5` and `functions = [{ name = …, … }]` as tables by label."""
+        if not isinstance(rubrics, dict):
+            return rubrics
+        return {name: _by_label(functions) for name, functions in rubrics.items()}
+
+    @model_validator(mode="after")
+    def _gates(self) -> Self:
+        for rubric, functions in self.rubrics.items():
+            for label, function in functions.items():
+                if function.gate and (function.gate not in functions or function.gate == label):
+                    others = ", ".join(other for other in functions if other != label)
+                    raise ValueError(
+                        f"rewards.rubrics.{rubric}.{label}.gate = {function.gate!r}: not another function of the "
+                        f"rubric; there is: {others or 'none'}"
+                    )
+        return self
+
+
+class SandboxSection(Section):
+    """Where programs that a model writes are run."""
+
+    allow_weak: bool = False
+    """Run them even where the kernel lacks what contains them (`rayzero doctor` says what)."""
+    time_limit_s: Annotated[float, Field(gt=0)] = 6
+    """Wall time of one test, where the task says nothing."""
+    total_s: Annotated[float, Field(gt=0)] = 60
+    """Wall time of all tests of a program together."""
+    memory_mb: Annotated[int, Field(ge=16)] = 512
+    """Of all processes of a program together, where the task says nothing."""
+    processes: Annotated[int, Field(ge=1)] = 16
+    """Processes and threads of a program at any time."""
+    file_mb: Annotated[int, Field(ge=1)] = 16
+    """Largest file of a program, its output included."""
 
 
 class LearnerSection(Section):
@@ -180,19 +251,44 @@ class LearnerSection(Section):
     """Tokens whose logits exist at a time; memory is this times the vocabulary."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    advantage_baseline: Literal["group_mean", "leave_one_out"] = "group_mean"
+    """What a reward is compared with: the mean of its group (GRPO) or of the others in it (RLOO)."""
+    advantage_scale: Literal["group_std", "batch_std", "batch_reward_std", "none"] = "group_std"
+    """Standard deviation that divides it: `group_std` of the group's rewards (GRPO), `batch_std` of all that is above or
+    below its baseline (REINFORCE++), `batch_reward_std` of all rewards of the batch; `none` (Dr. GRPO, RLOO)."""
+    overlong_filtering: bool = False
+    """Completions cut at `rollout.max_tokens` get no loss; they still count in their group's baseline (DAPO)."""
+    length_norm: Literal["sequence", "token", "constant"] = "sequence"
+    """`sequence`: mean over a completion, then over completions (GRPO); `token`: mean over all tokens (DAPO);
+    `constant`: sum over `rollout.max_tokens`, unbiased in length (Dr. GRPO)."""
+    policy_loss: Literal["clip", "gspo", "cispo", "reinforce"] = "clip"
+    """`clip`: clipped ratio of each token (PPO, GRPO, DAPO); `gspo`: of each completion; `cispo`: clipped ratio as a
+    constant weight of the log-probability; `reinforce`: no ratio."""
     clip_low: Annotated[float, Field(gt=0)] = 0.2
     """The ratio is clipped below at 1 − clip_low."""
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     """The ratio is clipped above at 1 + clip_high."""
+    dual_clip: Annotated[float, Field(ge=0)] = 0
+    """A token with a negative advantage counts at most this many times it, above 1 (3 in its paper); 0: no bound."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.001
     """β, weight of the KL to the frozen reference; 0: no reference is loaded."""
-    normalize_std: bool = True
-    """Divide the group-centred rewards by their standard deviation (GRPO); off: Dr. GRPO."""
-    length_norm: Literal["sequence", "token", "constant"] = "sequence"
-    """`sequence`: mean over a completion, then over completions (GRPO); `token`: mean over all tokens (DAPO);
-    `constant`: sum over `rollout.max_tokens`, unbiased in length (Dr. GRPO)."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where it counts: in the loss of each token (GRPO), or summed over the completion and taken from its reward (RLHF)."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """How it is estimated: `k1` −log r, `k2` (log r)² / 2, `k3` r − log r − 1 (GRPO), with r = π_ref / π. In the loss the
+    expected gradient of `k1` is zero, and that of `k2` is the KL's."""
+    reference_refresh_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps after which the reference takes the policy's weights (400 in R1); 0: never."""
+    entropy_coef: Annotated[float, Field(ge=0)] = 0
+    """Weight of an entropy bonus."""
     importance_cap: Annotated[float, Field(ge=0)] = 2.0
-    """Truncation of the sampler/learner importance weight; 0: no correction."""
+    """Upper bound of the importance weight learner / sampler, for mismatch and staleness; 0: no correction."""
+    importance_mode: Literal["truncate", "mask"] = "truncate"
+    """`truncate`: a larger weight is cut to the bound; `mask`: a weight outside the bounds becomes 0."""
+    importance_floor: Annotated[float, Field(ge=0)] = 0.5
+    """Lower bound of `mask`."""
+    importance_level: Literal["token", "sequence", "geometric"] = "token"
+    """Weight of each token, of the completion (product of its tokens'), or their geometric mean."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved per rank."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
@@ -201,6 +297,23 @@ class LearnerSection(Section):
     """Compute threads of a rank on a CPU host; 0: all cores divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
     """Longest wait for one batch, checkpoint or export."""
+
+    @model_validator(mode="after")
+    def _loss(self) -> Self:
+        if 0 < self.dual_clip <= 1:
+            raise ValueError(f"dual_clip = {self.dual_clip:g}: give more than 1, such as 3, or 0 for no bound")
+        if self.dual_clip and self.policy_loss not in ("clip", "gspo"):
+            raise ValueError(
+                f"dual_clip = {self.dual_clip:g} bounds a clipped ratio, which policy_loss = "
+                f"{self.policy_loss!r} does not have; set it to 0"
+            )
+        keeps_one = self.importance_floor <= 1 <= self.importance_cap or self.importance_cap == 0
+        if self.importance_mode == "mask" and not keeps_one:
+            raise ValueError(
+                f'importance_mode = "mask" keeps weights from {self.importance_floor:g} (importance_floor) to '
+                f"{self.importance_cap:g} (importance_cap): that drops even the weight 1 of an exact sampler"
+            )
+        return self
 
 
 class LoopSection(Section):
@@ -266,6 +379,7 @@ class Settings(Section):
     data: DataSection = DataSection()
     rollout: RolloutSection = RolloutSection()
     rewards: RewardsSection = RewardsSection()
+    sandbox: SandboxSection = SandboxSection()
     learner: LearnerSection = LearnerSection()
     loop: LoopSection = LoopSection()
     sft: SftSection = SftSection()
@@ -343,23 +457,18 @@ class Recipe(Section):
 STAGE_SECTIONS = tuple(Settings.model_fields)
 
 
-def load_recipe(name: str, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
-    """Read a shipped recipe by name or a TOML file by path, apply `key=value` overrides, validate.
-
-    An override of `section.key` holds in every stage; `stages.NAME.section.key` in one.
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or a TOML file by path, apply `key=value` overrides (overrides.py), validate.
 
     Raises:
         InputError: unknown recipe, unreadable TOML, unknown key, wrong type, or settings that contradict each other.
     """
-    raw = _read_toml(_find(name))
-    for override in overrides:
-        _apply(raw, override)
-    return parse_recipe(raw)
+    return parse_recipe(_read_toml(_find(name)), overrides)
 
 
-def parse_recipe(raw: Mapping[str, Any]) -> Recipe:
-    """Resolve the stages of a recipe over its defaults and validate it. Raises InputError."""
-    raw = dict(raw)
+def parse_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Lay overrides over a recipe, resolve its stages over its defaults and validate it. Raises InputError."""
+    raw = overridden(raw, overrides, STAGE_SECTIONS)
     defaults = {section: raw.pop(section) for section in STAGE_SECTIONS if section in raw}
     stages = raw.get("stages")
     if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
@@ -398,7 +507,7 @@ def _find(name: str) -> Path:
     shipped = RECIPES / f"{name}.toml"
     if not shipped.is_file():
         known = sorted(path.stem for path in RECIPES.glob("*.toml"))
-        raise InputError(f"unknown recipe {name!r}{_nearest(name, known)}; shipped: {', '.join(known)}")
+        raise InputError(f"unknown recipe {name!r}{did_you_mean(name, known)}; shipped: {', '.join(known)}")
     return shipped
 
 
@@ -411,42 +520,32 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise InputError(f"override {override!r}: write it as key=value, such as learner.lr=1e-5")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    targets = [raw]
-    stages = [stage for stage in raw.get("stages", ()) if isinstance(stage, dict)]
-    if parts[0] == "stages" and len(parts) > 2:
-        targets = [stage for stage in stages if stage.get("name") == parts[1]]
-        if not targets:
-            names = [str(stage.get("name")) for stage in stages]
-            raise InputError(
-                f"override {override!r}: no stage {parts[1]!r}{_nearest(parts[1], names)}; stages: {', '.join(names)}"
-            )
-        parts = parts[2:]
-    elif parts[0] in STAGE_SECTIONS:
-        # What a user says on the command line is stronger than what a stage of the file says.
-        targets += stages
-    for target in targets:
-        for part in parts[:-1]:
-            target = target.setdefault(part, {})
-            if not isinstance(target, dict):
-                raise InputError(f"override {override!r}: {part!r} is not a section")
-        target[parts[-1]] = value
-
-
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _by_label(functions: Any) -> Any:
+    """A rubric with one table a function."""
+    if not isinstance(functions, dict):
+        return functions
+    tables: dict[str, Any] = {}
+    for label, value in functions.items():
+        listed = value if label == "functions" and isinstance(value, list) else [value]
+        for function in listed:
+            table = {"weight": function} if isinstance(function, int | float) else function
+            if not isinstance(table, dict):
+                tables[label] = table
+                continue
+            own = str(table.get("label") or (table.get("name", "") if listed is value else label))
+            if own in tables:
+                raise ValueError(f"two functions of a rubric are called {own!r}; give one a `label` of its own")
+            name = table.get("name") or own
+            tables[own] = {"name": name} | {key: each for key, each in table.items() if key not in ("name", "label")}
+    return tables
 
 
 def _check_default_keys(defaults: Mapping[str, Any]) -> None:
@@ -457,7 +556,7 @@ def _check_default_keys(defaults: Mapping[str, Any]) -> None:
             raise InputError(f"{section} = {values!r}: is a section, write [{section}] with keys below it")
         for key in values:
             if key not in known:
-                raise InputError(f"unknown key {section}.{key}{_nearest(key, known)}")
+                raise InputError(f"unknown key {section}.{key}{did_you_mean(key, known)}")
 
 
 def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
@@ -467,7 +566,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
     where = _place(error, raw)
     if first["type"] == "extra_forbidden":
         known = [*_keys_at(Recipe, location[:-1]), *(STAGE_SECTIONS if len(location) == 1 else ())]
-        return f"unknown key {where}{_nearest(location[-1], known)}"
+        return f"unknown key {where}{did_you_mean(location[-1], known)}"
     if first["type"] == "missing":
         return f"{where} is missing"
     if first["type"] == "value_error":
@@ -500,11 +599,6 @@ def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _keys(prefix: str, model: type[BaseModel], skip: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str, str]]:
     for name, field in model.model_fields.items():
         if name in skip:
@@ -514,9 +608,11 @@ def _keys(prefix: str, model: type[BaseModel], skip: tuple[str, ...] = ()) -> It
             yield from _keys(f"{prefix}{name}.", kind)
             continue
         args = getattr(kind, "__args__", ())
-        nested = next((arg for arg in args if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
-        if nested is not None:
-            yield from _keys(f"{prefix}{name}.NAME.", nested)
+        place, nested = f"{prefix}{name}.NAME.", args[-1] if args else None
+        while inner := getattr(nested, "__args__", ()):
+            place, nested = f"{place}LABEL.", inner[-1]
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _keys(place, nested)
             continue
         text = kind.__name__ if isinstance(kind, type) and not args else str(kind)
         text = text.replace("typing.", "").replace("Literal", "")

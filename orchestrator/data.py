@@ -10,7 +10,7 @@ from learner.batch import Sequence
 from orchestrator.config import SourceSection, Stage
 from rollout.errors import InputError
 from rollout.prompts import PromptStream, SkippedPrompt, render_prompts
-from rollout.sources import Row, Source, load_rows
+from rollout.sources import Row, load_rows
 from rollout.templates import load_template
 from rollout.types import Prompt
 
@@ -38,7 +38,7 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
     template = load_template(stage.data.template, tokenizer)
     prompts, skipped = {}, {}
     for name, section in sources.items():
-        rows = load_rows(as_source(name, section), seed)
+        rows = load_rows(section.source(name), seed)
         prompts[name], skipped[name] = render_prompts(rows, template, tokenizer, stage.data.max_prompt_tokens)
     return PromptSets(prompts=prompts, skipped=skipped)
 
@@ -59,7 +59,7 @@ def supervised_sequences(stage: Stage, tokenizer: Any, seed: int) -> tuple[dict[
     sets = load_prompts(stage.data.sources, stage, tokenizer, seed)
     sequences = {}
     for name, section in stage.data.sources.items():
-        rows = {row.row_id: row for row in load_rows(as_source(name, section), seed)}
+        rows = {row.row_id: row for row in load_rows(section.source(name), seed)}
         sequences[name] = [_sequence(prompt, rows[prompt.prompt_id], stage, tokenizer) for prompt in sets.prompts[name]]
     return sequences, sets
 
@@ -73,10 +73,6 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model.path = {path!r} has no tokenizer that loads: {reason}") from error
-
-
-def as_source(name: str, section: SourceSection) -> Source:
-    return Source(name=name, **section.model_dump())
 
 
 def _sequence(prompt: Prompt, row: Row, stage: Stage, tokenizer: Any) -> Sequence:

@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
         *_torchvision(),
         *(_required(name) for name in ("ray", "deepspeed", "transformers")),
         _compiler(),
+        _sandbox(),
         *_ports(),
     ]
 
@@ -87,6 +88,11 @@ def gpu_names() -> tuple[str, ...]:
         return tuple(names)
     chosen = [entry for entry in visible.split(",") if entry.strip() not in ("", "-1")]
     return tuple(names[: len(chosen)])
+
+
+def on_gpus() -> bool:
+    """Whether a private cluster on this machine would run on GPUs."""
+    return bool(gpu_names())
 
 
 def shared_memory_fault() -> str:
@@ -240,6 +246,20 @@ def _compiler() -> Finding:
     return Finding(
         what="g++", state="note", value="not found", way_out="optional: lets DeepSpeed build its fused kernels"
     )
+
+
+def _sandbox() -> Finding:
+    """What contains the programs that a model writes; found out by attacks on it."""
+    # Only here: nothing else in this module needs them.
+    import asyncio
+
+    from rewards.sandbox_probe import probe
+
+    found = asyncio.run(probe())
+    way_out = next((finding.way_out for finding in found.findings if not finding.holds), "")
+    if found.tier is None:
+        way_out = f"{way_out}; or set sandbox.allow_weak = true" if way_out else "set sandbox.allow_weak = true"
+    return Finding(what="sandbox", state="ok" if found.tier == "A" else "note", value=found.summary, way_out=way_out)
 
 
 def _ports() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ right when the `accuracy` reward says so.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from orchestrator.data import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.services import Services
 from rewards.format_tags import format_reward
-from rewards.math_answer import accuracy_reward, final_answer, normal_text, parse_number
+from rewards.math_answer import accuracy_reward, vote_of
 from rollout.service import RolloutPool
 from rollout.types import Prompt, RolloutGroup, Sampling
 
@@ -160,13 +160,11 @@ def _share_right(group: RolloutGroup) -> float:
 
 def _majority_right(group: RolloutGroup) -> float:
     """1.0 when the most frequent answer of the group is right. No answer is no vote."""
-    votes: Counter[object] = Counter()
-    text_of: dict[object, str] = {}
+    votes: Counter[Hashable] = Counter()
+    text_of: dict[Hashable, str] = {}
     for completion in group.completions:
-        answer = final_answer(completion.text)
-        if answer is not None:
-            number = parse_number(answer)
-            vote: object = normal_text(answer) if number is None else number
+        vote = vote_of(completion.text)
+        if vote is not None:
             votes[vote] += 1
             text_of.setdefault(vote, completion.text)
     if not votes:

@@ -12,6 +12,21 @@ from orchestrator.buffer import Buffer
 from rewards.types import ScoredGroup
 from rollout.service import PublishReport
 
+FIGURES = {
+    "policy/entropy": "entropy",
+    "policy/clip_fraction_low": "clipped_low",
+    "policy/clip_fraction_high": "clipped_high",
+    "policy/ratio": "ratio",
+    "policy/ratio_min": "ratio_min",
+    "policy/ratio_max": "ratio_max",
+    "kl/ref": "kl",
+    "mismatch/kl": "mismatch_kl",
+    "mismatch/max": "mismatch_max",
+    "importance/mean": "importance",
+    "importance/capped_share": "importance_bound",
+}
+"""Metric → figure of the loss (learner/loss.py)."""
+
 
 def step_metrics(
     groups: Sequence[ScoredGroup],
@@ -34,14 +49,8 @@ def step_metrics(
         "completion/length_mean": float(lengths.mean()),
         "completion/truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
         "groups/no_signal_share": float(np.mean([not group.has_signal for group in groups])),
-        "policy/entropy": stats.means["entropy"],
-        "policy/clip_fraction": stats.means["clipped"],
-        "policy/ratio": stats.means["ratio"],
+        **_training(stats),
         "policy/version": engine_version,
-        "mismatch/kl": stats.means["mismatch_kl"],
-        "mismatch/max": stats.mismatch_max,
-        "importance/mean": stats.means["importance"],
-        "importance/capped_share": stats.means["capped"],
         "staleness/mean": float(staleness.mean()),
         "staleness/max": int(staleness.max()),
         "learner/loss": stats.loss,
@@ -56,8 +65,6 @@ def step_metrics(
         **buffer.counts(),
         **times,
     }
-    if "kl" in stats.means:
-        metrics["kl/ref"] = stats.means["kl"]
     if published is not None:
         metrics |= {
             "publish/bytes": published.num_bytes,
@@ -70,11 +77,22 @@ def step_metrics(
     return metrics
 
 
+def _training(stats: TrainStats) -> dict[str, float]:
+    """What the loss reports. A batch of which nothing trains (all of it truncated and filtered) has no such figures."""
+    known = stats.means | stats.extremes
+    figures = {name: known[figure] for name, figure in FIGURES.items() if figure in known}
+    if stats.means:
+        figures["policy/clip_fraction"] = stats.means["clipped_low"] + stats.means["clipped_high"]
+        figures["learner/effective_tokens"] = round(stats.means["effective"] * stats.count)
+    return figures | {f"learner/loss_{name}": value for name, value in stats.parts.items()}
+
+
 def _reward_parts(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     sums: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for group in groups:
         for score in group.scores:
-            sums.update(score.breakdown)
-            counts.update(dict.fromkeys(score.breakdown, 1))
+            figures = {**score.breakdown, **score.metrics}
+            sums.update(figures)
+            counts.update(dict.fromkeys(figures, 1))
     return {f"reward/{name}": sums[name] / counts[name] for name in counts}

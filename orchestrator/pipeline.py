@@ -10,9 +10,10 @@ from pathlib import Path
 from orchestrator.cluster import Device, ray_session
 from orchestrator.config import Recipe, Stage
 from orchestrator.context import StageContext
-from orchestrator.data import as_source, load_tokenizer
+from orchestrator.data import load_tokenizer
 from orchestrator.display import Display, percent
-from orchestrator.report import read_metrics, write_report
+from orchestrator.report import write_report
+from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
 from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.sft import run_sft
@@ -90,9 +91,7 @@ async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Servic
         texts: list[str] = []
         if stage.model.build.tokenizer == "bpe":
             sections = {name: section for each in recipe.stages for name, section in each.data.sources.items()}
-            rows = [
-                row for name, section in sections.items() for row in load_rows(as_source(name, section), recipe.seed)
-            ]
+            rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
             texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
         count = await (await services.learner()).build(build_spec(stage, recipe.seed), texts, str(folder))
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")

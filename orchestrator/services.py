@@ -1,7 +1,7 @@
 """The services of a run: learner, rollout pool and rewards, each started when first needed and ended together."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from learner.build import BuildSpec
@@ -9,10 +9,14 @@ from learner.service import LearnerGroup
 from learner.spec import LearnerSpec
 from orchestrator.cluster import Device, cores_per_node
 from orchestrator.config import Stage
+from orchestrator.data import PromptSets
 from orchestrator.display import Display
+from orchestrator.rubrics import rubrics_of, tool_settings
 from rewards.service import RewardPool
+from rewards.types import Sample
 from rollout.engine import EngineSpec
 from rollout.service import RolloutPool
+from rollout.types import Prompt
 from rollout.weights import Backend
 
 
@@ -84,23 +88,29 @@ class Services:
             await learner.meet(pool)
             self._met = (learner, pool)
 
-    async def rewards(self, stage: Stage) -> RewardPool:
-        """A pool with this stage's rubrics."""
+    async def begin_rewards(self, stage: Stage, sets: PromptSets) -> None:
+        """Start the reward workers with the rubrics of a stage, and let them try every reward function."""
         if self._rewards is not None:
-            self._rewards.close()
+            await self._rewards.close()
+        settings = stage.rewards
         self._rewards = await RewardPool.start(
-            stage.rewards.rubrics,
-            workers=stage.rewards.workers,
-            timeout_s=stage.rewards.timeout_s,
-            max_error_rate=stage.rewards.max_error_rate,
+            rubrics_of(stage),
+            tool_settings(stage),
+            {prompt.rubric: _made_up(prompt) for prompts in sets.prompts.values() for prompt in prompts[:1]},
+            replicas=settings.replicas,
+            timeout_s=settings.timeout_s,
+            max_error_rate=settings.max_error_rate,
             start_timeout_s=self.start_timeout_s,
         )
+
+    async def rewards(self) -> RewardPool:
+        assert self._rewards is not None
         return self._rewards
 
     async def close(self) -> None:
         """End everything that was started, in whatever state it is."""
         if self._rewards is not None:
-            self._rewards.close()
+            await self._rewards.close()
         await asyncio.gather(self._close_rollout(), self._close_learner())
 
     async def _close_learner(self) -> None:
@@ -144,49 +154,31 @@ def resolve_dtype(stage: Stage, device: Device) -> Any:
 
 def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, device: Device) -> LearnerSpec:
     """What the ranks need of a stage."""
-    settings = stage.learner
-    needs_reference = stage.kind == "grpo" and settings.kl_coef > 0
+    needs_reference = stage.kind == "grpo" and stage.learner.kl_coef > 0
+    # Keys of the section that the spec has too mean the same in both; one that neither gives is a TypeError.
+    settings = stage.learner.model_dump(include={known.name for known in fields(LearnerSpec)})
+    settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
     return LearnerSpec(
+        **settings,
         model_path=model_path,
         reference_path=reference_path if needs_reference else "",
         dtype=resolve_dtype(stage, device),
         trust_remote_code=stage.model.trust_remote_code,
-        zero_stage=settings.zero_stage,
         seed=seed,
-        lr=settings.lr,
-        schedule=settings.schedule,
-        warmup_steps=settings.warmup_steps,
-        total_steps=stage.loop.steps * settings.mini_batches,
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        activation_checkpointing=settings.activation_checkpointing,
-        logit_chunk_tokens=settings.logit_chunk_tokens,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        kl_coef=settings.kl_coef if needs_reference else 0.0,
-        importance_cap=settings.importance_cap,
+        total_steps=stage.loop.steps * stage.learner.mini_batches,
         backend=backend(stage, device),
     )
 
 
+def _made_up(prompt: Prompt) -> Sample:
+    """A right answer in the R1 form to a real prompt, to try reward functions on."""
+    text = f"<think>It is known.</think><answer>{prompt.answer}</answer>"
+    return Sample(prompt=prompt.text, completion=text, answer=prompt.answer, fields=prompt.fields)
+
+
 def build_spec(stage: Stage, seed: int) -> BuildSpec:
     """The model that a recipe makes from scratch."""
-    build = stage.model.build
-    assert build.tokenizer
-    return BuildSpec(
-        tokenizer=build.tokenizer,
-        vocab_size=build.vocab_size,
-        layers=build.layers,
-        hidden=build.hidden,
-        heads=build.heads,
-        kv_heads=build.kv_heads,
-        intermediate=build.intermediate,
-        tied=build.tied,
-        max_tokens=stage.model.max_tokens,
-        seed=seed,
-    )
+    return BuildSpec(**stage.model.build.model_dump(), max_tokens=stage.model.max_tokens, seed=seed)
 
 
 async def _close(task: "asyncio.Task[Any] | None") -> None:

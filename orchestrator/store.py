@@ -3,7 +3,8 @@
 recipe.toml                          the resolved recipe
 metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
 trajectories/STAGE/step-000012.parquet   one row a completion
-STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files and state.json; complete or absent
+STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files, state.json, a refreshed reference;
+                                     complete or absent
 STAGE/export/                        Hugging Face folder; its presence says that the stage is finished
 export                               link to the newest export
 tensorboard/STAGE/                   event files
@@ -12,6 +13,7 @@ report.html
 
 import json
 import os
+import re
 import shutil
 import time
 import tomllib
@@ -19,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
-from learner.advantage import group_advantages
 from orchestrator.config import Recipe, parse_recipe, to_toml
 from rewards.types import ScoredGroup
 from rollout.errors import InputError
@@ -53,8 +55,12 @@ TRAJECTORY = pa.schema(
 )
 
 
+HALF_CHECKPOINT = re.compile(r"step-\d{6,}\.part")
+"""Folder of a checkpoint that is being written or deleted."""
+
+
 class RunStore:
-    """The files of one run. One process writes them."""
+    """The files of one run. One process writes them; opening them clears away what a stopped one left half written."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
@@ -62,6 +68,8 @@ class RunStore:
         write_atomically(folder / "recipe.toml", tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
         _end_torn_line(self._metrics)
+        for stage in recipe.stages:
+            _sweep_checkpoints(folder / stage.name / "checkpoints")
 
     def record(self, kind: str, stage: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -70,10 +78,16 @@ class RunStore:
             file.write(line + "\n")
 
     def write_trajectories(
-        self, stage: str, step: int, groups: Sequence[ScoredGroup], *, version: int, normalize_std: bool
+        self,
+        stage: str,
+        step: int,
+        groups: Sequence[ScoredGroup],
+        advantages: Sequence[np.ndarray],
+        *,
+        version: int,
     ) -> None:
-        """One Parquet file a batch. `version`: the learner's when it took the batch."""
-        rows = [row for group in groups for row in _rows(group, step, version, normalize_std)]
+        """One Parquet file a batch. `advantages`: [G'] of each group; `version`: the learner's when it took the batch."""
+        rows = [row for group, own in zip(groups, advantages, strict=True) for row in _rows(group, own, step, version)]
         folder = self.folder / "trajectories" / stage
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step-{step:06d}.parquet"
@@ -135,9 +149,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     os.replace(aside, path)
 
 
-def _rows(group: ScoredGroup, step: int, version: int, normalize_std: bool) -> list[Mapping[str, Any]]:
+def _rows(group: ScoredGroup, advantages: np.ndarray, step: int, version: int) -> list[Mapping[str, Any]]:
     prompt = group.prompt
-    advantages = group_advantages(pa.array(group.rewards).to_numpy(), normalize_std)
     return [
         {
             "step": step,
@@ -162,6 +175,13 @@ def _rows(group: ScoredGroup, step: int, version: int, normalize_std: bool) -> l
         }
         for completion, score, advantage in zip(group.completions, group.scores, advantages, strict=True)
     ]
+
+
+def _sweep_checkpoints(folder: Path) -> None:
+    for path in folder.glob("step-*.part"):
+        if HALF_CHECKPOINT.fullmatch(path.name):
+            # Takes neither a file nor a link; what a dying process still holds open is left to the next start.
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _end_torn_line(path: Path) -> None:

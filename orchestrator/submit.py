@@ -196,10 +196,8 @@ def absolute_paths(recipe: Recipe, refuse: Callable[[str, str], NoReturn] | None
         for section, key, name in _paths(stage):
             section[name] = moved(key, section[name])
         for rubric, functions in stage["rewards"]["rubrics"].items():
-            stage["rewards"]["rubrics"][rubric] = {
-                _moved_reward(f"rewards.rubrics.{rubric}", function, moved): weight
-                for function, weight in functions.items()
-            }
+            for label, function in functions.items():
+                function["name"] = _moved_reward(f"rewards.rubrics.{rubric}.{label}", function["name"], moved)
     return parse_recipe(tomllib.loads(_dumps(raw)))
 
 

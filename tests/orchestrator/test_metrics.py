@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learner.batch import TrainingBatch, make_batch, sequences_of
@@ -13,17 +14,27 @@ from rewards.types import Score, ScoredGroup
 from rollout.service import PublishReport
 from tests.factories import completion, scored_group
 
-MEANS = {"entropy": 1.5, "clipped": 0.1, "ratio": 1.01, "mismatch_kl": 1e-6, "importance": 0.99, "capped": 0.02}
+MEANS = {
+    "entropy": 1.5,
+    "clipped_low": 0.1,
+    "clipped_high": 0.15,
+    "ratio": 1.01,
+    "mismatch_kl": 1e-6,
+    "importance": 0.99,
+    "importance_bound": 0.02,
+    "effective": 0.5,
+}
 
 
 def stats(**means: float) -> TrainStats:
     return TrainStats(
         means=MEANS | means,
-        tokens=7,
+        extremes={"mismatch_max": 1e-3, "ratio_min": 0.6, "ratio_max": 1.7},
+        count=14,
         loss=-0.25,
+        parts={"policy": -0.3, "kl": 0.05},
         grad_norm=0.5,
         lr=1e-4,
-        mismatch_max=1e-3,
         seconds=2.0,
         optimizer_steps=12,
     )
@@ -31,7 +42,7 @@ def stats(**means: float) -> TrainStats:
 
 def batch_of(groups: list[ScoredGroup]) -> TrainingBatch:
     return make_batch(
-        [row for group in groups for row in sequences_of(group, True)],
+        [row for group in groups for row in sequences_of(group, np.zeros(len(group.completions)))],
         ranks=1,
         mini_batches=1,
         micro_batch_tokens=64,
@@ -91,13 +102,20 @@ def test_the_learners_own_figures() -> None:
     found = figures(groups())
     expected = {
         "policy/entropy": 1.5,
-        "policy/clip_fraction": 0.1,
+        "policy/clip_fraction": 0.25,
+        "policy/clip_fraction_low": 0.1,
+        "policy/clip_fraction_high": 0.15,
         "policy/ratio": 1.01,
+        "policy/ratio_min": 0.6,
+        "policy/ratio_max": 1.7,
         "mismatch/kl": 1e-6,
         "mismatch/max": 1e-3,
         "importance/mean": 0.99,
         "importance/capped_share": 0.02,
         "learner/loss": -0.25,
+        "learner/loss_policy": -0.3,
+        "learner/loss_kl": 0.05,
+        "learner/effective_tokens": 7,
         "learner/grad_norm": 0.5,
         "learner/lr": 1e-4,
         "learner/optimizer_steps": 12,
@@ -124,6 +142,16 @@ def test_the_account_is_part_of_every_step() -> None:
 def test_what_did_not_happen_has_no_figure() -> None:
     names = set(figures(groups()))
     assert not [name for name in names if name.startswith(("publish/", "audit/", "kl/"))]
+
+
+def test_a_batch_of_which_nothing_trains_has_no_figures_of_the_loss() -> None:
+    nothing = TrainStats(
+        means={}, extremes={}, count=0, loss=0, parts={}, grad_norm=0, lr=1e-4, seconds=1, optimizer_steps=3
+    )
+    found = figures(groups(), stats=nothing)
+    assert not [name for name in found if name.startswith(("mismatch/", "importance/", "learner/loss_"))]
+    assert found["learner/loss"] == 0
+    assert found["reward/mean"] == 0.5
 
 
 def test_publish_audit_and_kl() -> None:

@@ -1,9 +1,14 @@
 """The README tells today's truth where it can be checked."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from orchestrator.cli import run
 from orchestrator.config import load_recipe, recipe_keys, shipped_recipes
+from orchestrator.loss_check import check_loss
+from orchestrator.reward_check import check_rewards
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -21,3 +26,24 @@ def test_every_shipped_recipe_is_valid_or_says_what_it_needs() -> None:
     for name in shipped_recipes():
         needs = ["model.path=some/model"] if name == "gsm8k" else []
         assert load_recipe(name, needs).name == name
+
+
+def test_every_loss_of_the_table_is_a_recipe_without_a_note() -> None:
+    table = README.split("## Which loss")[1].split("\n## ")[0]
+    settings = re.findall(r"^\| .* \| `(.*)` \|$", table, re.MULTILINE)
+    assert len(settings) == 6
+    for line in settings:
+        recipe = load_recipe("arithmetic", line.split())
+        assert [note for stage in recipe.stages for note in check_loss(recipe, stage)] == []
+
+
+def test_the_reward_of_ones_own_is_found_by_the_command_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (override,) = re.findall(r"rayzero train gsm8k … '(.*)'", README)
+    (tmp_path / "my_rewards.py").write_text(code.replace("\n  ", "\n").strip())
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("gsm8k", ["model.path=some/model", override])
+    check_rewards(recipe, recipe.stages[0])
+    assert "my_rewards.py:brevity" in str(recipe.stages[0].rewards.rubrics)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.charts import Chart, Series, draw, short, thin
-from orchestrator.report import read_metrics, write_report
+from orchestrator.report import write_report
 from rollout.errors import InputError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028 & <!-- <script>"
@@ -114,22 +114,6 @@ def report(run_dir: Path) -> Page:
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "step"}\n{"kind": "st\xc3')
-    assert read_metrics(tmp_path) == [{"kind": "step"}]
-
-
-@pytest.mark.parametrize("bad", ['{"kind": "st', "17", "[1]"])
-def test_a_bad_line_elsewhere_is_an_error_with_its_number(tmp_path: Path, bad: str) -> None:
-    (tmp_path / "metrics.jsonl").write_text(f'{{"kind": "step"}}\n\n{bad}\n{{"kind": "step"}}\n')
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 3"):
-        read_metrics(tmp_path)
-
-
-def test_no_metrics_yet_is_no_records(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["missing", ""])
@@ -272,11 +256,57 @@ def test_steps_are_spread_evenly_from_first_to_last(tmp_path: Path) -> None:
     assert (steps[0], steps[-1]) == (1, 30)
 
 
-def test_a_half_written_trajectory_file_is_passed_over(tmp_path: Path) -> None:
+def scrambled(file: Path) -> None:
+    """The footer stays, so the file opens; its data are gone."""
+    whole = file.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    file.write_bytes(whole[:4] + b"\xff" * (end - 4) + whole[end:])
+
+
+def latin(file: Path) -> None:
+    """A whole file, but its text is not UTF-8."""
+    table = pa.table({"group_id": ["g"], "prompt": pa.array([b"\xe9"], pa.binary()).view(pa.string())})
+    pq.write_table(table, file)
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"PAR1 and then nothing"),
+        lambda file: file.write_bytes(file.read_bytes()[:-20]),
+        scrambled,
+        latin,
+        folder_instead,
+    ],
+    ids=["empty", "no footer", "cut short", "scrambled", "not UTF-8", "a folder"],
+)
+def test_a_damaged_trajectory_file_is_named_and_the_others_are_shown(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     make_run(tmp_path, [grpo_step(1), grpo_step(2)])
-    write_trajectories(tmp_path, 1, "x")
-    (tmp_path / "trajectories/reasoning/step-000002.parquet").write_bytes(b"PAR1 and then nothing")
-    assert [step["step"] for step in report(tmp_path).samples[0]["steps"]] == [1]
+    for step in (1, 2):
+        write_trajectories(tmp_path, step, "x")
+    damage(tmp_path / "trajectories/reasoning/step-000002.parquet")
+    page = report(tmp_path)
+    assert [step["step"] for step in page.samples[0]["steps"]] == [1]
+    assert " trajectories/reasoning/step-000002.parquet could not be read: " in page.text
+
+
+def test_a_run_whose_only_trajectories_are_damaged_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path, [grpo_step(1)])
+    folder = tmp_path / "trajectories/reasoning"
+    folder.mkdir(parents=True)
+    (folder / "step-<b>.parquet").write_bytes(b"nothing")
+    page = report(tmp_path)
+    assert page.samples == []
+    assert "Training samples" in page.text
+    assert "trajectories/reasoning/step-<b>.parquet could not be read" in page.text
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:
@@ -331,49 +361,3 @@ def test_the_report_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path: P
     run_dir = make_run(tmp_path / "run", sft_records())
     assert write_report(run_dir) == write_report(run_dir) == run_dir / "report.html"
     assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.jsonl", "recipe.toml", "report.html"]
-
-
-# Charts ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_chart_without_points_is_not_drawn() -> None:
-    assert draw(Chart(title="Empty", series=(Series(label="a", points=()),))) == ""
-
-
-@pytest.mark.parametrize("ys", [(0.0, 0.0), (5.0, 5.0), (-1e-9, 1e-9), (1e9, 3e9), (1.0, 1.0 + 1e-12), (-3.0, -1.0)])
-@pytest.mark.parametrize("from_zero", [True, False])
-def test_tick_labels_differ_and_lines_stay_inside(ys: tuple[float, float], from_zero: bool) -> None:
-    points = tuple(enumerate(ys, start=1))
-    svg = draw(Chart(title="t", series=(Series(label="a", points=points),), from_zero=from_zero))
-    labels = re.findall(r'class="y-tick"[^>]*>([^<]+)<', svg)
-    assert len(labels) == len(set(labels)) >= 2
-    for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg):
-        assert 46 <= float(x) <= 390
-        assert 10 <= float(y) <= 172
-
-
-def test_layers_stand_on_each_other() -> None:
-    low = Series(label="low", points=((1, 1.0), (2, 1.0)), style="layer")
-    high = Series(label="high", points=((1, 3.0), (2, 3.0)), style="layer")
-    svg = draw(Chart(title="t", series=(low, high)))
-    first, second = re.findall(r'class="layer s\d" d="([^"]+)"', svg)
-    # The upper edge of the stack, 4, is the top of the axis; the lower layer ends at a quarter of it.
-    assert first.startswith("M46 131.5L")
-    assert second.startswith("M46 10L")
-    assert second.endswith("L46 131.5Z")
-
-
-def test_thinning_keeps_means_or_peaks() -> None:
-    points = [(float(x), float(x % 2)) for x in range(1, 101)]
-    assert thin(points, 200) == points
-    assert {y for _, y in thin(points, 50)} == {0.5}
-    assert {y for _, y in thin(points, 50, largest=True)} == {1.0}
-    assert thin(points, 50)[-1][0] == 100.0
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.8125, "0.812"), (-2e-6, "−2e-6"), (1e-4, "1e-4"), (1250, "1250"), (12_500, "12.5k"), (3e6, "3M")],
-)
-def test_numbers_are_short(value: float, text: str) -> None:
-    assert short(value) == text

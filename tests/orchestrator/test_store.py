@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from learner.advantage import group_advantages
 from orchestrator.config import Recipe, load_recipe
 from orchestrator.store import TRAJECTORY, RunStore, stored_recipe, write_atomically
 from rewards.types import Score
@@ -87,7 +86,8 @@ def test_trajectories_hold_every_completion_whole(store: RunStore) -> None:
     ]
     asked = prompt("add/1+1", source="add", text="1+1=", token_ids=(4, 5), answer="2")
     group = scored_group([1.0, 0.0], completions=completions, group_id="rl/17", asked=asked)
-    store.write_trajectories("rl", 6, [group, scored_group([0.5, 0.5])], version=5, normalize_std=True)
+    advantages = [np.array([1.0, -1.0]), np.zeros(2)]
+    store.write_trajectories("rl", 6, [group, scored_group([0.5, 0.5])], advantages, version=5)
 
     path = store.folder / "trajectories/rl/step-000006.parquet"
     table = pq.read_table(path)
@@ -121,20 +121,12 @@ def test_trajectories_hold_every_completion_whole(store: RunStore) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["step-000006.parquet"]
 
 
-@pytest.mark.parametrize("normalize_std", [True, False])
-def test_the_advantages_are_those_that_train(store: RunStore, normalize_std: bool) -> None:
-    rewards = [1.2, 0.2, 0.0, 1.0]
-    store.write_trajectories("rl", 1, [scored_group(rewards)], version=0, normalize_std=normalize_std)
-    written = pq.read_table(store.folder / "trajectories/rl/step-000001.parquet")["advantage"].to_pylist()
-    assert written == group_advantages(np.array(rewards), normalize_std).tolist()
-
-
 def test_several_reward_parts_and_whole_number_rewards(store: RunStore) -> None:
     group = scored_group([1, 0])
     parts = {"accuracy": 1.0, "format": 0.0}
     scores = tuple(Score(value=1, status="timeout", breakdown=parts, seconds=0.0) for _ in range(2))
     group = type(group)(group=group.group, completions=group.completions, scores=scores, num_errors=0, seconds=0.0)
-    store.write_trajectories("rl", 1, [group], version=0, normalize_std=True)
+    store.write_trajectories("rl", 1, [group], [np.zeros(2)], version=0)
     row = pq.read_table(store.folder / "trajectories/rl/step-000001.parquet").to_pylist()[0]
     assert dict(row["reward_parts"]) == parts
     assert row["status"] == "timeout"
@@ -142,7 +134,7 @@ def test_several_reward_parts_and_whole_number_rewards(store: RunStore) -> None:
 
 def test_a_batch_written_again_after_a_resume_replaces_the_first(store: RunStore) -> None:
     for count in (3, 2):
-        store.write_trajectories("rl", 1, [scored_group([0.0] * count)], version=0, normalize_std=True)
+        store.write_trajectories("rl", 1, [scored_group([0.0] * count)], [np.zeros(count)], version=0)
     assert pq.read_table(store.folder / "trajectories/rl/step-000001.parquet").num_rows == 2
 
 
@@ -185,6 +177,47 @@ def test_a_checkpoint_made_again_replaces_the_first(store: RunStore) -> None:
 def test_stages_do_not_share_checkpoints(store: RunStore) -> None:
     save(store, 5, keep=1)
     assert store.checkpoints("sft") == []
+
+
+@pytest.mark.parametrize("name", ["step-000010.part", "step-1234567.part"])
+def test_a_half_written_checkpoint_is_swept_when_the_run_is_opened_again(
+    store: RunStore, recipe: Recipe, name: str
+) -> None:
+    whole = store.complete_checkpoint("cold-start", store.checkpoint_aside("cold-start", 5), keep=2)
+    for stage in recipe.stages:
+        (store.folder / stage.name / "checkpoints" / name / "rank-0").mkdir(parents=True)
+    RunStore(store.folder, recipe)
+    assert list(store.folder.glob("*/checkpoints/*")) == [whole]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cold-start/checkpoints/step-10.part",
+        "cold-start/checkpoints/step-000010.part.old",
+        "cold-start/checkpoints/step-000010-mine.part",
+        "cold-start/checkpoints/my-step-000010.part",
+        "cold-start/checkpoints/deeper/step-000010.part",
+        "cold-start/step-000010.part",
+        "mine/checkpoints/step-000010.part",
+    ],
+)
+def test_nothing_else_is_swept(store: RunStore, recipe: Recipe, name: str) -> None:
+    (store.folder / name).mkdir(parents=True)
+    RunStore(store.folder, recipe)
+    assert (store.folder / name).is_dir()
+
+
+def test_neither_a_file_nor_what_a_link_leads_to_is_swept(store: RunStore, recipe: Recipe, tmp_path: Path) -> None:
+    folder, elsewhere = store.folder / "cold-start/checkpoints", tmp_path / "elsewhere"
+    folder.mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    (folder / "step-000001.part").symlink_to(elsewhere)
+    (folder / "step-000002.part").touch()
+    RunStore(store.folder, recipe)
+    assert (folder / "step-000001.part" / "file").exists()
+    assert (folder / "step-000002.part").is_file()
 
 
 # --- Exports

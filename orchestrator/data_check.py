@@ -1,0 +1,116 @@
+"""Whether the data of a recipe can be read, holds what its stages ask of it, and is not evaluated on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.config import Recipe, SourceSection, Stage
+from orchestrator.doctor import in_units
+from orchestrator.keys import key_in
+from rollout.errors import InputError
+
+LARGE_BYTES = 32 << 20
+"""Of a larger data file, and of a generated task, only the first rows are read here."""
+FIRST_ROWS = 1000
+
+
+def check_data(recipe: Recipe, training: bool) -> list[str]:
+    """Notes about the data of all stages; with `training` off only about the evaluation sets.
+
+    Raises:
+        InputError: a source cannot be read or lacks a column, or an evaluation set is trained on.
+    """
+    reader = _Reader(recipe)
+    for stage in recipe.stages:
+        for name, section in stage.data.sources.items() if training else ():
+            _check_columns(recipe, stage, f"data.sources.{name}", section, training=True)
+            reader.read(stage, "data.sources", name, section)
+        for name, section in stage.eval.sets.items():
+            _check_columns(recipe, stage, f"eval.sets.{name}", section, training=False)
+            reader.read(stage, "eval.sets", name, section)
+    if training:
+        reader.check_overlap()
+    return reader.notes
+
+
+def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSection, training: bool) -> None:
+    """Whether the rows will hold what the stage asks of them. Generated tasks always do."""
+    if section.task:
+        return
+    named = key_in(recipe, stage, key)
+    if training and stage.kind == "sft":
+        if not section.completion_column:
+            raise InputError(f"{named}: sft needs worked completions; name their column with `completion_column`")
+        return
+    functions = stage.rewards.rubrics[section.rubric]
+    if not section.answer_column and any(function.name == "accuracy" for function in functions.values()):
+        raise InputError(
+            f"{named}: rubric {section.rubric!r} checks accuracy, but answer_column is empty; "
+            "name the column with the reference answer"
+        )
+
+
+class _Reader:
+    """Reads every source of a recipe once and keeps its questions."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._questions: dict[str, tuple[str, ...]] = {}
+        self._training: dict[str, str] = {}
+        self._held_out: dict[str, tuple[str, ...]] = {}
+        self.notes: list[str] = []
+
+    def read(self, stage: Stage, kind: str, name: str, section: SourceSection) -> None:
+        """Raises InputError, with the key of the source in front, when a row cannot be used."""
+        key = f"{kind}.{name}"
+        same = section.model_dump_json(exclude={"weight", "rubric"})
+        if same not in self._questions:
+            self._questions[same] = self._load(stage, key, name, section)
+        questions = self._questions[same]
+        if kind == "eval.sets":
+            self._held_out[key] = questions
+            return
+        for question in questions:
+            self._training.setdefault(question, key)
+
+    def _load(self, stage: Stage, key: str, name: str, section: SourceSection) -> tuple[str, ...]:
+        # Only here: brings pyarrow, which `--help` and a mistake in the recipe do not wait for.
+        from rollout.sources import load_rows
+
+        source = section.source(name)
+        size = _data_bytes(section.path)
+        if (section.task or size > LARGE_BYTES) and not 0 < section.limit <= FIRST_ROWS:
+            # All rows of a task are alike, and those of its other split cannot be among them.
+            source = replace(source, limit=FIRST_ROWS)
+            if section.path:
+                self.notes.append(f"{key} holds {in_units(size)}: only its first {FIRST_ROWS:,} rows were checked")
+        try:
+            rows = load_rows(source, self._recipe.seed)
+        except InputError as error:
+            # The key says which source it is, and where to mend it.
+            message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
+            raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
+        return tuple(row.question.strip() for row in rows)
+
+    def check_overlap(self) -> None:
+        """Raises InputError when a problem of an evaluation set is trained on."""
+        for key, questions in self._held_out.items():
+            seen = [question for question in questions if question in self._training]
+            if seen:
+                raise InputError(
+                    f"{key}: {len(seen)} of its {len(questions)} questions occur in {self._training[seen[0]]}, "
+                    f"such as {_short(seen[0])!r}\n"
+                    "an evaluation on training data says nothing: remove them from one of the two"
+                )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _data_bytes(name: str) -> int:
+    """Size of a data file or folder; 0 when there is none."""
+    path = Path(name).expanduser()
+    if not name or not path.exists():
+        return 0
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

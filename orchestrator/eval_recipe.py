@@ -1,0 +1,117 @@
+"""What `rayzero eval` measures: which model of a run, and the recipe of one stage that an evaluation needs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
+from orchestrator.model_folder import has_chat_template, read_config
+from rollout.errors import InputError
+
+LENGTH = 4096
+"""Tokens of prompt and completion when a model is evaluated without a recipe, unless it holds fewer."""
+
+
+def find_run(path: Path) -> Path | None:
+    """The run that a folder belongs to: itself, or one above it; None for any other folder."""
+    if not path.is_dir():
+        return None
+    folder = path.resolve()
+    for above, shown in zip((folder, *folder.parents), (path, *path.parents), strict=False):
+        if (above / "recipe.toml").is_file():
+            return shown if shown.resolve() == above else above
+    return None
+
+
+def latest_export(run: Path, path: Path) -> str:
+    """The model to evaluate for a folder in a run: itself, its stage's export, or the newest export of the run.
+
+    Raises:
+        InputError: no stage is finished.
+    """
+    if (path / "config.json").is_file():
+        return str(path)
+    from orchestrator.store import stored_recipe
+
+    recipe = stored_recipe(run)
+    names = [stage.name for stage in recipe.stages] if recipe else []
+    inside = path.resolve().relative_to(run.resolve()).parts
+    wanted = [name for name in names if name in inside[:1]] or names
+    for name in reversed(wanted):
+        if (run / name / "export" / "config.json").is_file():
+            return str(run / name / "export")
+    raise InputError(
+        f"{run}: no model yet: of {', '.join(wanted)} no stage is finished; continue with `rayzero train {run}`"
+    )
+
+
+def evaluation_recipe(
+    model: str,
+    *,
+    recipe: str,
+    overrides: Sequence[str],
+    sets: Sequence[str],
+    columns: Mapping[str, str],
+    settings: Mapping[str, Any],
+    template: str,
+) -> Recipe:
+    """A recipe of one stage that holds what an evaluation of `model` needs.
+
+    Args:
+        recipe: name or path to take the last stage of; empty: none, so `sets` must say on what.
+        sets: `NAME=PATH`, instead of the recipe's.
+        columns: keys of every set in `sets`.
+        settings: keys of `eval`.
+    """
+    base = load_recipe(recipe, overrides) if recipe else _plain_recipe(model, sets, overrides)
+    raw = to_toml(base)
+    stage = raw["stages"][-1]
+    stage["model"]["path"] = model
+    stage["eval"].update(settings)
+    if template:
+        stage["data"]["template"] = template
+    if sets:
+        rubrics = stage["rewards"]["rubrics"]
+        rubric = "default" if "default" in rubrics else next(iter(rubrics))
+        stage["eval"]["sets"] = {
+            name: {"path": path, "rubric": rubric, **columns} for name, path in (_named_set(entry) for entry in sets)
+        }
+    elif columns:
+        raise InputError(f"--{next(iter(columns)).replace('_', '-')} describes the files of --set; there is none")
+    if not stage["eval"]["sets"]:
+        raise InputError(f"the last stage of {recipe} has no evaluation set; give one with --set NAME=PATH")
+    if not stage["eval"]["samples"] and not stage["eval"]["greedy"]:
+        raise InputError("--no-greedy with --samples 0 decodes nothing; leave one of them out")
+    # An evaluation asks nothing of the training data, and a live run may hold the ports.
+    stage["data"]["sources"] = stage["eval"]["sets"]
+    cluster = {"address": base.cluster.address, "start_timeout_s": base.cluster.start_timeout_s}
+    return parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
+
+
+def _plain_recipe(model: str, sets: Sequence[str], overrides: Sequence[str]) -> Recipe:
+    """For a model that comes without a recipe: its chat template if it has one, and lengths that it can hold."""
+    if not sets:
+        raise InputError(f"{model}: evaluate on what? give --set NAME=PATH, or --recipe RECIPE for the recipe's sets")
+    folder = Path(model)
+    config = read_config(folder, f"MODEL = {model!r}") if folder.is_dir() else {}
+    positions = config.get("max_position_embeddings", LENGTH)
+    length = min(LENGTH, positions) if isinstance(positions, int) else LENGTH
+    raw = {
+        "name": "evaluation",
+        "model": {"path": model, "max_tokens": length},
+        "data": {
+            "template": "chat" if has_chat_template(folder) else "r1-zero",
+            "max_prompt_tokens": length // 4,
+            "sources": {name: {"path": path} for name, path in (_named_set(entry) for entry in sets)},
+        },
+        "rollout": {"max_tokens": length - length // 4},
+        "stages": [{"name": "evaluation", "kind": "grpo"}],
+    }
+    return parse_recipe(raw, overrides)
+
+
+def _named_set(entry: str) -> tuple[str, str]:
+    name, equals, path = entry.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--set {entry}: write it as NAME=PATH, such as --set gsm8k=data/test.jsonl")
+    return name, path

@@ -1,0 +1,108 @@
+"""A Hugging Face model folder read as the JSON and the safetensors headers that it is made of.
+
+Imports neither torch nor transformers, so that a folder that lacks something is told in a second.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import InputError
+
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+"""Each group is a tokenizer."""
+
+
+def read_config(folder: Path, named: str) -> dict[str, Any]:
+    """`config.json`. Raises InputError, with `named` (how the user named the folder) in front."""
+    file = folder / "config.json"
+    if not file.is_file():
+        inside = next((entry.parent.name for entry in sorted(folder.glob("*/config.json"))), "")
+        hint = f"; did you mean {str(folder / inside)!r}?" if inside else "; give a Hugging Face model folder"
+        raise InputError(f"{named}: folder has no config.json{hint}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{named}: config.json cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{named}: config.json is not a JSON object; copy it from the base model")
+    return config
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a model folder brings a chat template."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+
+
+def folder_parameters(folder: Path) -> int:
+    """Number of parameters, by the headers of the weights or, for pickled weights, by their size.
+
+    Raises:
+        InputError: a safetensors file is not whole.
+    """
+    tensors = sorted(folder.glob("*.safetensors"))
+    if tensors:
+        return sum(_safetensors_parameters(file) for file in tensors)
+    item = 4 if read_config(folder, str(folder)).get("torch_dtype") == "float32" else 2
+    return sum(file.stat().st_size for file in folder.glob("*.bin")) // item
+
+
+def check_whole(folder: Path, named: str) -> None:
+    """Raises InputError, with `named` in front, when weights or tokenizer are missing, cut short or not downloaded."""
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
+        raise InputError(f"{named}: folder has no weights (*.safetensors or *.bin); download or export the model whole")
+    for index in folder.glob("*.index.json"):
+        _check_shards(named, folder, index)
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "tokenizer.json"):
+        _refuse_pointer(named, file)
+    for file in folder.glob("*.safetensors"):
+        _safetensors_parameters(file)
+    if not any(all((folder / name).is_file() for name in group) for group in TOKENIZER_FILES):
+        raise InputError(f"{named}: folder has no tokenizer (tokenizer.json); copy it from the base model")
+
+
+def _check_shards(named: str, folder: Path, index: Path) -> None:
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{named}: {index.name} cannot be read; download the model again") from None
+    missing = sorted(shard for shard in shards if not (folder / str(shard)).is_file())
+    if missing:
+        raise InputError(
+            f"{named}: {len(missing)} of {len(shards)} weight files are missing, such as {missing[0]}; download them"
+        )
+
+
+def _refuse_pointer(named: str, file: Path) -> None:
+    """A clone without Git LFS has a line of text in place of every large file."""
+    if file.is_file() and file.stat().st_size < 1024:
+        with file.open("rb") as stream:
+            if stream.read(24).startswith(b"version https://git-lfs"):
+                raise InputError(f"{named}: {file.name} is a Git LFS pointer, not the file; run `git lfs pull` there")
+
+
+def _safetensors_parameters(file: Path) -> int:
+    """From the header alone. A file that was cut short is found here too."""
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if stream.seek(0, os.SEEK_END) < 8 + size:
+                raise ValueError("it ends before its header does")
+            total = stream.tell()
+            stream.seek(8)
+            header = json.loads(stream.read(size))
+        tensors = [value for name, value in header.items() if name != "__metadata__"]
+        if total < 8 + size + max((tensor["data_offsets"][1] for tensor in tensors), default=0):
+            raise ValueError("it is shorter than its header says")
+        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not a whole safetensors file ({error}); copy or download it again") from None

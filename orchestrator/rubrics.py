@@ -1,0 +1,42 @@
+"""From the rubrics of a recipe to what the reward service takes. Imports neither Ray nor torch."""
+
+from orchestrator.config import Stage
+from rewards.sandbox import Limits
+from rewards.tools import ToolSettings
+from rewards.types import FunctionSpec, RubricSpec
+
+
+def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
+    """The rubrics of a stage as the reward service takes them."""
+    return {
+        name: tuple(
+            FunctionSpec(
+                name=function.name,
+                label=label,
+                weight=function.weight,
+                gate=function.gate,
+                group=function.group,
+                args=dict(function.model_extra or {}),
+            )
+            for label, function in functions.items()
+        )
+        for name, functions in stage.rewards.rubrics.items()
+    }
+
+
+def tool_settings(stage: Stage) -> ToolSettings:
+    """What the reward functions of one actor may use."""
+    names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
+    return ToolSettings(
+        processes=stage.rewards.processes,
+        function_timeout_s=stage.rewards.function_timeout_s,
+        preload=tuple(sorted({name.rpartition(":")[0] for name in names if ":" in name})),
+        limits=Limits(
+            test_s=stage.sandbox.time_limit_s,
+            total_s=stage.sandbox.total_s,
+            memory_mb=stage.sandbox.memory_mb,
+            processes=stage.sandbox.processes,
+            file_mb=stage.sandbox.file_mb,
+        ),
+        allow_weak_sandbox=stage.sandbox.allow_weak,
+    )

@@ -1,0 +1,65 @@
+"""How large a recipe is: places, parameters, bytes. Estimates from the recipe and the files of the model alone."""
+
+from pathlib import Path
+
+from orchestrator.config import BuildSection, ModelSection, Stage
+from orchestrator.doctor import on_gpus
+from orchestrator.model_folder import folder_parameters
+
+CHARACTER_VOCABULARY = 262
+"""256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/build.py)."""
+TRAINING_BYTES = 16
+"""Bytes a parameter of a learner: weights, gradients and AdamW's two moments, in float32 (bfloat16 needs as much)."""
+
+
+def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
+    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
+    workers = stage.rollout.replicas * stage.rollout.tensor_parallel
+    ranks = stage.learner.ranks if training else 0
+    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
+
+
+def wire_bytes(model: ModelSection) -> int:
+    """Bytes a parameter in the engine and on the way to it."""
+    return 2 if model.dtype == "bfloat16" or (model.dtype == "auto" and on_gpus()) else 4
+
+
+def parameters(model: ModelSection) -> int:
+    """Number of parameters of a model folder, or of the small model when there is no path; 0: not known here."""
+    if not model.path:
+        return _built_parameters(model.build)
+    folder = Path(model.path)
+    return folder_parameters(folder) if folder.is_dir() else 0
+
+
+def _built_parameters(build: BuildSection) -> int:
+    """Of the Qwen2 that `model.build` describes."""
+    vocabulary = CHARACTER_VOCABULARY if build.tokenizer == "characters" else build.vocab_size
+    width, kv_width = build.hidden, build.hidden // build.heads * build.kv_heads
+    attention = width * width + width + 2 * (width * kv_width + kv_width) + width * width
+    layer = attention + 3 * width * build.intermediate + 2 * width
+    return (1 if build.tied else 2) * vocabulary * width + build.layers * layer + width
+
+
+def memory(stage: Stage, training: bool = True) -> dict[str, float]:
+    """What → estimated bytes over all processes, without activations; empty when the model's size is not known."""
+    count = parameters(stage.model)
+    if not count:
+        return {}
+    ranks, replicas, item = stage.learner.ranks, stage.rollout.replicas, wire_bytes(stage.model)
+    parts = {"engine weights": float(replicas * count * item)}
+    if not on_gpus():
+        parts["engine KV cache"] = replicas * stage.rollout.kv_cache_gb * 2.0**30
+    if not training:
+        return parts
+    whole, sharded = _training_bytes(stage.learner.zero_stage)
+    parts["learner"] = float(count * (ranks * whole + sharded))
+    if stage.kind == "grpo" and stage.learner.kl_coef > 0:
+        parts["reference"] = float(ranks * count * item)
+    return parts
+
+
+def _training_bytes(zero_stage: int) -> tuple[int, int]:
+    """(bytes a parameter on every rank, bytes a parameter divided over the ranks)."""
+    sharded = (0, 8, 12, TRAINING_BYTES)[zero_stage]
+    return TRAINING_BYTES - sharded, sharded

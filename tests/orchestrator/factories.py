@@ -1,0 +1,65 @@
+"""A recipe, a model folder and a data file that pass every check; a test spoils one thing."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import Recipe, parse_recipe
+from orchestrator.preflight import preflight
+from rollout.errors import InputError
+
+CONFIG = {"model_type": "qwen2", "num_attention_heads": 4, "max_position_embeddings": 512}
+DOWNLOAD = "model.path = 'org/model' is not on this machine yet; it will be downloaded from the Hugging Face hub"
+"""The note about the model of `recipe()`."""
+
+
+def safetensors(shape: tuple[int, ...] = (10, 4)) -> bytes:
+    size = 4 * int(shape[0]) * int(shape[1])
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+def model_folder(folder: Path, **files: bytes | None) -> Path:
+    """A folder that passes; `files` replaces by name (dots as underscores), None leaves out."""
+    content: dict[str, bytes | None] = {
+        "config_json": json.dumps(CONFIG).encode(),
+        "model_safetensors": safetensors(),
+        "tokenizer_json": b"{}",
+        **files,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in content.items():
+        if data is not None:
+            stem, _, suffix = name.rpartition("_")
+            (folder / f"{stem}.{suffix}").write_bytes(data)
+    return folder
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def recipe(**sections: Any) -> Recipe:
+    """One RL stage on a generated task, with a model from the hub."""
+    raw: dict[str, Any] = {
+        "name": "small",
+        "model": {"path": "org/model"},
+        "data": {"sources": {"a": {"task": "arithmetic", "limit": 50}}},
+        "stages": [{"name": "rl", "kind": "grpo"}],
+        **sections,
+    }
+    return parse_recipe(raw)
+
+
+def fault(checked: Recipe) -> str:
+    """What preflight refuses a recipe with."""
+    with pytest.raises(InputError) as caught:
+        preflight(checked)
+    text = str(caught.value)
+    assert 1 <= len(text.splitlines()) <= 3
+    return text

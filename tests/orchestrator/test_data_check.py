@@ -1,0 +1,72 @@
+"""Whether the data can be read and used, each fault with the key of its source; nothing is evaluated on that trains."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import data_check
+from orchestrator.config import Recipe, load_recipe
+from orchestrator.preflight import preflight
+from tests.orchestrator.factories import DOWNLOAD, fault, recipe, write_rows
+
+pytestmark = pytest.mark.usefixtures("laptop")
+
+
+def from_file(**source: Any) -> Recipe:
+    return recipe(data={"sources": {"a": {"path": "rows.jsonl", **source}}})
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "message"),
+    [
+        (None, {}, "no file or folder at rows.jsonl"),
+        ([{"question": "1+1", "answer": "2"}], {}, "no column 'prompt'"),
+        (
+            [{"prompt": "1+1", "answer": "2"}, {"prompt": "", "answer": "2"}],
+            {},
+            "rows.jsonl:2: column 'prompt' is empty",
+        ),
+        ([{"prompt": "1+1"}], {"answer_column": ""}, "rubric 'default' checks accuracy, but answer_column is empty"),
+        ([{"prompt": "1+1", "answer": "2"}], {"answer_pattern": "#### (.+)"}, "finds no answer"),
+        ([], {}, "holds no rows"),
+    ],
+)
+def test_a_source_that_cannot_be_used(
+    rows: list[dict[str, Any]] | None, source: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    if rows is not None:
+        write_rows(tmp_path / "rows.jsonl", rows)
+    text = fault(from_file(**source))
+    assert text.startswith("data.sources.a: ")
+    assert message in text
+
+
+def test_sft_needs_completions(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1", "answer": "2"}])
+    stages = [{"name": "sft", "kind": "sft"}]
+    text = fault(recipe(stages=stages, data={"sources": {"a": {"path": "rows.jsonl"}}}))
+    assert text.startswith("data.sources.a: sft needs worked completions")
+
+
+def test_the_stage_is_named_where_stages_differ(tmp_path: Path) -> None:
+    text = fault(load_recipe("arithmetic", ['stages.reasoning.data.sources.b.path="none.jsonl"']))
+    assert text.startswith("data.sources.b (stage reasoning): no file or folder at none.jsonl")
+
+
+def test_a_problem_of_an_evaluation_set_must_not_be_trained_on(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{i}+1", "answer": i + 1} for i in range(9)])
+    write_rows(tmp_path / "test.jsonl", [{"prompt": f" {i}+1", "answer": i + 1} for i in range(7, 20)])
+    checked = recipe(
+        data={"sources": {"a": {"path": "rows.jsonl"}}}, eval={"sets": {"held-out": {"path": "test.jsonl"}}}
+    )
+    text = fault(checked)
+    assert text.startswith("eval.sets.held-out: 2 of its 13 questions occur in data.sources.a, such as '7+1'")
+    assert preflight(checked, training=False) == [DOWNLOAD]
+
+
+def test_of_a_large_file_only_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{i}+1", "answer": i} for i in range(20)] + [{"prompt": ""}])
+    monkeypatch.setattr(data_check, "LARGE_BYTES", 100)
+    monkeypatch.setattr(data_check, "FIRST_ROWS", 5)
+    assert any("only its first 5 rows were checked" in note for note in preflight(from_file()))

@@ -1,0 +1,100 @@
+"""What an evaluation measures: the model of a run, and a recipe made for the purpose."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import Recipe, load_recipe
+from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
+from orchestrator.preflight import preflight
+from orchestrator.store import RunStore
+from rollout.errors import InputError
+from tests.orchestrator.factories import model_folder, write_rows
+
+pytestmark = pytest.mark.usefixtures("laptop")
+
+
+def finished_run(run_dir: Path) -> Path:
+    RunStore(run_dir, load_recipe("arithmetic"))
+    model_folder(run_dir / "cold-start" / "export")
+    (run_dir / "reasoning" / "checkpoints" / "step-000020").mkdir(parents=True)
+    return run_dir
+
+
+def test_a_run_is_found_from_anywhere_inside_it(tmp_path: Path) -> None:
+    run_dir = finished_run(tmp_path / "r")
+    for folder in (run_dir, run_dir / "cold-start" / "export", run_dir / "reasoning" / "checkpoints" / "step-000020"):
+        found = find_run(folder)
+        assert found is not None
+        assert found.resolve() == run_dir.resolve()
+    assert find_run(model_folder(tmp_path / "m")) is None
+    assert find_run(Path("org/model")) is None
+
+
+def test_the_newest_export_of_a_run_is_its_model(tmp_path: Path) -> None:
+    run_dir = finished_run(tmp_path / "r")
+    assert latest_export(run_dir, run_dir) == str(run_dir / "cold-start" / "export")
+    assert latest_export(run_dir, run_dir / "cold-start" / "export") == str(run_dir / "cold-start" / "export")
+    model_folder(run_dir / "reasoning" / "export")
+    assert latest_export(run_dir, run_dir) == str(run_dir / "reasoning" / "export")
+    assert latest_export(run_dir, run_dir / "cold-start") == str(run_dir / "cold-start" / "export")
+
+
+def test_an_unfinished_stage_has_no_model(tmp_path: Path) -> None:
+    run_dir = finished_run(tmp_path / "r")
+    with pytest.raises(InputError, match="of reasoning no stage is finished; continue with `rayzero train"):
+        latest_export(run_dir, run_dir / "reasoning" / "checkpoints" / "step-000020")
+
+
+def evaluation(model: str, **more: Any) -> Recipe:
+    arguments: dict[str, Any] = {
+        "recipe": "",
+        "overrides": (),
+        "sets": (),
+        "columns": {},
+        "settings": {},
+        "template": "",
+    }
+    return evaluation_recipe(model, **{**arguments, **more})
+
+
+def test_an_evaluation_takes_sets_and_rubrics_of_the_last_stage(tmp_path: Path) -> None:
+    model = str(model_folder(tmp_path / "m"))
+    resolved = evaluation(model, recipe="arithmetic", overrides=["eval.max_tokens=32"], settings={"samples": 8})
+    (stage,) = resolved.stages
+    assert (stage.name, stage.model.path) == ("reasoning", model)
+    assert list(stage.eval.sets) == ["held-out"]
+    assert (stage.eval.samples, stage.eval.max_tokens, stage.eval.temperature) == (8, 32, 0.6)
+    preflight(resolved, training=False)
+
+
+def test_an_evaluation_without_a_recipe_fits_the_model(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    write_rows(tmp_path / "test.jsonl", [{"question": "1+1", "solution": "so #### 2"}])
+    columns = {"prompt_column": "question", "answer_column": "solution", "answer_pattern": "#### (.+)"}
+    resolved = evaluation(str(folder), sets=["gsm8k=test.jsonl"], columns=columns, overrides=["rollout.replicas=2"])
+    (stage,) = resolved.stages
+    assert stage.model.max_tokens == 512
+    assert stage.data.template == "r1-zero"
+    assert stage.rollout.replicas == 2
+    assert stage.eval.sets["gsm8k"].prompt_column == "question"
+    preflight(resolved, training=False)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert evaluation(str(folder), sets=["a=test.jsonl"], columns=columns).stages[0].data.template == "chat"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "evaluate on what? give --set NAME=PATH"),
+        ({"sets": ["test.jsonl"]}, "write it as NAME=PATH"),
+        ({"recipe": "arithmetic", "columns": {"prompt_column": "q"}}, "--prompt-column describes the files of --set"),
+        ({"recipe": "arithmetic", "settings": {"samples": 0, "greedy": False}}, "decodes nothing"),
+        ({"recipe": "arithmetic", "settings": {"top_p": 1.5}}, "eval.top_p"),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluation("org/model", **arguments)
+    assert message in str(caught.value)

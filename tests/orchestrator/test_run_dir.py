@@ -1,0 +1,92 @@
+"""Which folder takes a run, and which run a recipe continues."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
+from orchestrator.run_dir import changes, check_run_dir
+from orchestrator.store import RunStore
+from rollout.errors import InputError
+from tests.orchestrator.factories import recipe
+
+
+def begun(run_dir: Path, started: Recipe) -> Path:
+    """A run that got to its first checkpoint."""
+    RunStore(run_dir, started)
+    (run_dir / started.stages[0].name / "checkpoints" / "step-000001").mkdir(parents=True)
+    return run_dir
+
+
+def test_a_new_folder_holds_no_run(tmp_path: Path) -> None:
+    assert check_run_dir(recipe(), tmp_path / "runs" / "small") is False
+
+
+def test_the_same_recipe_continues(tmp_path: Path) -> None:
+    assert check_run_dir(recipe(), begun(tmp_path / "r", recipe())) is True
+
+
+def test_another_cluster_and_more_steps_continue(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", recipe(loop={"steps": 10}))
+    assert check_run_dir(recipe(loop={"steps": 20}, cluster={"address": "auto"}, description="x"), run_dir) is True
+
+
+def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", load_recipe("arithmetic"))
+    with pytest.raises(InputError) as caught:
+        check_run_dir(load_recipe("arithmetic", ["seed=2", "stages.reasoning.learner.lr=1"]), run_dir)
+    text = str(caught.value)
+    assert "seed: 1 → 2" in text
+    assert "learner.lr: 0.0001 → 1.0 (stage reasoning)" in text
+    assert f"rayzero train {run_dir}" in text
+    assert "--run DIR" in text
+
+
+def test_a_start_that_failed_at_once_may_be_tried_with_other_settings(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r", recipe())
+    store.record("stage", "rl", event="start")
+    assert check_run_dir(recipe(seed=2), tmp_path / "r") is False
+    store.record("step", "rl", step=1)
+    with pytest.raises(InputError, match="seed: 1 → 2"):
+        check_run_dir(recipe(seed=2), tmp_path / "r")
+
+
+def test_at_most_five_changes_are_listed(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", recipe())
+    other = recipe(seed=2, learner={"lr": 1, "ranks": 2, "beta1": 0.5, "beta2": 0.5, "warmup_steps": 3})
+    with pytest.raises(InputError) as caught:
+        check_run_dir(other, run_dir)
+    assert str(caught.value).count("→") == 5
+    assert "and 1 more" in str(caught.value)
+
+
+def test_changes_name_what_came_and_what_went() -> None:
+    more = recipe(data={"sources": {"b": {"task": "arithmetic"}}}, loop={"steps": 5})
+    found = changes(recipe(), more)
+    assert 'data.sources.a.task: "arithmetic" → none' in found
+    assert 'data.sources.b.task: none → "arithmetic"' in found
+    assert "loop.steps: 100 → 5" in found
+    two = parse_recipe(
+        {**to_toml(recipe()), "stages": [*to_toml(recipe())["stages"], {**to_toml(recipe())["stages"][0], "name": "z"}]}
+    )
+    assert changes(recipe(), two) == ["stages: rl → rl, z"]
+
+
+def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="holds files, but no run"):
+        check_run_dir(recipe(), tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("x")
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        check_run_dir(recipe(), tmp_path / "r")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="is not writable"):
+        check_run_dir(recipe(), tmp_path / "r" / "x")

@@ -1,0 +1,89 @@
+"""What the services are told of a stage: every setting arrives where it is used."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.config import LearnerSection, Stage
+from orchestrator.services import Services, build_spec, learner_spec
+from tests.orchestrator.factories import recipe
+
+USED_BESIDE_THE_SPEC = {
+    "ranks", "cpus", "gpus", "threads", "timeout_s",  # LearnerGroup.start
+    "mini_batches", "micro_batch_tokens", "length_norm",  # the batch
+    "advantage_baseline", "advantage_scale", "overlong_filtering",  # the advantages
+}  # fmt: skip
+"""Keys of `learner` that the ranks need not know to open a model."""
+CHANGED: dict[str, Any] = {
+    "zero_stage": 2,
+    "lr": 0.5,
+    "schedule": "cosine",
+    "warmup_steps": 3,
+    "beta1": 0.1,
+    "beta2": 0.2,
+    "weight_decay": 0.3,
+    "max_grad_norm": 0.4,
+    "logit_chunk_tokens": 5,
+    "activation_checkpointing": True,
+    "policy_loss": "gspo",
+    "clip_low": 0.6,
+    "clip_high": 0.7,
+    "dual_clip": 4.0,
+    "kl_coef": 0.8,
+    "kl_in": "reward",
+    "kl_estimator": "k2",
+    "reference_refresh_steps": 6,
+    "entropy_coef": 0.01,
+    "importance_cap": 1.9,
+    "importance_mode": "mask",
+    "importance_floor": 0.3,
+    "importance_level": "geometric",
+}
+
+
+def stage_of(**sections: Any) -> Stage:
+    return recipe(**sections).stages[0]
+
+
+def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> None:
+    assert set(CHANGED) | USED_BESIDE_THE_SPEC == set(LearnerSection.model_fields)
+    spec = learner_spec(stage_of(learner=CHANGED), "m", "r", 7, "cpu")
+    assert {key: getattr(spec, key) for key in CHANGED} == CHANGED
+    assert (spec.model_path, spec.reference_path, spec.seed, spec.dtype, spec.backend) == (
+        "m",
+        "r",
+        7,
+        "float32",
+        "shm",
+    )
+
+
+def test_the_schedule_ends_with_the_last_optimizer_step() -> None:
+    spec = learner_spec(stage_of(learner={"mini_batches": 4}, loop={"steps": 10}), "m", "r", 7, "cpu")
+    assert spec.total_steps == 40
+
+
+@pytest.mark.parametrize("kl_in", ["loss", "reward"])
+def test_the_reference_is_where_the_stage_begins(kl_in: str) -> None:
+    spec = learner_spec(stage_of(learner={"kl_coef": 0.1, "kl_in": kl_in}), "m", "r", 7, "cpu")
+    assert (spec.reference_path, spec.kl_in) == ("r", kl_in)
+
+
+@pytest.mark.parametrize(("kind", "kl_coef"), [("sft", 0.1), ("grpo", 0.0)])
+def test_no_reference_is_loaded_where_none_is_needed(kind: str, kl_coef: float) -> None:
+    stage = stage_of(learner={"kl_coef": kl_coef}, stages=[{"name": "s", "kind": kind}])
+    spec = learner_spec(stage, "m", "r", 7, "cpu")
+    assert (spec.reference_path, spec.kl_coef) == ("", 0.0)
+
+
+def test_a_model_is_built_as_the_recipe_says() -> None:
+    build = {"tokenizer": "bpe", "vocab_size": 301, "layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "tied": True}
+    spec = build_spec(stage_of(model={"path": "org/model", "max_tokens": 600, "build": build}), 7)
+    assert {key: getattr(spec, key) for key in build} == build
+    assert (spec.max_tokens, spec.seed) == (600, 7)
+
+
+def test_an_engine_holds_prompt_and_completion() -> None:
+    stage = stage_of(model={"path": "org/model", "max_tokens": 700}, rollout={"max_tokens": 100})
+    spec = Services("cpu", 1.0, None)._engine_spec(stage)  # type: ignore[arg-type]
+    assert spec.max_tokens == 700
