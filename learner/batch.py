@@ -80,6 +80,12 @@ class TrainingBatch:
     num_targets: int
     """Tokens that train."""
 
+    @property
+    def padding_share(self) -> float:
+        """Of the tokens that pass through the model, those of empty packs: 0 unless a rank has less work than another."""
+        forwarded = sum(len(pack.token_ids) for mini in self.packs for rank in mini for pack in rank)
+        return 1 - self.num_tokens / forwarded if forwarded else 0.0
+
 
 def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
     """The completions of a scored group, each with its advantage. `advantages`: [G'] of all of them, in order.

@@ -66,6 +66,10 @@ class TrainStats:
     seconds: float
     """Of the slowest rank."""
     optimizer_steps: int
+    mfu: float
+    """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/throughput.py)."""
+    memory_peak: int
+    """Bytes, of the rank that took most."""
 
 
 class LearnerGroup:
@@ -141,6 +145,7 @@ class LearnerGroup:
         figures = merged(rank.figures for rank in stats)
         parts = merged(rank.parts for rank in stats)
         count = figures.pop("count", 0.0)
+        seconds = max(rank.seconds for rank in stats)
         return TrainStats(
             means={name: total / count for name, total in figures.items() if not is_extreme(name)},
             extremes={name: value for name, value in figures.items() if is_extreme(name)},
@@ -149,8 +154,10 @@ class LearnerGroup:
             parts=parts,
             grad_norm=stats[0].grad_norm,
             lr=stats[0].lr,
-            seconds=max(rank.seconds for rank in stats),
+            seconds=seconds,
             optimizer_steps=stats[0].optimizer_steps,
+            mfu=sum(rank.model_flops for rank in stats) / seconds / sum(rank.peak_flops for rank in stats),
+            memory_peak=max(rank.memory_peak for rank in stats),
         )
 
     async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:

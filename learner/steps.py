@@ -27,6 +27,7 @@ from learner.reference import Reference, refresh_is_due
 from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
 from learner.tally import merged
+from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
 from rollout.weights import WeightManifest
 
 Objective = Literal["grpo", "sft", "reward_model"]
@@ -46,6 +47,12 @@ class RankStats:
     seconds: float
     optimizer_steps: int
     """Optimizer steps since the stage began."""
+    model_flops: float
+    """That the objective asks for, of this rank's share (learner/throughput.py)."""
+    peak_flops: float
+    """A second, of the device: measured."""
+    memory_peak: int
+    """Bytes, at most, during this call."""
 
 
 class LearnerRank:
@@ -89,6 +96,7 @@ class LearnerRank:
         self.dtype = getattr(torch, spec.dtype)
         self.sharded = spec.zero_stage == 3
         self.policy = self._load_model(spec)
+        self.cost = ModelCost.of(self.policy.model)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         if spec.activation_checkpointing:
             self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -114,6 +122,8 @@ class LearnerRank:
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
         """One optimizer step a mini-batch; the policy before the first of them anchors the clip."""
+        peak_flops = matmul_peak(self.device, self.dtype)
+        reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), self.optimizer_steps
         mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
         anchors = self._anchors(mini_batches, batch.temperature, objective)
@@ -142,6 +152,9 @@ class LearnerRank:
             lr=lr,
             seconds=time.perf_counter() - began,
             optimizer_steps=self.optimizer_steps,
+            model_flops=self._model_flops(batch, objective),
+            peak_flops=peak_flops,
+            memory_peak=memory_peak(self.device),
         )
 
     def kl_to_reference(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -287,6 +300,13 @@ class LearnerRank:
             segments=pack.segments,
         )
         return policy_loss(tokens, self.spec)
+
+    def _model_flops(self, batch: TrainingBatch, objective: Objective) -> float:
+        anchors = 0
+        if objective == "grpo":
+            anchors = (len(batch.packs) > 1) + (self.reference is not None and self.spec.kl_in == "loss")
+        packs = (pack for mini in batch.packs for pack in mini[self.rank])
+        return (TRAIN + anchors) * self.cost.forward_flops(packs)
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Of the reduced gradients, where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""

@@ -41,6 +41,8 @@ class PhaseClocks:
     def __init__(self) -> None:
         self.generate, self.score, self.produce = BusyClock(), BusyClock(), BusyClock()
         self.train, self.publish = BusyClock(), BusyClock()
+        self.wait = BusyClock()
+        """The learner stands idle until a batch is whole; generation and scoring go on meanwhile."""
         self._overlap = 0.0
         self._began = time.perf_counter()
         self._last = self._read()
@@ -70,6 +72,7 @@ class PhaseClocks:
             "produce": self.produce.seconds,
             "train": self.train.seconds,
             "publish": self.publish.seconds,
+            "wait": self.wait.seconds,
             "overlap": self._overlap,
             "step": time.perf_counter() - self._began,
         }

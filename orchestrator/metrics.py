@@ -60,6 +60,7 @@ def step_metrics(
         "throughput/completion_tokens": int(lengths.sum()),
         "throughput/tokens_per_s": float(lengths.sum() / times["time/step_s"]),
         "throughput/trained_tokens": batch.num_tokens,
+        **learner_speed(batch, stats),
         "queue/in_flight": buffer.num_in_flight,
         "queue/waiting": buffer.num_waiting,
         **buffer.counts(),
@@ -75,6 +76,16 @@ def step_metrics(
     if audit is not None:
         metrics["audit/max_diff"] = audit
     return metrics
+
+
+def learner_speed(batch: TrainingBatch, stats: TrainStats) -> dict[str, float]:
+    """What the learner made of its time, of any objective. Prompts count as tokens here: they pass through the model."""
+    return {
+        "learner/tokens_per_s": batch.num_tokens / stats.seconds,
+        "learner/mfu": stats.mfu,
+        "learner/padding_share": batch.padding_share,
+        "learner/memory_peak_gb": stats.memory_peak / 1e9,
+    }
 
 
 def _training(stats: TrainStats) -> dict[str, float]:

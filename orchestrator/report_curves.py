@@ -174,6 +174,26 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 hint="Overlap is generation going on during training: the stack may then stand above the whole step.",
             ),
             _Curve(
+                title="The learner waits for data",
+                unit="s per step",
+                kind="grpo",
+                lines=(("time/wait_s", "wait"),),
+                hint="The learner stands idle until a batch is whole; more rollout replicas or staleness shorten it.",
+            ),
+            _Curve(
+                title="Model FLOPs utilisation of the learner",
+                unit="% of the measured peak",
+                times=100,
+                lines=(("learner/mfu", "utilisation"),),
+                hint="Model FLOPs of a batch over what the device does in a bare matrix product; small models stay low.",
+            ),
+            _Curve(
+                title="Memory of a learner rank",
+                unit="GB at most",
+                lines=(("learner/memory_peak_gb", "memory"),),
+                hint="Should be level; a slow climb is a leak.",
+            ),
+            _Curve(
                 title="Publish",
                 unit="s",
                 lines=(("publish/seconds", "whole publish"), ("publish/pause_s", "engines paused")),

@@ -82,7 +82,8 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     stage, loop = context.stage, context.stage.loop
     learner, pool = await context.services.learner(), await context.services.rollout()
     rewards = await context.services.rewards()
-    groups = await buffer.take(learner_version=step)
+    with context.clocks.wait.running():
+        groups = await buffer.take(learner_version=step)
     judged = await judge(context, groups)
     batch = context.batch_of(
         judged.rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches

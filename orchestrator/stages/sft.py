@@ -7,6 +7,7 @@ import numpy as np
 from learner.batch import Sequence
 from orchestrator.context import StageContext, derive_seed
 from orchestrator.data import supervised_sequences
+from orchestrator.metrics import learner_speed
 
 
 async def run_sft(context: StageContext) -> None:
@@ -34,6 +35,7 @@ async def run_sft(context: StageContext) -> None:
                     "learner/lr": stats.lr,
                     "policy/entropy": stats.means["entropy"],
                     "throughput/tokens_per_s": rate,
+                    **learner_speed(batch, stats),
                     **context.clocks.step(),
                 },
             )

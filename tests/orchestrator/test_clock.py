@@ -78,7 +78,7 @@ def test_blocks_of_several_tasks_are_a_union(hands: Hands) -> None:
 
 def test_a_synchronous_step(hands: Hands) -> None:
     clocks = PhaseClocks()
-    with clocks.produce.running():
+    with clocks.wait.running(), clocks.produce.running():
         with clocks.generate.running():
             hands.now += 4
         with clocks.score.running():
@@ -93,6 +93,7 @@ def test_a_synchronous_step(hands: Hands) -> None:
         "time/score_s": 1,
         "time/train_s": 3,
         "time/publish_s": 2,
+        "time/wait_s": 5,
         "time/overlap_s": 0,
         "time/step_s": 10.5,
         "time/idle_s": 0.5,

@@ -1,6 +1,7 @@
 """The figures of a step, under their names."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def stats(**means: float) -> TrainStats:
         lr=1e-4,
         seconds=2.0,
         optimizer_steps=12,
+        mfu=0.4,
+        memory_peak=3_000_000_000,
     )
 
 
@@ -145,13 +148,19 @@ def test_what_did_not_happen_has_no_figure() -> None:
 
 
 def test_a_batch_of_which_nothing_trains_has_no_figures_of_the_loss() -> None:
-    nothing = TrainStats(
-        means={}, extremes={}, count=0, loss=0, parts={}, grad_norm=0, lr=1e-4, seconds=1, optimizer_steps=3
-    )
+    nothing = replace(stats(), means={}, extremes={}, count=0, loss=0, parts={}, mfu=0)
     found = figures(groups(), stats=nothing)
     assert not [name for name in found if name.startswith(("mismatch/", "importance/", "learner/loss_"))]
     assert found["learner/loss"] == 0
     assert found["reward/mean"] == 0.5
+
+
+def test_the_speed_of_the_learner() -> None:
+    found = figures(groups())
+    assert found["learner/tokens_per_s"] == batch_of(groups()).num_tokens / 2
+    assert found["learner/mfu"] == 0.4
+    assert found["learner/memory_peak_gb"] == 3
+    assert found["learner/padding_share"] == 0
 
 
 def test_publish_audit_and_kl() -> None:

@@ -1,0 +1,107 @@
+"""What a step costs and what the device could do: model FLOPs, the measured matrix-multiply peak, peak memory.
+
+Model FLOPs are those that the mathematics needs, whatever the implementation computes again or pads: 2 a weight and token
+in every linear layer, the scores and sums of causal attention, the head at targets only; a backward pass costs two forward
+passes (Kaplan et al., arXiv:2001.08361, section 2.1; PaLM, arXiv:2204.02311, appendix B, there without the causal half).
+Utilisation (MFU) is model FLOPs a second over the peak, all forward passes that the objective asks for included.
+"""
+
+import functools
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from learner.batch import Pack
+
+TRAIN = 3
+"""Forward and backward pass in units of a forward pass."""
+
+_RESET_PEAK = "5"
+"""Written to /proc/self/clear_refs: VmHWM starts again from what is resident (proc(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """Of a dense decoder."""
+
+    linear: int
+    """Weights of the linear layers before the head."""
+    attention: int
+    """Σ over layers of heads × head size."""
+    head: int
+    """Weights of the head."""
+
+    @classmethod
+    def of(cls, model: Any) -> "ModelCost":
+        """`model`: a `transformers` model; sharded by ZeRO-3 or not."""
+        config = model.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        head = model.get_output_embeddings() or getattr(model, "score", None)
+        return cls(
+            linear=sum(_size(m.weight) for m in model.base_model.modules() if isinstance(m, nn.Linear)),
+            attention=config.num_hidden_layers * config.num_attention_heads * size,
+            head=_size(head.weight) if head is not None else 0,
+        )
+
+    def forward_flops(self, packs: Iterable[Pack]) -> float:
+        """Of one forward pass over packs; the empty packs of ranks without work cost nothing."""
+        total = 0.0
+        for pack in packs:
+            if pack.weights.any():
+                squares = float((pack.lengths.astype(float) ** 2).sum())
+                total += 2 * (
+                    self.linear * len(pack.token_ids) + self.attention * squares + self.head * len(pack.targets)
+                )
+        return total
+
+
+def _size(weight: Any) -> int:
+    return int(getattr(weight, "ds_numel", weight.numel()))
+
+
+@functools.cache
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs a second of the best of several square matrix products on this device with the threads that it has now."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        _wait(device)
+        began = time.perf_counter()
+        torch.mm(left, right)
+        _wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_memory_peak(device: torch.device) -> None:
+    """Where the kernel refuses, the peak is that of the process's whole life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write(_RESET_PEAK)
+    except OSError:
+        return
+
+
+def memory_peak(device: torch.device) -> int:
+    """Bytes: on a GPU what was allocated at most, on a CPU the largest resident size of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

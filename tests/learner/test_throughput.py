@@ -1,0 +1,98 @@
+"""Model FLOPs against what PyTorch counts on the real model, and the device's figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from learner.batch import Sequence, make_batch
+from learner.build import BuildSpec, build_model
+from learner.model import Policy, load_policy, load_reward_model, to_device
+from learner.throughput import ModelCost, matmul_peak, memory_peak, reset_memory_peak
+
+CPU = torch.device("cpu")
+LENGTHS = (9, 17, 17, 30)
+HEADS, LAYERS, HIDDEN = 4, 2, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    spec = BuildSpec(
+        tokenizer="characters",
+        vocab_size=0,
+        layers=LAYERS,
+        hidden=HIDDEN,
+        heads=HEADS,
+        kv_heads=2,
+        intermediate=48,
+        tied=False,
+        max_tokens=64,
+        seed=1,
+    )
+    build_model(spec, iter(()), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def policy(folder: str) -> Policy:
+    return load_policy(folder, torch.float32, trust_remote_code=False, logit_chunk_tokens=64)
+
+
+def batch_of(ranks: int):
+    rng = np.random.default_rng(0)
+    return make_batch(
+        [Sequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS[:2] if ranks == 3]
+        or [Sequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS],
+        ranks=ranks,
+        mini_batches=1,
+        micro_batch_tokens=1000,
+        length_norm="token",
+        constant_length=1,
+        temperature=1.0,
+        seed=0,
+    )
+
+
+def test_linear_layers_and_head_are_what_pytorch_counts(policy: Policy) -> None:
+    (pack,) = batch_of(ranks=1).packs[0][0]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        policy(to_device(pack, CPU), 1.0)
+    by_operator = counter.get_flop_counts()["Global"]
+    counted = sum(flops for operator, flops in by_operator.items() if "attention" not in str(operator))
+    attention = 2 * LAYERS * HIDDEN * sum(length**2 for length in LENGTHS)
+    assert ModelCost.of(policy.model).forward_flops([pack]) == counted + attention
+
+
+def test_a_rank_without_work_costs_nothing_and_is_padding(policy: Policy) -> None:
+    batch = batch_of(ranks=3)
+    cost = ModelCost.of(policy.model)
+    assert [cost.forward_flops(packs) > 0 for packs in batch.packs[0]] == [True, True, False]
+    assert batch.padding_share == pytest.approx(2 / (9 + 17 + 2))
+    assert batch_of(ranks=1).padding_share == 0
+
+
+def test_a_reward_model_has_a_head_of_one_column(folder: str, policy: Policy) -> None:
+    scored = ModelCost.of(load_reward_model(folder, torch.float32, trust_remote_code=False).model)
+    assert scored.head == HIDDEN
+    assert scored.linear == ModelCost.of(policy.model).linear
+
+
+def test_the_peak_is_measured_once_and_no_product_beats_it_by_far() -> None:
+    peak = matmul_peak(CPU, torch.float32)
+    assert peak > 1e8
+    assert matmul_peak(CPU, torch.float32) == peak
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a kernel without the means")
+def test_the_memory_peak_is_that_since_the_last_reset() -> None:
+    size = 64 << 20
+    reset_memory_peak(CPU)
+    before = memory_peak(CPU)
+    held = torch.ones(size, dtype=torch.uint8)
+    assert memory_peak(CPU) >= before + size // 2
+    del held
+    reset_memory_peak(CPU)
+    assert memory_peak(CPU) < before + size // 2
