@@ -458,6 +458,46 @@ def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
     return iter(bar.wrap_file(source, total=Path(source.name).stat().st_size, description="scoring"))
 
 
+# --- status, scale, stop
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+@app.command()
+def status(run_dir: RunArgument) -> None:
+    """Show where a run stands: its stages, its last step, and whether it is going on."""
+    from orchestrator.status import describe
+
+    for line in describe(Path(run_dir)):
+        typer.echo(line)
+
+
+@app.command()
+def scale(
+    run_dir: RunArgument,
+    sizes: Annotated[list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rewards=4.")],
+) -> None:
+    """Change the number of workers of a run while it goes on."""
+    from orchestrator.control import ask_for
+
+    wanted = {}
+    for size in sizes:
+        service, _, count = size.partition("=")
+        if service not in ("rewards", "rollout", "learner") or not count.isdecimal() or int(count) < 1:
+            raise InputError(f"{size!r}: give SERVICE=N with N ≥ 1, such as rewards=4")
+        wanted[service] = int(count)
+    for service, (before, after) in ask_for(Path(run_dir), wanted).items():
+        typer.echo(f"{service}: {before} → {after} workers")
+
+
+@app.command()
+def stop(run_dir: RunArgument) -> None:
+    """End a run on this machine as Ctrl-C does; it can be continued."""
+    from orchestrator.control import stop_run
+
+    typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")
+
+
 # --- report, recipes, doctor
 
 

@@ -6,10 +6,12 @@ A stage whose export is there is finished and never run again; an unfinished one
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from orchestrator.cluster import Device, ray_session
 from orchestrator.config import Recipe, Stage
 from orchestrator.context import StageContext
+from orchestrator.control import Sizes, run_lock, serve_requests
 from orchestrator.data import load_tokenizer
 from orchestrator.display import Display, percent
 from orchestrator.report import write_report
@@ -27,12 +29,20 @@ def train(recipe: Recipe, run_dir: Path) -> None:
     """Run a recipe in `run_dir`, or continue what is there. Prints what is happening.
 
     Raises:
-        InputError: something in the recipe is wrong.
+        InputError: something in the recipe is wrong, or another process writes this run.
         ServiceError: a part of the system failed; the run can be continued.
         KeyboardInterrupt: after everything that was started has ended.
     """
     display = Display()
-    store = RunStore(run_dir.absolute(), recipe)
+    with run_lock(run_dir.absolute()):
+        store = RunStore(run_dir.absolute(), recipe)
+        _train(recipe, store, display, run_dir)
+    path = write_report(store.folder)
+    _print_result(store, recipe, display)
+    display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
+
+
+def _train(recipe: Recipe, store: RunStore, display: Display, run_dir: Path) -> None:
     try:
         if not all(store.is_finished(stage.name) for stage in recipe.stages):
             with ray_session(recipe.cluster, run_dir.name) as device:
@@ -40,13 +50,11 @@ def train(recipe: Recipe, run_dir: Path) -> None:
     except KeyboardInterrupt:
         display.console.print(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
-    path = write_report(store.folder)
-    _print_result(store, recipe, display)
-    display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
 async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device) -> None:
     services = Services(device, recipe.cluster.start_timeout_s, display)
+    requests = asyncio.create_task(serve_requests(store.folder, scale(services, display)))
     try:
         model_path = recipe.stages[0].model.path
         for stage in recipe.stages:
@@ -56,7 +64,20 @@ async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device
                 model_path = await run_stage(recipe, stage, model_path, store, services, display)
             model_path = str(store.export_folder(stage.name))
     finally:
+        requests.cancel()
         await services.close()
+
+
+def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[dict[str, Any]]]:
+    """What a run does when it is asked for other numbers of workers."""
+
+    async def change(sizes: Sizes) -> dict[str, Any]:
+        changed = await services.scale(sizes)
+        for service, (before, after) in changed.items():
+            display.line(f"{service}: {before} → {after} workers")
+        return changed
+
+    return change
 
 
 async def run_stage(

@@ -1,6 +1,7 @@
 """The services of a run: learner, rollout pool and rewards, each started when first needed and ended together."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.rubrics import rubrics_of, tool_settings
 from rewards.service import RewardPool
 from rewards.types import Sample
 from rollout.engine import EngineSpec
+from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.types import Prompt
 from rollout.weights import Backend
@@ -30,6 +32,8 @@ class Services:
     _learner: "tuple[object, asyncio.Task[LearnerGroup]] | None" = field(default=None, init=False)
     _rollout: "tuple[object, asyncio.Task[RolloutPool]] | None" = field(default=None, init=False)
     _rewards: RewardPool | None = field(default=None, init=False)
+    _reward_replicas: int = field(default=0, init=False)
+    """What was asked for while the run went on; 0: the recipe's."""
     _met: tuple[LearnerGroup, RolloutPool] | None = field(default=None, init=False)
 
     async def begin_learner(self, stage: Stage) -> None:
@@ -97,7 +101,7 @@ class Services:
             rubrics_of(stage),
             tool_settings(stage),
             {prompt.rubric: _made_up(prompt) for prompts in sets.prompts.values() for prompt in prompts[:1]},
-            replicas=settings.replicas,
+            replicas=self._reward_replicas or settings.replicas,
             timeout_s=settings.timeout_s,
             max_error_rate=settings.max_error_rate,
             start_timeout_s=self.start_timeout_s,
@@ -106,6 +110,26 @@ class Services:
     async def rewards(self) -> RewardPool:
         assert self._rewards is not None
         return self._rewards
+
+    async def scale(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """Other numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
+
+        Raises:
+            InputError: a service that cannot be scaled while it runs.
+            ServiceError: no reward workers run yet.
+        """
+        for service, count in sizes.items():
+            if service != "rewards":
+                raise InputError(
+                    f"{service} = {count}: only `rewards` changes its size while a run goes on; stop the run and "
+                    "continue it with another number"
+                )
+        if self._rewards is None:
+            raise ServiceError("this stage has no reward workers; ask again in a stage that scores")
+        before = self._rewards.replicas
+        self._reward_replicas = sizes["rewards"]
+        await self._rewards.scale(sizes["rewards"])
+        return {"rewards": [before, self._rewards.replicas]}
 
     async def close(self) -> None:
         """End everything that was started, in whatever state it is."""

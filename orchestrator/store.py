@@ -9,6 +9,7 @@ STAGE/export/                        Hugging Face folder; its presence says that
 export                               link to the newest export
 tensorboard/STAGE/                   event files
 report.html
+lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/control.py)
 """
 
 import json
