@@ -27,6 +27,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -495,7 +496,10 @@ class _Inputs:
         while await _readable(cell, deadline):
             event, _ = receive(cell)
             if event is None:
-                return await self._ended(cell, deadline)
+                run, alive = await self._ended(cell, deadline)
+                if run.outcome == "exited":  # of the cell, not of the test: of that nothing is known
+                    run = Run(outcome="signal", code=signal.SIGKILL)
+                return run, alive
             self._compiled |= event["event"] == "compiled"
             if event["event"] == "broken":
                 await self._worker.end_cell()

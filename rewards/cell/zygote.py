@@ -52,6 +52,7 @@ class Zygote:
         self._namespaces = config["tier"] == "A"
         self._baseline = _resident(proc, os.getpid())
         self._memory_limit = 0
+        self._untouched = kernel.state_of("/tmp")
         self._address_space = _address_space(proc, os.getpid())
 
     def serve(self) -> None:
@@ -119,9 +120,10 @@ class Zygote:
             if ended == child:
                 status = how
                 self._kill()  # orphans have only now become children of this process
-        if self._namespaces and os.listdir("/tmp"):
+        if self._namespaces and kernel.state_of("/tmp") != self._untouched:
             kernel.unmount("/tmp")
             mount_scratch(self._config)
+            self._untouched = kernel.state_of("/tmp")
         return status
 
     def _kill(self) -> None:
