@@ -13,7 +13,8 @@ import socket
 from typing import Any
 
 from rewards.cell.messages import send
-from rewards.cell.peer import Ended, Peer, Remote, Unsupported
+from rewards.cell.peer import Ended, Peer
+from rewards.cell.remote import Remote, Unsupported, make_remote
 from rewards.cell.values import MODULES
 
 _MOST_WORDS = 300
@@ -35,7 +36,7 @@ class Namespace(dict[str, Any]):
         if name in self._modules:
             return importlib.import_module(name)
         value = self._peer.ask("name", self._program, name)
-        self._peer.named(name, value)
+        self._peer.handles.named(name, value)
         return value
 
 
@@ -70,7 +71,10 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
         send(host, {"event": event, "reason": _describe(problem)})
         return
     for index in range(order["first"], len(order["tests"])):
+        peer.handles.spoilt = None
         outcome, reason = _judge(tests[index], namespace)
+        if outcome == "pass" and peer.handles.spoilt is not None:  # and the test caught it
+            outcome, reason = _spoilt(peer.handles.spoilt)
         if outcome == "invalid":
             send(host, {"event": "invalid", "reason": reason})
             return
@@ -85,7 +89,7 @@ _ENDED = "the program ended"
 
 
 def _load_program(peer: Peer) -> None:
-    peer.ask("call", Remote(peer, 1, "function", "load"), [], {})
+    peer.ask("call", make_remote(peer, 1, "function", "load"), [], {})
 
 
 def _compiled(test: dict[str, Any]) -> dict[str, Any]:
@@ -109,12 +113,14 @@ def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
         if "expression" in test:  # a comparison without `assert`, or a call that does the asserting
             return ("fail", "False") if eval(test["expression"], namespace) is False else ("pass", "")  # noqa: S307 - in the judge's cell
         return _judge_call(test, namespace)
-    except Unsupported as problem:
-        return "unsupported", str(problem)[:_MOST_WORDS]
-    except Ended:
-        return "fail", _ENDED
+    except (Unsupported, Ended) as problem:
+        return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
         return "invalid" if _lacks_module(problem) else "fail", _describe(problem)
+
+
+def _spoilt(problem: BaseException) -> tuple[str, str]:
+    return ("fail", _ENDED) if isinstance(problem, Ended) else ("unsupported", str(problem)[:_MOST_WORDS])
 
 
 def _lacks_module(problem: BaseException) -> bool:
