@@ -39,6 +39,7 @@ class Handles:
         self._trusting = trusting
         self._classes: set[int] = set()
         self._instances: set[int] = set()
+        self._returned: set[int] = set()
         self._mixed: set[int] = set()
         self._exhausted: set[int] = set()
         self._seen: dict[tuple[Any, ...], Any] = {}
@@ -60,6 +61,12 @@ class Handles:
         number = inner(remote)[1]
         return self._trusting or number in self._instances or number in self._classes
 
+    def is_container(self, remote: "Remote") -> bool:
+        """Whether its length, items and iteration are its own affair. They stay so when a method returns the object:
+        `stack.push(1)` does, and nobody takes that for a list.
+        """
+        return self.answers_for_itself(remote) or inner(remote)[1] in self._returned
+
     def is_mixed(self, remote: "Remote") -> bool:
         """Whether it came out of an operator between an object and a plain value."""
         return inner(remote)[1] in self._mixed
@@ -74,8 +81,9 @@ class Handles:
             trusted = made and targets[0] in self._classes
         if trusted:
             self._instances.add(number)
-        elif operation != "iter":
-            self._instances.discard(number)
+        elif operation != "iter" and number in self._instances:
+            self._instances.remove(number)
+            self._returned.add(number)
 
     def mix(self, remote: "Remote") -> None:
         self._mixed.add(inner(remote)[1])
@@ -206,7 +214,7 @@ class Remote:
 
     def __iter__(self) -> Any:
         peer, _, kind, _ = inner(self)
-        if peer.handles.answers_for_itself(self):
+        if peer.handles.is_container(self):
             return self._ask("iter")
         if kind in ITERATORS and peer.handles.look("iter", self) is self:
             return self
@@ -214,7 +222,7 @@ class Remote:
 
     def __next__(self) -> Any:
         handles = inner(self)[0].handles
-        return self._ask("next") if handles.answers_for_itself(self) else handles.advance(self)
+        return self._ask("next") if handles.is_container(self) else handles.advance(self)
 
     def __contains__(self, value: object) -> bool:
         if inner(self)[0].handles.answers_for_itself(self):
@@ -223,7 +231,7 @@ class Remote:
 
     def __len__(self) -> int:
         peer, _, kind, name = inner(self)
-        if peer.handles.answers_for_itself(self):
+        if peer.handles.is_container(self):
             return _exactly(int, self._ask("length"))
         if kind in ITERATORS:
             raise TypeError(f"object of type {name!r} has no len()")
@@ -231,7 +239,7 @@ class Remote:
 
     def __getitem__(self, key: object) -> Any:
         handles = inner(self)[0].handles
-        if handles.answers_for_itself(self):
+        if handles.is_container(self):
             return self._ask("item", key)
         handles.show(self, "items")
         return handles.look("item", self, key)
