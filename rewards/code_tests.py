@@ -30,6 +30,17 @@ from rollout.errors import InputError
 Scoring = Literal["all", "fraction"]
 """`all`: 1 when every test passes, else 0, and the first failure ends the run; `fraction`: the share that passes."""
 
+_IMPORTS = """
+import bisect, collections, functools, heapq, itertools, math, random, re, string
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import cache, cmp_to_key, lru_cache, reduce
+from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest
+from itertools import accumulate, chain, combinations, count, groupby, pairwise, permutations, product, zip_longest
+from math import ceil, comb, floor, gcd, inf, isqrt, lcm, log, log2, perm, sqrt
+from typing import *
+""".lstrip()
+"""What such tasks take for granted: their solutions are methods of a class that is handed in without imports."""
 _PYTHON = re.compile(r"[{.]*py(?:thon)?[\d.]*(?:[^\w.-].*)?", re.IGNORECASE)
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`]*)")
 _LATE_FENCE = re.compile(r"[^`]*?()(`{3,})(py(?:thon)?[\d.]*\s*)", re.IGNORECASE)
@@ -45,6 +56,8 @@ class CodeTask:
     calls: Assertions | None = None
     prompt: str = ""
     """HumanEval's: the program begins as it does where the response leaves that out."""
+    preamble: str = ""
+    """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -83,13 +96,16 @@ class CodeResult:
         return sum(test.outcome == "unsupported" for test in self.tests)
 
 
-async def score_code(sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all") -> CodeResult:
+async def score_code(
+    sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all", *, thinking: bool = False
+) -> CodeResult:
     """Judge a response. A fault of the sandbox is tried once more, with a fresh worker, before it is an `error`.
 
     So are tests that are no Python, define no `check`, or import what is not there: no program could pass them.
+    `thinking`: the prompt opened the thinking part of the response.
     """
     began = time.perf_counter()
-    program = program_of(response)
+    program = program_of(response, thinking=thinking)
     if task.prompt and task.calls:
         program = _completed(task.prompt, task.calls.entry_point, program)
     error = ""
@@ -129,6 +145,7 @@ def _error(program: str, task: CodeTask, began: float, error: str) -> CodeResult
 
 
 async def _run(sandbox: Sandbox, program: str, task: CodeTask, stop: bool) -> tuple[CaseResult, ...]:
+    program = _with_preamble(task.preamble, program)
     if task.calls:
         verdicts = await sandbox.run_tests(program, dataclasses.replace(task.calls, stop=stop), task.limits)
         return tuple(_from_verdict(verdict) for verdict in verdicts)
@@ -242,6 +259,10 @@ def _completed(prompt: str, entry_point: str, code: str) -> str:
     if not defines:
         return prompt + code
     preamble = _preamble(prompt, entry_point)
+    return _with_preamble(preamble, code)
+
+
+def _with_preamble(preamble: str, code: str) -> str:
     if not preamble.strip():
         return code
     future = re.compile(r"^from __future__ import .*$", re.M)  # has to come first
@@ -322,7 +343,7 @@ def _list_of_tests(tests: list[Any], fields: Mapping[str, Any], limits: Limits) 
             }
             for test in tests
         ]
-        return CodeTask(calls=Assertions(tests=calls), limits=limits)
+        return CodeTask(calls=Assertions(tests=calls), preamble=_imports(name), limits=limits)
     pairs = [(_stream(test["input"]), _stream(test["output"])) for test in tests]
     return CodeTask(pairs=pairs, limits=limits)
 
@@ -344,7 +365,11 @@ def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> Code
         }
         for given, output in zip(inputs, outputs, strict=True)
     ]
-    return CodeTask(calls=Assertions(tests=calls), limits=limits)
+    return CodeTask(calls=Assertions(tests=calls), preamble=_imports(fn_name), limits=limits)
+
+
+def _imports(under_test: str) -> str:
+    return f"{_IMPORTS}globals().pop({under_test!r}, None)\n"
 
 
 def _function_name(name: Any) -> str:

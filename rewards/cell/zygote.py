@@ -35,9 +35,13 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _STACK = 120 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _EVERYTHING = """
-asyncio ast base64 binascii calendar concurrent.futures csv difflib encodings.ascii encodings.idna encodings.latin_1 
-graphlib gzip hashlib hmac html inspect locale logging pathlib pprint secrets shutil sqlite3 string tempfile time 
-timeit types unicodedata unittest uuid weakref zlib zoneinfo
+__future__ argparse array asyncio ast base64 binascii bz2 cProfile calendar cmath colorsys concurrent.futures 
+concurrent.futures.thread configparser contextvars csv difflib dis doctest email encodings.ascii encodings.idna 
+encodings.latin_1 encodings.utf_16 errno fileinput fnmatch getopt glob graphlib gzip hashlib hmac html html.parser 
+importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
+platform pprint profile pstats reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 
+stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
+unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
 """
 """Imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
 
