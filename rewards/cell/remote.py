@@ -143,7 +143,6 @@ class Handles:
             self._exhausted.add(number)
             raise
 
-
     def equal(self, one: "Remote", other: "Remote") -> bool:
         """What equals anything equals nothing."""
         if self._request("operator", "eq", one, other) is not True:

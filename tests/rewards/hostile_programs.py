@@ -516,9 +516,7 @@ BOMBS = [
         time_limit_s=5,
     ),
     _bomb("many empty files", "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'wb')\n    i += 1", ("fail",)),
-    _bomb(
-        "a deep directory", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", ("fail",)
-    ),
+    _bomb("a deep directory", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", ("fail",)),
     _bomb("descriptors", "import os\nwhile True: os.dup(0)", ("fail",)),
     _bomb("recursion", "def f(n): return f(n + 1)\nf(0)", ("fail",)),
     _bomb(
