@@ -10,7 +10,9 @@ A task may set `time_limit_s` (of one test) and `memory_mb` (of the whole run).
 
 Outputs are compared line by line without trailing blanks and without empty lines at the end; a non-zero exit status fails
 whatever was printed. Programs under assertions are imported, not run as `__main__`, and values compare as Python compares
-them. Everything runs in the sandbox, the tests apart from the program (see `rewards/sandbox.py`).
+them; an object that a function returns where the test means a number, a text or a list is no such value, whatever it answers
+(rewards/cell/remote.py). A test that is a comparison without `assert` counts as one. Solutions that are called by `fn_name`
+find the usual imports (`List`, `heapq`, …), as they do where such tasks come from. Everything runs in the sandbox, the tests apart from the program (see `rewards/sandbox.py`).
 """
 
 import ast

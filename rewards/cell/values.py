@@ -93,7 +93,7 @@ class Codec:
             pairs = [[self.pack(k, shared), self.pack(v, shared)] for k, v in container.items()]
             factory = container.default_factory if isinstance(container, collections.defaultdict) else None
             return [pairs, self.pack(factory, shared)]
-        extra = container.maxlen if isinstance(container, collections.deque) else None
+        extra: int | str | None = container.maxlen if isinstance(container, collections.deque) else None
         extra = container.typecode if isinstance(container, array.array) else extra
         return [self._pack_all(container, shared), extra]
 
