@@ -263,7 +263,7 @@ def _whole_power(base: Ratio, degree: int) -> Ratio:
 
 
 def _root(base: Ratio, degree: Fraction) -> Ratio | None:
-    """base ** degree for one positive term, or a single letter; None where it is neither."""
+    """base ** degree for one term, positive or with an odd root, or a single letter; None where it is neither."""
     if base.is_zero:
         return base if degree > 0 else None
     if base.den != _ONE or len(base.num) != 1:
@@ -272,6 +272,10 @@ def _root(base: Ratio, degree: Fraction) -> Ratio | None:
     if value < 0 and degree == Fraction(1, 2):
         inner = _root(-base, degree)
         return inner * atom(_I) if inner is not None and not mono else None
+    if value < 0 and degree.denominator % 2:
+        # The odd root of a negative number is meant to be the real one.
+        inner = _root(-base, degree)
+        return inner if inner is None or degree.numerator % 2 == 0 else -inner
     letters = [(name, exponent) for name, exponent in mono if name[0] != "#" and name not in _POSITIVE]
     # √(x²) is |x| and √(xy) not always √x·√y: of letters only a single one, to the first power, is taken.
     if value <= 0 or len(letters) > 1 or (letters and (letters[0][1] != 1 or letters[0][0][0] == _OPAQUE)):
