@@ -554,9 +554,9 @@ def _equation_chain(sides: list[str], depth: int) -> Node:
     named = _is_name(sides[0])
     values = [read(side, depth) for side in (sides[1:] if named else sides)]
     first = values[0]
-    if not named and isinstance(first, Value) and first.ratio and first.ratio.num_letters >= 2:
-        if all(_Comparison(None).same(value, values[-1]) is True for value in values[1:-1]):
-            return Relation("=", first, values[-1])
+    is_asked_for = not named and isinstance(first, Value) and first.ratio and first.ratio.num_letters >= 2
+    if is_asked_for and all(_Comparison(None).same(value, values[-1]) is True for value in values[1:-1]):
+        return Relation("=", first, values[-1])
     if any(_Comparison(None).same(value, values[-1]) is False for value in values):
         return Words(" = ".join(sides))
     return Named(_name(sides[0]), values[-1], None) if named else values[-1]
