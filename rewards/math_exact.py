@@ -102,6 +102,8 @@ def plain_number(text: str) -> Fraction | int | None:
     if not text or len(text) > _MAX_DIGITS or text[0] not in "0123456789-+.":
         return None
     top, slash, bottom = text.partition("/")
+    if slash and " " in top.strip():
+        return None  # 2 191/500 is a mixed fraction
     numerator = _decimal(top.strip())
     if not slash or numerator is None:
         return numerator
@@ -950,6 +952,8 @@ def _same_unit(one: str, other: str) -> bool:
 def _difference(relation: Relation) -> Ratio | None:
     left, right = relation.left, relation.right
     if not (isinstance(left, Value) and isinstance(right, Value) and left.ratio and right.ratio):
+        return None
+    if left.unit or right.unit:
         return None
     try:
         return left.ratio + -right.ratio
