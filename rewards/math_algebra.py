@@ -23,7 +23,8 @@ Mono = tuple[tuple[str, Fraction | int], ...]
 Poly = dict[Mono, Fraction]
 """Sum of terms, none of them zero; {} is 0."""
 
-_MAX_BITS = 2048
+_MAX_BITS = 8192
+"""Of a number: 7^2023 has 5,680."""
 _MAX_TERMS = 200
 _MAX_NAME = 2000
 _MAX_WORK = 2000
@@ -31,7 +32,6 @@ _MAX_WORK = 2000
 _MAX_POWER = 32
 _MAX_NESTING = 40
 _MAX_FACTORIAL = 200
-_MAX_BINOMIAL = 1000
 _PRIMES = [p for p in range(2, 1000) if all(p % q for q in range(2, isqrt(p) + 1))]
 _I = "i"
 _OPAQUE = "?"
@@ -687,8 +687,10 @@ def _binomial(upper: Ratio, lower: Ratio) -> Ratio:
     top, bottom = upper.rational, lower.rational
     if top is None or bottom is None:
         return _opaque(f"binom({upper.key},{lower.key})")
-    if top.denominator != 1 or bottom.denominator != 1 or not 0 <= bottom <= top <= _MAX_BINOMIAL:
+    if top.denominator != 1 or bottom.denominator != 1 or not 0 <= bottom <= top:
         raise NotAlgebra("no such binomial")
+    if min(bottom, top - bottom) * int(top).bit_length() > _MAX_BITS:
+        raise NotAlgebra("too large a binomial")
     return number(comb(int(top), int(bottom)))
 
 

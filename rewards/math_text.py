@@ -204,7 +204,8 @@ _AFTER = (
     # The power of a unit stands outside of its text.
     (re.compile(r"\\text\s*\{([^{}^]*)\^\s*(?:\{\s*(\d)\s*\}|(\d))\s*\}"), r"\\text{\1}^\2\3"),
     (re.compile(r"\\text\s*\{\s*([ie])\s*\}(?=\s*[\^+\-])|(?<=[\d)}+\-])\s*\\text\s*\{([ie])\}"), r"\1\2"),
-    (re.compile(rf"\\text\s*\{{\s*({_FUNCTION_NAMES})\s*\}}"), r"\\\1 "),
+    # Five seconds are no secant.
+    (re.compile(rf"\\text\s*\{{\s*({_FUNCTION_NAMES})\s*\}}(?=\s*[\w\\({{^])"), r"\\\1 "),
     (re.compile(r"\\overline\s*(\d)"), r"\\overline{\1}"),
     (re.compile(r"(?<=\d)\s*\^\s*(?:\{\s*)?\\text\s*\{\s*(st|nd|rd|th)\s*\}(?:\s*\})?"), r"\\text{\1}"),
     (re.compile(r"°\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF])(?![A-Za-z]))"), r"°\1\2"),

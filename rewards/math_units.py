@@ -47,7 +47,7 @@ _REFUSED = frozenset(
         "k bn mn fail fails failed exclude excluded excluding reject rejected invalid impossible mistake reciprocal opposite "
         "inverse whereas unless only if else ish cannot double doubled triple tripled quadruple quadrupled twice thrice halved "
         "below above under beneath short repeating recurring repeated lakh lakhs crore crores googol myriad mille permille "
-        "sin cos tan cot sec csc exp log tau phi psi chi eta rho alpha beta gamma delta theta lambda sigma omega"
+        "sin cos tan cot csc exp log extraneous tau phi psi chi eta rho alpha beta gamma delta theta lambda sigma omega"
     )
 )
 """Words that change or doubt the number before them: an answer with one of them is text."""
