@@ -277,6 +277,7 @@ _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _ELEMENT = re.compile(r"([A-Za-z])(?:\s*\\in\s*\\mathbb\s*(?:\{\s*R\s*\}|R))?")
 _ELEMENT_AGAIN = re.compile(r"^\s*[A-Za-z]\s*\\in\s*\\mathbb\s*(?:\{\s*R\s*\}|R)\s*,")
 _ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*\|")
+_ALL_BUT = re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R)\s*(?:\\setminus|-)\s*\\\{([^{},]{1,60})\\\}")
 _POINT = re.compile(r"[A-Z]'?\s*(?=\()")
 _OUTWARD = re.compile(r"([\](\[])([^\[\](){}]*,[^\[\](){}]*)([\])\[])")
 _TRIGONOMETRY = re.compile("sin|cos|tan|cot|sec|csc")
@@ -388,12 +389,12 @@ def _both(listed: Several) -> Node:
 
 
 def _interval(node: Node) -> Group | None:
+    """Of x, where it is no point: one end is infinite, or it was not written as `x = (…)`."""
     value = node.value if isinstance(node, Named) else None
-    return (
-        value
-        if isinstance(value, Group) and value.left in "([" and Words("∞") in (value.parts[1], _mirrored(value))
-        else None
-    )
+    if not isinstance(node, Named) or not isinstance(value, Group) or value.left not in "([" or len(value.parts) != 2:
+        return None
+    is_between = node.relation is None and len(node.name) == 1 and node.name.islower()
+    return value if is_between or Words("∞") in (value.parts[1], _mirrored(value)) else None
 
 
 def _are_rays(listed: Several) -> bool:
@@ -476,7 +477,16 @@ def _read_set(inside: str, depth: int) -> Node | None:
     return Several("{", listed.parts)
 
 
+def _all_but(point: Value) -> Several:
+    """The real numbers without one."""
+    return Several("∪", (Group("(", ")", (Words("-∞"), point)), Group("(", ")", (point, Words("∞")))))
+
+
 def _read_union(text: str, depth: int) -> Node | None:
+    without = _ALL_BUT.fullmatch(text)
+    point = read(without[1], depth) if without else None
+    if isinstance(point, Value):
+        return _all_but(point)
     parts = re.split(r"\\cup(?![A-Za-z])", text) if "\\cup" in text else []
     if not 1 < len(parts) <= _MAX_PARTS:
         return None
@@ -523,8 +533,7 @@ def _single_relation(op: str, left: str, right: str, depth: int) -> Node:
         return Words(f"{left}{op}{right}")
     sides = Relation(op, read(left, depth), read(right, depth))
     if op == "≠" and re.fullmatch("[A-Za-z]", left) and isinstance(sides.right, Value):
-        rays = Group("(", ")", (Words("-∞"), sides.right)), Group("(", ")", (sides.right, Words("∞")))
-        return Named(left, Several("∪", rays), sides)
+        return Named(left, _all_but(sides.right), sides)
     if op != "=":
         return sides
     if _is_name(left):

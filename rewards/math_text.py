@@ -183,6 +183,7 @@ _PHRASE = re.compile(
 )
 _FUNCTION_NAMES = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
 _BEFORE = (
+    (re.compile(r"\{\s*\}(?=\s*\^)"), ""),
     (_DEGREE, "°"),
     (re.compile(r"\\(?:text)?color\s*\{[A-Za-z!0-9]{1,20}\}"), ""),
     (re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)(?![A-Za-z])"), r"\\text{"),
