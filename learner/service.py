@@ -95,7 +95,8 @@ class LearnerGroup:
     def __init__(self, actors: list[Any], group: PlacementGroup, timeout_s: float) -> None:
         self._actors = actors
         self._group = group
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """Longest wait for one verb."""
         self._ended = ""
         self.node = ""
         """Node of rank 0, from which weights are published."""
@@ -151,7 +152,7 @@ class LearnerGroup:
     async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
         """A small model from scratch in `folder`; returns its number of parameters."""
         call = self._actors[0].build.remote(spec, texts, folder)
-        return int(await within(call, self._timeout_s, "learner rank 0 to build a model"))
+        return int(await within(call, self.timeout_s, "learner rank 0 to build a model"))
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
@@ -199,7 +200,7 @@ class LearnerGroup:
 
     async def meet(self, pool: RolloutPool) -> None:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
-        address, port, _ = await within(self._actors[0].address.remote(), self._timeout_s, "learner rank 0")
+        address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
         await asyncio.gather(pool.meet(address, port, size), self._all("meet_engines", address, port, size))
 
@@ -224,7 +225,7 @@ class LearnerGroup:
     async def _all(self, verb: str, *args: Any) -> list[Any]:
         if self._ended:
             raise ServiceError(f"`{verb}`: the learner was ended before: {self._ended}")
-        return await self._together(verb, [actor.call.remote(verb, *args) for actor in self._actors], self._timeout_s)
+        return await self._together(verb, [actor.call.remote(verb, *args) for actor in self._actors], self.timeout_s)
 
     async def _together(self, verb: str, calls: list[Any], timeout_s: float) -> list[Any]:
         """The answers of all ranks.

@@ -10,7 +10,7 @@ import pytest
 from learner.batch import Sequence, TrainingBatch, make_batch
 from learner.service import LearnerGroup
 from rollout.errors import InputError
-from tests.engine.conftest import Rig, learner_spec, start_learner
+from tests.engine.conftest import Rig, learner_spec
 
 
 def rows(count: int = 7) -> list[Sequence]:
@@ -70,17 +70,6 @@ def test_zero_stages_agree_with_stage_0(rig: Rig, single: dict, tmp_path: Path, 
 def test_micro_batches_and_checkpointing_do_not_matter(rig: Rig, single: dict, tmp_path: Path) -> None:
     one_pack = two_updates(rig, rig.learner, tmp_path / "a", micro_batch_tokens=10_000, activation_checkpointing=True)
     assert_same(one_pack, single)
-
-
-def test_two_ranks_agree_with_one(rig: Rig, single: dict, tmp_path: Path) -> None:
-    kl = rig.run(rig.learner.kl_to_reference(cut(rows())))
-    pair = rig.run(start_learner(ranks=2, name="pair"))
-    try:
-        for stage in (0, 3):
-            assert_same(two_updates(rig, pair, tmp_path / f"stage{stage}", zero_stage=stage), single)
-            np.testing.assert_allclose(rig.run(pair.kl_to_reference(cut(rows(), 2, seed=3))), kl, atol=1e-5)
-    finally:
-        rig.run(pair.close())
 
 
 def test_a_checkpoint_continues_to_the_same_weights(rig: Rig, single: dict, tmp_path: Path) -> None:
