@@ -91,7 +91,8 @@ class _Fragment(NamedTuple):
     shard: int
     group: int
     start: int
-    count: int
+    size: int
+    """−1: all of it."""
 
 
 class Shards:
@@ -141,7 +142,7 @@ class Shards:
             if flat is None:
                 continue
             flat = flat.detach().reshape(-1)
-            pieces.append(flat if fragment.count < 0 else flat.narrow(0, fragment.start, fragment.count))
+            pieces.append(flat if fragment.size < 0 else flat.narrow(0, fragment.start, fragment.size))
         return torch.cat(pieces).float()
 
     def _flat_0(self, fragment: _Fragment, part: str) -> Any:
@@ -206,7 +207,7 @@ def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: 
     for name, parameter in parameters.items():
         weights = saved.tensor(name, "weights")
         parameter.data.copy_(weights.view(parameter.shape))
-        mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+        mapping = parameter._hp_mapping
         if mapping is None:  # no element of it lies in this rank's partition
             continue
         source, target = mapping.lp_fragment_address, mapping.hp_fragment_address

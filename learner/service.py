@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
 from rollout.weights import WeightManifest
 
-
 GRACE_S = 10.0
-"""After the first rank failed: how long the others may take to answer, or to be found dead."""
+"""After the first rank failed: how long the others may take to finish, fail, or be found dead."""
+ANSWER_S = 5.0
+"""How long a rank may take to say where it stands."""
 
 
 class LearnerActor:
@@ -219,7 +221,7 @@ class LearnerGroup:
     async def close(self) -> None:
         """Free shared memory, then end the actors and their reservation."""
         if not self._ended:
-            await self._end()
+            await self._end(self._actors)
         remove_placement_group(self._group)
 
     async def _all(self, verb: str, *args: Any) -> list[Any]:
@@ -250,8 +252,9 @@ class LearnerGroup:
         if mistakes and not waiting:
             raise mistakes[0] from None
         waited = asyncio.get_running_loop().time() - began
-        self._ended = diagnosis(verb, await self._states(answers), waited)
-        await self._end()
+        states = await self._states(answers)
+        self._ended = diagnosis(verb, states, waited)
+        await self._end(actor for actor, state in zip(self._actors, states.values(), strict=True) if state.note)
         if mistakes:
             raise mistakes[0] from None
         raise ServiceError(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
@@ -262,11 +265,11 @@ class LearnerGroup:
         async def ask(rank: int, answer: Any) -> RankState:
             problem = _problem(answer)
             if answer.done() and problem is None:
-                return RankState(finished=True)
+                return RankState(finished=True, note=Note())
             if isinstance(problem, RayActorError):
                 return RankState(died=_reason(problem))
             try:
-                note, seconds = await within(self._actors[rank].progress.remote(), GRACE_S, f"rank {rank}")
+                note, seconds = await within(self._actors[rank].progress.remote(), ANSWER_S, f"rank {rank}")
             except ServiceError:
                 note, seconds = None, 0.0
             return RankState(failed=_reason(problem) if problem else "", note=note, seconds=seconds)
@@ -274,12 +277,10 @@ class LearnerGroup:
         states = await asyncio.gather(*(ask(rank, answer) for rank, answer in enumerate(answers)))
         return dict(enumerate(states))
 
-    async def _end(self) -> None:
-        """Free shared memory where a rank still can, then end every rank, also one that waits for ever."""
-        freeing = [asyncio.ensure_future(actor.free.remote()) for actor in self._actors]
-        await asyncio.wait(freeing, timeout=GRACE_S)
-        for free in freeing:
-            free.add_done_callback(lambda done: done.cancelled() or done.exception())
+    async def _end(self, answering: Iterable[Any]) -> None:
+        """Free shared memory on the ranks that answer, then end all of them, also one that waits for ever."""
+        freeing = asyncio.gather(*(actor.free.remote() for actor in answering), return_exceptions=True)
+        await asyncio.wait({asyncio.ensure_future(freeing)}, timeout=ANSWER_S)
         for actor in self._actors:
             ray.kill(actor)
 

@@ -302,6 +302,12 @@ class LearnerSection(Section):
     """Longest wait for one batch, checkpoint or export."""
 
     @model_validator(mode="after")
+    def _offload(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer = true needs zero_stage = 1, 2 or 3: at 0 DeepSpeed offloads nothing")
+        return self
+
+    @model_validator(mode="after")
     def _loss(self) -> Self:
         if 0 < self.dual_clip <= 1:
             raise ValueError(f"dual_clip = {self.dual_clip:g}: give more than 1, such as 3, or 0 for no bound")

@@ -104,12 +104,13 @@ def test_a_checkpoint_of_one_rank_continues_on_two(
     assert_same(rig.run(third_update(rig, pair, folder, "two-1", zero_stage=1)), single[1])
 
 
-def in_the_middle_of_training(rig: Rig, group: LearnerGroup, rank: int, blow: int) -> str:
+def in_the_middle_of_training(rig: Rig, group: LearnerGroup, rank: int, blow: int, timeout_s: float = 120) -> str:
     """The error of a batch in whose second mini-batch one rank gets a signal."""
     pids = [ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=30) for actor in group._actors]
 
     async def work() -> None:
         await group.open(learner_spec(rig.folder))
+        group.timeout_s = timeout_s
         batch = cut(rows(200), group.ranks, mini_batches=100)
         training = asyncio.create_task(group.train(batch, "grpo"))
         while not (await group._actors[rank].progress.remote())[0].part.startswith("mini-batch 2"):
@@ -152,7 +153,6 @@ def test_three_ranks_make_the_updates_of_one(
 
 
 def test_a_stopped_rank_ends_the_group_and_is_named(rig: Rig, trio: LearnerGroup) -> None:
-    trio.timeout_s = 8
-    message = in_the_middle_of_training(rig, trio, 2, signal.SIGSTOP)
-    assert message.startswith("`train` of 3 learner ranks: waited 8 s; rank 2 does not answer")
+    message = in_the_middle_of_training(rig, trio, 2, signal.SIGSTOP, timeout_s=6)
+    assert message.startswith("`train` of 3 learner ranks: waited 6 s; rank 2 does not answer")
     assert "all_reduce" in message
