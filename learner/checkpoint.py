@@ -272,7 +272,7 @@ def _trained(engine: Any) -> list[str]:
         return list(names.values())
     optimizer = engine.optimizer
     groups = getattr(optimizer, "fp16_groups", None) or [group["params"] for group in optimizer.param_groups]
-    return [names[id(parameter)] for group in groups for parameter in group if id(parameter) in names]
+    return [names[id(parameter)] for group in groups for parameter in group]
 
 
 def _record(folder: Path) -> dict[str, Any]:

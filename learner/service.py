@@ -270,7 +270,9 @@ class LearnerGroup:
                 return RankState(died=_reason(problem))
             try:
                 note, seconds = await within(self._actors[rank].progress.remote(), ANSWER_S, f"rank {rank}")
-            except ServiceError:
+            except ServiceError as silence:
+                if isinstance(silence.__cause__, RayActorError):
+                    return RankState(died=_reason(silence.__cause__))
                 note, seconds = None, 0.0
             return RankState(failed=_reason(problem) if problem else "", note=note, seconds=seconds)
 
