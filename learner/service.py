@@ -1,6 +1,7 @@
 """The learner service: one Ray actor a rank, and the group that the loop talks to. The ranks fail together."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -297,7 +298,9 @@ def _problem(answer: Any) -> BaseException | None:
 
 def _reason(problem: BaseException) -> str:
     """In one line."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    text = " ".join(str(problem).split())
     if isinstance(problem, RayActorError):
-        return next((line for line in lines if "exit" in line.lower() or "killed" in line.lower()), lines[0])
-    return f"{type(problem).__name__}: {lines[0] if lines else ''}"
+        # Ray's account ends in a paragraph of advice about memory.
+        detail = re.search(r"Worker exit detail: (.+?)( Some common causes|$)", text)
+        return f"killed, out of memory, or crashed: {detail[1]}" if detail else text
+    return f"{type(problem).__name__}: {text}"
