@@ -41,6 +41,8 @@ class LearnerSpec(LossSpec):
     dtype: Literal["float32", "bfloat16"]
     trust_remote_code: bool
     zero_stage: int
+    offload_optimizer: bool
+    """The optimizer's state and step on the CPU (ZeRO 1 to 3)."""
     seed: int
 
     lr: float

@@ -19,9 +19,19 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack, TrainingBatch
+from learner.checkpoint import (
+    TAG,
+    Layout,
+    load_random_state,
+    load_relaid,
+    read_record,
+    save_random_state,
+    write_record,
+)
 from learner.kl import kl_estimate
 from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss, sft_loss
 from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
+from learner.progress import Progress
 from learner.publish import SharedMemoryPublisher
 from learner.reference import Reference, refresh_is_due
 from learner.schedule import learning_rate
@@ -59,7 +69,14 @@ class LearnerRank:
     """One data-parallel rank: an HF model inside a DeepSpeed engine, and the frozen reference beside it."""
 
     def __init__(
-        self, rank: int, ranks: int, master_address: str, master_port: int, threads: int, timeout_s: float
+        self,
+        rank: int,
+        ranks: int,
+        master_address: str,
+        master_port: int,
+        threads: int,
+        timeout_s: float,
+        progress: Progress | None = None,
     ) -> None:
         os.environ.update(
             RANK=str(rank),
@@ -81,6 +98,8 @@ class LearnerRank:
         deepspeed.init_distributed(
             dist_backend="nccl" if self.cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout_s)
         )
+        self.progress = progress or Progress()
+        self.progress.watch_collectives()
 
     def open(self, spec: LearnerSpec) -> int:
         """Load the model of a stage (dropping the one before); returns its number of parameters.
@@ -106,7 +125,9 @@ class LearnerRank:
             lr=spec.lr,
             betas=(spec.beta1, spec.beta2),
             weight_decay=spec.weight_decay,
-            fused=spec.zero_stage == 0,
+            # On the CPU the fused step is vectorised and threaded: what DeepSpeed's own CPU optimizer, which compiles
+            # for minutes at first use, is for.
+            fused=spec.zero_stage == 0 or spec.offload_optimizer,
         )
         self.ds_engine, *_ = deepspeed.initialize(
             model=self.policy, optimizer=optimizer, config=_deepspeed_config(spec), dist_init_required=False
@@ -126,19 +147,22 @@ class LearnerRank:
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), self.optimizer_steps
         mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
+        self.progress.at("log-probabilities before the first step")
         anchors = self._anchors(mini_batches, batch.temperature, objective)
         figures: list[dict[str, float]] = []
         parts: Counter[str] = Counter()
         norms, lr = [], self._set_learning_rate()
-        for packs, anchor in zip(mini_batches, anchors, strict=True):
+        for number, (packs, anchor) in enumerate(zip(mini_batches, anchors, strict=True), 1):
             lr = self._set_learning_rate()
             for i, (pack, (old, reference)) in enumerate(zip(packs, anchor, strict=True)):
+                self.progress.at(f"mini-batch {number} of {len(mini_batches)}, micro-batch {i + 1} of {len(packs)}")
                 self.ds_engine.set_gradient_accumulation_boundary(i == len(packs) - 1)
                 loss = self._loss(objective, pack, batch.temperature, old, reference)
                 # DeepSpeed averages gradients over ranks; the weights already hold the mean over the whole batch.
                 self.ds_engine.backward(loss.loss * self.ranks)
                 figures.append(_numbers(loss.figures))
                 parts.update(_numbers(loss.parts))
+            self.progress.at(f"mini-batch {number} of {len(mini_batches)}, optimizer step")
             norm = self._plain_grad_norm()
             self.ds_engine.step()
             norms.append(float(self.ds_engine.get_global_grad_norm() if norm is None else norm))
@@ -199,24 +223,35 @@ class LearnerRank:
         self.publisher.release(manifest)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """DeepSpeed's checkpoint of model, optimizer and step counter; beside it the reference, if it was refreshed, and
-        the caller's state as JSON."""
-        self.ds_engine.save_checkpoint(
-            folder, tag="learner", client_state={"optimizer_steps": self.optimizer_steps}, save_latest=False
-        )
+        """DeepSpeed's checkpoint of model and optimizer; beside it the layout, the random state of every rank, the
+        reference, if it was refreshed, and the caller's state as JSON."""
+        path = Path(folder)
+        self.ds_engine.save_checkpoint(folder, tag=TAG, save_latest=False)
+        save_random_state(path, self.rank)
         if self.reference:
-            self.reference.save(Path(folder), self.rank)
+            self.reference.save(path, self.rank)
         if self.rank == 0:
-            (Path(folder) / "state.json").write_text(json.dumps(state, indent=1))
+            write_record(path, self._layout, self.optimizer_steps, self.ds_engine)
+            (path / "state.json").write_text(json.dumps(state, indent=1))
 
     def load(self, folder: str) -> None:
-        """Raises FileNotFoundError when the folder holds no checkpoint of this many ranks."""
-        path, client_state = self.ds_engine.load_checkpoint(folder, tag="learner")
-        if path is None:
-            raise FileNotFoundError(f"{folder} holds no learner checkpoint")
-        self.optimizer_steps = int(client_state["optimizer_steps"])
+        """Continue from a checkpoint of the same model. That of another number of ranks or another ZeRO stage too: to
+        rounding the same, with random states that begin anew.
+
+        Raises:
+            FileNotFoundError: the folder holds no such checkpoint.
+        """
+        path = Path(folder)
+        layout, self.optimizer_steps = read_record(path)
+        if layout == self._layout:
+            if self.ds_engine.load_checkpoint(folder, tag=TAG)[0] is None:
+                raise FileNotFoundError(f"{folder} holds no learner checkpoint")
+        else:
+            load_relaid(self.ds_engine, path)
+        if layout.ranks == self.ranks:
+            load_random_state(path, self.rank)
         if self.reference:
-            self.reference.load(Path(folder))
+            self.reference.load(path)
 
     def export(self, folder: str, tokenizer_from: str) -> None:
         """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`."""
@@ -233,6 +268,15 @@ class LearnerRank:
         """Free the shared memory of publishes."""
         if hasattr(self, "publisher"):
             self.publisher.close()
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(
+            ranks=self.ranks,
+            zero_stage=self.spec.zero_stage,
+            dtype=self.spec.dtype,
+            offload_optimizer=self.spec.offload_optimizer,
+        )
 
     def _load_model(self, spec: LearnerSpec) -> Policy | RewardModel:
         if spec.head == "language":
@@ -342,12 +386,16 @@ def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": spec.zero_stage}
+    if spec.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         # Micro-batches differ in size and number, so the boundary is set by hand and the loss is already normalised.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": spec.max_grad_norm,
-        "zero_optimization": {"stage": spec.zero_stage},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": spec.dtype == "bfloat16"},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,

@@ -117,8 +117,9 @@ def train(
 ) -> None:
     """Train by a recipe, or continue the run that is in its folder.
 
-    A run is continued when its folder holds one: with the same settings, but cluster.* may differ and loop.steps may
-    grow. RECIPE may be that folder itself: rayzero train runs/arithmetic
+    A run is continued when its folder holds one: with the same settings, but loop.steps may grow, and cluster.* and what
+    it is computed on, such as learner.ranks, learner.zero_stage and rollout.replicas, may differ. RECIPE may be that
+    folder itself: rayzero train runs/arithmetic
     """
     from orchestrator.preflight import preflight
     from orchestrator.run_dir import check_run_dir

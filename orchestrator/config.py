@@ -229,6 +229,9 @@ class LearnerSection(Section):
     """Data-parallel ranks, one Ray actor each."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the host's memory and step there (ZeRO 1 to 3): slower, 12 bytes a parameter less on
+    the GPUs."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate (AdamW)."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -297,6 +300,12 @@ class LearnerSection(Section):
     """Compute threads of a rank on a CPU host; 0: all cores divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
     """Longest wait for one batch, checkpoint or export."""
+
+    @model_validator(mode="after")
+    def _offload(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer = true needs zero_stage = 1, 2 or 3: at 0 DeepSpeed offloads nothing")
+        return self
 
     @model_validator(mode="after")
     def _loss(self) -> Self:

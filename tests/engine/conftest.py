@@ -80,6 +80,7 @@ def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
         "dtype": "float32",
         "trust_remote_code": False,
         "zero_stage": 0,
+        "offload_optimizer": False,
         "seed": 1,
         "lr": 1e-2,
         "schedule": "constant",

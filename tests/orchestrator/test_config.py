@@ -250,3 +250,8 @@ def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:
 def test_a_built_model_has_heads_that_the_engine_takes(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_recipe("arithmetic", [override])
+
+
+def test_offload_needs_a_zero_stage() -> None:
+    with pytest.raises(InputError, match="offload_optimizer = true needs zero_stage"):
+        load_recipe("arithmetic", ["learner.offload_optimizer=true"])

@@ -16,6 +16,7 @@ USED_BESIDE_THE_SPEC = {
 """Keys of `learner` that the ranks need not know to open a model."""
 CHANGED: dict[str, Any] = {
     "zero_stage": 2,
+    "offload_optimizer": True,
     "lr": 0.5,
     "schedule": "cosine",
     "warmup_steps": 3,
