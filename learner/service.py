@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from learner.spec import LearnerSpec
 from learner.tally import is_extreme, merged
 from rollout.errors import ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
-from rollout.weights import WeightManifest
+from rollout.weights import Holding, WeightManifest
 
 
 class LearnerActor:
@@ -80,6 +81,8 @@ class LearnerGroup:
         self.node = node
         """Node of rank 0, from which weights are published."""
         self.start_seconds = seconds_to_start
+        self._adapts = False
+        self._holding = Holding()
 
     @classmethod
     async def start(
@@ -133,10 +136,15 @@ class LearnerGroup:
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
-        return int((await self._all("open", spec))[0])
+        count = int((await self._all("open", spec))[0])
+        self._adapts = spec.lora_rank > 0
+        self._holding = Holding(base=spec.model_path)
+        self._changed()
+        return count
 
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
+        self._changed()
         stats = await self._all("train", ray.put(batch), objective)
         figures = merged(rank.figures for rank in stats)
         parts = merged(rank.parts for rank in stats)
@@ -166,10 +174,14 @@ class LearnerGroup:
         pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
-    async def stage_weights(self, version: int) -> WeightManifest:
-        """Make the current weights ready for the engines as `version`."""
-        manifest: WeightManifest = (await self._all("stage_weights", version))[0]
-        return manifest
+    async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
+        """Make the current weights ready for the engines as `version`: all that is not in `held`, which they hold."""
+        now = self._holding
+        base = held is None or held.base != now.base
+        # An engine that takes another base drops its adapter.
+        adapter = base or held is None or held.adapter != now.adapter
+        manifest: WeightManifest = (await self._all("stage_weights", version, base, adapter))[0]
+        return replace(manifest, holding=now)
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
@@ -188,6 +200,7 @@ class LearnerGroup:
         await self._all("save", str(folder), state)
 
     async def load(self, folder: Path) -> None:
+        self._changed()
         await self._all("load", str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
@@ -200,6 +213,11 @@ class LearnerGroup:
         for actor in self._actors:
             ray.kill(actor)
         remove_placement_group(self._group)
+
+    def _changed(self) -> None:
+        """The weights are, or may be, other ones than before: with adapters, those alone."""
+        name = uuid.uuid4().hex
+        self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
 
     async def _all(self, verb: str, *args: Any) -> list[Any]:
         calls = asyncio.gather(*(actor.call.remote(verb, *args) for actor in self._actors))

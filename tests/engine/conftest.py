@@ -10,12 +10,12 @@ import pytest
 
 from learner.build import BuildSpec
 from learner.service import LearnerGroup
-from learner.spec import LearnerSpec
 from orchestrator.cluster import ray_session
 from orchestrator.config import ClusterSection
 from rollout.engine import EngineSpec
 from rollout.service import RolloutPool
 from rollout.types import Prompt
+from tests.learner.specs import learner_spec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,41 +71,6 @@ def build_spec(tied: bool = False, seed: int = 1) -> BuildSpec:
         max_tokens=128,
         seed=seed,
     )
-
-
-def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
-    settings: dict[str, Any] = {
-        "model_path": folder,
-        "reference_path": "",
-        "dtype": "float32",
-        "trust_remote_code": False,
-        "zero_stage": 0,
-        "seed": 1,
-        "lr": 1e-2,
-        "schedule": "constant",
-        "warmup_steps": 0,
-        "total_steps": 10,
-        "beta1": 0.9,
-        "beta2": 0.95,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "activation_checkpointing": False,
-        "logit_chunk_tokens": 64,
-        "policy_loss": "clip",
-        "clip_low": 0.2,
-        "clip_high": 0.2,
-        "dual_clip": 0.0,
-        "kl_coef": 0.0,
-        "kl_in": "loss",
-        "kl_estimator": "k3",
-        "reference_refresh_steps": 0,
-        "entropy_coef": 0.0,
-        "importance_cap": 2.0,
-        "importance_mode": "truncate",
-        "importance_floor": 0.5,
-        "importance_level": "token",
-    }
-    return LearnerSpec(**(settings | changes))
 
 
 def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
