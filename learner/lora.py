@@ -36,7 +36,7 @@ def add_adapters(module: Policy | RewardModel, spec: LearnerSpec) -> None:
     _check_targets(model, spec)
     config = LoraConfig(
         r=spec.lora_rank,
-        lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]  # peft divides it, and takes a fraction as well
+        lora_alpha=spec.lora_alpha,
         target_modules=list(spec.lora_targets) or "all-linear",
         task_type=TaskType.SEQ_CLS if scores else TaskType.CAUSAL_LM,
         modules_to_save=[HEAD] if scores else None,

@@ -51,8 +51,9 @@ class Rig:
         """A fresh policy in the learner."""
         self.run(self.learner.open(learner_spec(self.folder, **changes)))
 
-    def publish(self, version: int) -> Any:
-        manifest = self.run(self.learner.stage_weights(version))
+    def publish(self, version: int, whole: bool = True) -> Any:
+        """`whole`: off to send only what the engines lack, as a run does."""
+        manifest = self.run(self.learner.stage_weights(version, None if whole else self.pool.holding))
         report = self.run(self.pool.load(manifest, self.learner.node))
         self.run(self.learner.release_weights(manifest))
         return report
@@ -73,7 +74,7 @@ def build_spec(tied: bool = False, seed: int = 1) -> BuildSpec:
     )
 
 
-def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
+def engine_spec(tensor_parallel: int = 1, lora_rank: int = 0) -> EngineSpec:
     return EngineSpec(
         dtype="float32",
         trust_remote_code=False,
@@ -85,14 +86,17 @@ def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
         eager=True,
         backend="shm",
         device="cpu",
+        lora_rank=lora_rank,
     )
 
 
-async def start_pool(folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout") -> RolloutPool:
+async def start_pool(
+    folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout", lora_rank: int = 0
+) -> RolloutPool:
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model.set_result(folder)
     return await RolloutPool.start(
-        engine_spec(tensor_parallel),
+        engine_spec(tensor_parallel, lora_rank),
         model,
         replicas=replicas,
         cpus=0.5 / (replicas * tensor_parallel),

@@ -106,7 +106,8 @@ def test_only_adapters_move_are_saved_and_resume_to_the_same_update(
     rank.load(str(tmp_path))
     rank.train(batch(1, **cut), objective)
     resumed = weights(rank)
-    assert all(torch.equal(resumed[name], second[name]) for name in second)
+    # peft keeps the value head as it was drawn, unused; it is drawn anew where the model brings none.
+    assert all(torch.equal(resumed[name], second[name]) for name in second if ".original_module." not in name)
 
 
 def saved_tensors(folder: Path, zero_stage: int) -> set[str]:
