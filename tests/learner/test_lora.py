@@ -75,7 +75,7 @@ def trains(name: str) -> bool:
 
 OBJECTIVES: list[tuple[Objective, dict[str, Any], dict[str, Any]]] = [
     ("grpo", {"kl_coef": 0.5, "reference_path": "the base"}, {}),
-    ("sft", {}, {}),
+    ("sft", {"activation_checkpointing": True}, {}),
     ("reward_model", {"head": "score"}, {"together": 2}),
 ]
 
