@@ -3,8 +3,9 @@
 import asyncio
 import re
 import socket
+import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from learner.spec import LearnerSpec
 from learner.tally import is_extreme, merged
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
-from rollout.weights import WeightManifest
+from rollout.weights import Holding, WeightManifest
 
 GRACE_S = 10.0
 """After the first rank failed: how long the others may take to finish, fail, or be found dead."""
@@ -108,6 +109,8 @@ class LearnerGroup:
         self.node = ""
         """Node of rank 0, from which weights are published."""
         self.start_seconds = 0.0
+        self._adapts = False
+        self._holding = Holding()
 
     @classmethod
     async def start(
@@ -163,10 +166,15 @@ class LearnerGroup:
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
-        return int((await self._all("open", spec))[0])
+        count = int((await self._all("open", spec))[0])
+        self._adapts = spec.lora_rank > 0
+        self._holding = Holding(base=spec.model_path)
+        self._changed()
+        return count
 
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
+        self._changed()
         stats = await self._all("train", ray.put(batch), objective)
         figures = merged(rank.figures for rank in stats)
         parts = merged(rank.parts for rank in stats)
@@ -199,10 +207,14 @@ class LearnerGroup:
         pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
-    async def stage_weights(self, version: int) -> WeightManifest:
-        """Make the current weights ready for the engines as `version`."""
-        manifest: WeightManifest = (await self._all("stage_weights", version))[0]
-        return manifest
+    async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
+        """Make the current weights ready for the engines as `version`: all that is not in `held`, which they hold."""
+        now = self._holding
+        base = held is None or held.base != now.base
+        # An engine that takes another base drops its adapter.
+        adapter = base or held is None or held.adapter != now.adapter
+        manifest: WeightManifest = (await self._all("stage_weights", version, base, adapter))[0]
+        return replace(manifest, holding=now)
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
@@ -221,6 +233,7 @@ class LearnerGroup:
         await self._all("save", str(folder), state)
 
     async def load(self, folder: Path) -> None:
+        self._changed()
         await self._all("load", str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
@@ -231,6 +244,11 @@ class LearnerGroup:
         if not self._ended:
             await self._end(self._actors)
         remove_placement_group(self._group)
+
+    def _changed(self) -> None:
+        """The weights are, or may be, other ones than before: with adapters, those alone."""
+        name = uuid.uuid4().hex
+        self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
 
     async def _all(self, verb: str, *args: Any) -> list[Any]:
         if self._ended:

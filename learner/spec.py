@@ -58,6 +58,13 @@ class LearnerSpec(LossSpec):
     activation_checkpointing: bool
     logit_chunk_tokens: int
 
+    lora_rank: int = 0
+    """Of the adapters that train in place of the model; 0: the model itself trains."""
+    lora_alpha: float = 32
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get one; empty: all linear ones but the head."""
+
     head: Literal["language", "score"] = "language"
     """What stands on the last layer: the model's own, or one number a sequence (reward models)."""
     backend: Backend = "shm"

@@ -6,10 +6,9 @@ all ranks call it with the same arguments, and each picks its own share.
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -28,17 +27,19 @@ from learner.checkpoint import (
     save_random_state,
     write_record,
 )
+from learner.export import export_model
 from learner.kl import kl_estimate
+from learner.lora import BaseReference, add_adapters, load_trained
 from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss, sft_loss
 from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.progress import Progress
-from learner.publish import SharedMemoryPublisher
+from learner.publish import AdapterPublisher, SharedMemoryPublisher
 from learner.reference import Reference, refresh_is_due
 from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
 from learner.tally import merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
-from rollout.weights import WeightManifest
+from rollout.weights import WeightManifest, discard
 
 Objective = Literal["grpo", "sft", "reward_model"]
 
@@ -116,12 +117,14 @@ class LearnerRank:
         self.sharded = spec.zero_stage == 3
         self.policy = self._load_model(spec)
         self.cost = ModelCost.of(self.policy.model)
+        if spec.lora_rank:
+            add_adapters(self.policy, spec)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         if spec.activation_checkpointing:
             self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.policy.train()  # models are loaded for inference, and `transformers` recomputes only in training
         optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
+            [parameter for parameter in self.policy.parameters() if parameter.requires_grad],
             lr=spec.lr,
             betas=(spec.beta1, spec.beta2),
             weight_decay=spec.weight_decay,
@@ -132,13 +135,10 @@ class LearnerRank:
         self.ds_engine, *_ = deepspeed.initialize(
             model=self.policy, optimizer=optimizer, config=_deepspeed_config(spec), dist_init_required=False
         )
-        self.reference = (
-            Reference(self._load_policy(spec.reference_path), _deepspeed_config(spec), self.sharded)
-            if spec.reference_path
-            else None
-        )
+        self.reference = self._open_reference(spec) if spec.reference_path else None
         if not hasattr(self, "publisher"):
             self.publisher = self._open_publisher(spec)
+            self.adapters = AdapterPublisher(self.rank, self.dtype)
         return count
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
@@ -167,7 +167,9 @@ class LearnerRank:
             self.ds_engine.step()
             norms.append(float(self.ds_engine.get_global_grad_norm() if norm is None else norm))
             self.optimizer_steps += 1
-        if self.reference and refresh_is_due(steps_before, self.optimizer_steps, self.spec.reference_refresh_steps):
+        if isinstance(self.reference, Reference) and refresh_is_due(
+            steps_before, self.optimizer_steps, self.spec.reference_refresh_steps
+        ):
             self.reference.refresh(self.policy)
         return RankStats(
             figures=merged(figures),
@@ -207,9 +209,21 @@ class LearnerRank:
                     pairs.append((values, pack.rollout_logprobs))
         return pairs
 
-    def stage_weights(self, version: int) -> WeightManifest | None:
-        """Make the current weights ready to be loaded as `version`; the manifest on rank 0."""
-        return self.publisher.stage(self.policy.model, version, self.sharded)
+    def stage_weights(self, version: int, base: bool = True, adapter: bool = True) -> WeightManifest | None:
+        """Make the current weights ready to be loaded as `version`; the manifest on rank 0.
+
+        Args:
+            base: whether the engines lack the model as it is, but for its adapters.
+            adapter: whether they lack the adapters, if it has any.
+        """
+        self._sends_base = base
+        manifest = self.publisher.stage(self.policy.model, version, self.sharded) if base else None
+        files = self.adapters.stage(self.policy.model, version, self.sharded) if self.spec.lora_rank and adapter else ()
+        if self.rank != 0:
+            return None
+        manifest = manifest or WeightManifest(version=version, backend=self.spec.backend, num_bytes=0)
+        size = manifest.num_bytes + sum(file.num_bytes for file in files)
+        return replace(manifest, adapter=files, num_bytes=size)
 
     def meet_engines(self, address: str, port: int, world_size: int) -> None:
         """Form the group that weights are broadcast in (nccl)."""
@@ -217,18 +231,20 @@ class LearnerRank:
 
     def send_weights(self) -> None:
         """While the engines load what was staged: send what the manifest does not hold."""
-        self.publisher.send(self.policy.model, self.sharded)
+        if self._sends_base:
+            self.publisher.send(self.policy.model, self.sharded)
 
     def release_weights(self, manifest: WeightManifest) -> None:
         self.publisher.release(manifest)
+        discard(manifest)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """DeepSpeed's checkpoint of model and optimizer; beside it the layout, the random state of every rank, the
+        """DeepSpeed's checkpoint of what trains and its optimizer; beside it the layout, the random state of every rank, the
         reference, if it was refreshed, and the caller's state as JSON."""
         path = Path(folder)
-        self.ds_engine.save_checkpoint(folder, tag=TAG, save_latest=False)
+        self.ds_engine.save_checkpoint(folder, tag=TAG, save_latest=False, exclude_frozen_parameters=True)
         save_random_state(path, self.rank)
-        if self.reference:
+        if isinstance(self.reference, Reference):
             self.reference.save(path, self.rank)
         if self.rank == 0:
             write_record(path, self._layout, self.optimizer_steps, self.ds_engine)
@@ -244,30 +260,33 @@ class LearnerRank:
         path = Path(folder)
         layout, self.optimizer_steps = read_record(path)
         if layout == self._layout:
-            if self.ds_engine.load_checkpoint(folder, tag=TAG)[0] is None:
+            if self.ds_engine.load_checkpoint(folder, tag=TAG, custom_load_fn=load_trained)[0] is None:
                 raise FileNotFoundError(f"{folder} holds no learner checkpoint")
         else:
             load_relaid(self.ds_engine, path)
         if layout.ranks == self.ranks:
             load_random_state(path, self.rank)
-        if self.reference:
+        if isinstance(self.reference, Reference):
             self.reference.load(path)
 
     def export(self, folder: str, tokenizer_from: str) -> None:
-        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`."""
-        import deepspeed
-
-        model = self.policy.model
-        parameters = dict(model.named_parameters())
-        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.sharded):
-            if self.rank == 0:
-                state = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-                _write_export(model, state, Path(folder), tokenizer_from, self.spec.trust_remote_code)
+        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
+        adapters, the weights are the merged ones, and the adapter is in `adapter/`."""
+        export_model(
+            self.policy.model,
+            Path(folder),
+            tokenizer_from,
+            rank=self.rank,
+            sharded=self.sharded,
+            bucket_bytes=self.spec.bucket_bytes,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
 
     def close(self) -> None:
         """Free the shared memory of publishes."""
         if hasattr(self, "publisher"):
             self.publisher.close()
+            self.adapters.close()
 
     @property
     def _layout(self) -> Layout:
@@ -282,6 +301,12 @@ class LearnerRank:
         if spec.head == "language":
             return self._load_policy(spec.model_path)
         return load_reward_model(spec.model_path, self.dtype, trust_remote_code=spec.trust_remote_code).to(self.device)
+
+    def _open_reference(self, spec: LearnerSpec) -> Reference | BaseReference:
+        if spec.lora_rank:
+            assert isinstance(self.policy, Policy)
+            return BaseReference(self.policy, self.ds_engine)
+        return Reference(self._load_policy(spec.reference_path), _deepspeed_config(spec), self.sharded)
 
     def _load_policy(self, path: str) -> Policy:
         policy = load_policy(
@@ -298,7 +323,7 @@ class LearnerRank:
         from learner.publish_gpu import IpcPublisher, NcclPublisher
 
         publisher = NcclPublisher if spec.backend == "nccl" else IpcPublisher
-        return publisher(self.rank, self.dtype)
+        return publisher(self.rank, spec.bucket_bytes, self.dtype)
 
     def _anchors(
         self, mini_batches: list[list[PackTensors]], temperature: float, objective: Objective
@@ -401,19 +426,6 @@ def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-
-
-def _write_export(
-    model: Any, state: dict[str, Tensor], folder: Path, tokenizer_from: str, trust_remote_code: bool
-) -> None:
-    from transformers import AutoTokenizer
-
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=state)
-    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
 
 
 # The pack type is part of this module's interface: a batch is made of them.

@@ -284,7 +284,7 @@ def _settings(values: dict[str, Any]) -> list[str]:
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
     from orchestrator import doctor
-    from orchestrator.sizes import memory, stage_places
+    from orchestrator.sizes import adapter_parameters, memory, parameters, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
@@ -299,6 +299,9 @@ def _placement(recipe: "Recipe") -> list[str]:
         total = doctor.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
+        if adapters := adapter_parameters(stage):
+            share = f"{adapters:,} parameters of adapters beside {parameters(stage.model):,} frozen ones"
+            stages_of.setdefault(f"trains  {share}", []).append(stage.name)
     return [
         line if len(names) == len(recipe.stages) else f"{line} (stage {', '.join(names)})"
         for line, names in stages_of.items()

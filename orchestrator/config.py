@@ -254,6 +254,12 @@ class LearnerSection(Section):
     """Tokens whose logits exist at a time; memory is this times the vocabulary."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
+    """Train adapters of this rank beside the frozen model (LoRA), which alone are saved and published; 0: the model."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get adapters, such as `["q_proj", "v_proj"]`; empty: all linear layers but the head."""
     advantage_baseline: Literal["group_mean", "leave_one_out"] = "group_mean"
     """What a reward is compared with: the mean of its group (GRPO) or of the others in it (RLOO)."""
     advantage_scale: Literal["group_std", "batch_std", "batch_reward_std", "none"] = "group_std"
@@ -315,6 +321,11 @@ class LearnerSection(Section):
             raise ValueError(
                 f"dual_clip = {self.dual_clip:g} bounds a clipped ratio, which policy_loss = "
                 f"{self.policy_loss!r} does not have; set it to 0"
+            )
+        if self.lora_rank and self.kl_coef and self.reference_refresh_steps:
+            raise ValueError(
+                f"reference_refresh_steps = {self.reference_refresh_steps}: with adapters (lora_rank) the reference is "
+                "the model without them and cannot be refreshed; set it to 0"
             )
         keeps_one = self.importance_floor <= 1 <= self.importance_cap or self.importance_cap == 0
         if self.importance_mode == "mask" and not keeps_one:

@@ -67,6 +67,7 @@ def evaluation_recipe(
     raw = to_toml(base)
     stage = raw["stages"][-1]
     stage["model"]["path"] = model
+    stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["eval"].update(settings)
     if template:
         stage["data"]["template"] = template
