@@ -1,7 +1,6 @@
 """Cutting into mini-batches, ranks and packs loses nothing, repeats nothing, and keeps the objective."""
 
 from collections import Counter
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -288,9 +287,3 @@ def test_completions_that_left_the_group_do_not_train() -> None:
         group=whole.group, completions=whole.completions[:2], scores=whole.scores[:2], num_errors=1, seconds=0.0
     )
     assert [row.advantage for row in sequences_of(kept, np.array([1.0, -1.0]))] == [1, -1]
-
-
-def test_longest_first_so_that_packs_hold_sequences_of_similar_length() -> None:
-    packs = packs_of(batch_of(rows([(1, n) for n in (3, 30, 9, 21, 15)]), micro_batch_tokens=40))
-    flat = [int(length) for pack in packs for length in pack.lengths]
-    assert all(left >= right for left, right in pairwise(flat))
