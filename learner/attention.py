@@ -12,8 +12,10 @@ Both compute the same. Sequences that share a prompt (learner/batch.py) read its
 computed once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -169,23 +171,34 @@ def packed_attention(
 
 
 def serves_varlen(query: Tensor) -> bool:
-    """Whether PyTorch's variable-length flash attention takes these: on CUDA, 16 bits, heads of up to 256, torch ≥ 2.10."""
-    if not (query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256):
-        return False
+    """Whether these take the first way: on CUDA (compute capability 8 or more), 16 bits, heads of up to 256."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= 256
+        and _varlen_kernel() is not None
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+@cache
+def _varlen_kernel() -> Callable[..., Tensor] | None:
+    """PyTorch's, where it knows all that is asked of it (torch 2.10 brought it, later releases the last of these)."""
     try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
+        from torch.nn.attention.varlen import varlen_attn
     except ImportError:
-        return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+        return None
+    asked = {"scale", "window_size", "enable_gqa"}
+    return varlen_attn if asked <= signature(varlen_attn).parameters.keys() else None
 
 
 def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: Varlen, scaling: float | None) -> Tensor:
     """All [T, heads, D]. Where a span has more keys than queries, the kernel aligns the last query with the last key."""
-    from torch.nn.attention.varlen import varlen_attn
-
+    attend = _varlen_kernel()
+    assert attend is not None
     if layout.keys is not None:
         key, value = key.index_select(0, layout.keys), value.index_select(0, layout.keys)
-    output: Tensor = varlen_attn(
+    return attend(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),
@@ -197,7 +210,6 @@ def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: Varlen,
         window_size=(-1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return output
 
 
 def _bucket_attention(

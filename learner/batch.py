@@ -4,7 +4,7 @@ A sequence is a prompt and one completion. A pack is sequences laid end to end u
 cross from one to the next (learner/attention.py). Sequences of one pack that have the same prompt share it: its tokens
 stand there once, and are read by all of them. That always pays, since nothing is computed that would not be computed
 apart; it saves (G − 1) · P of the G · (P + L) tokens of a group with prompts of P and completions of L tokens, so most where
-prompts are long beside completions. What it costs is freedom to balance, hence the limit on what stays together (`_pieces`).
+prompts are long beside completions. What it costs is freedom to balance, so ranks decide how far to go (`_cut`).
 
 The weights carry the whole normalisation of a mini-batch:
 
@@ -178,7 +178,7 @@ def _split(
             case "constant":
                 return 1 / (len(sequences) * constant_length)
 
-    bins = _balanced(_pieces(units, ranks, budget), ranks, budget)
+    bins = _cut(units, ranks, budget)
     # Forward passes are collective under ZeRO-3, so a rank with less work runs empty packs.
     packs = [_pack(members, weight) if members else _empty_pack(len(units[0])) for members in bins]
     # From the fullest on, there and back over the ranks, so that the sums of the ranks are equal too.
@@ -196,25 +196,30 @@ def _num_tokens(members: _Unit) -> int:
     return total
 
 
-def _pieces(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
-    """What stays together: units with the same prompt, cut where that costs little or balance asks for it.
+def _cut(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
+    """Units → packs, a multiple of `ranks`, the fullest first.
 
-    A piece grows up to 8 times its prompt (the prompt of the next then adds an eighth at most), but not over 1.5 times the
-    mean pack; or up to an eighth of the mean pack (small enough to balance), whatever is more; and within the budget.
+    Units with the same prompt stay together, in pieces: large ones repeat few prompts, small ones balance better. The size
+    that lets the ranks finish first is taken: where they wait for each other, a step lasts as long as its fullest pack.
     """
+    mean = sum(map(_num_tokens, units)) / ranks
+    sizes = {budget} | {min(budget, math.ceil(mean / parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32)}
+    candidates = [_balanced(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
+    return min(candidates, key=lambda packs: sum(map(_num_tokens, packs[::ranks])))
+
+
+def _pieces(units: list[_Unit], size: int) -> list[_Unit]:
+    """Units with the same prompt, in pieces of up to `size` tokens; a larger unit is a piece by itself."""
     by_prompt: dict[object, list[_Unit]] = {}
     for unit in sorted(units, key=_num_tokens, reverse=True):
         by_prompt.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
-    total = sum(_num_tokens([member for unit in same for member in unit]) for same in by_prompt.values())
-    mean = total / (ranks * math.ceil(total / (ranks * budget)))
     pieces: list[_Unit] = []
     for same in by_prompt.values():
         asked = same[0][0][1].first_target
-        limit = min(budget, max(min(9 * asked, 1.5 * mean), mean / 8))
         used = math.inf
         for unit in same:
             cost = _num_tokens(unit)
-            if used + cost - asked > limit:
+            if used + cost - asked > size:
                 pieces.append([])
                 used = asked
             pieces[-1].extend(unit)
@@ -241,8 +246,7 @@ def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
             bins[least_loaded].extend(piece)
             loads[least_loaded] += costs[id(piece)]
         else:
-            order = sorted(range(len(bins)), key=lambda i: loads[i], reverse=True)
-            return [bins[i] for i in order]
+            return sorted(bins, key=_num_tokens, reverse=True)
     raise AssertionError("a pack for every piece is always enough")
 
 
@@ -286,7 +290,9 @@ def _pack(members: _Unit, weight: Callable[[Sequence], float]) -> Pack:
     ]
     return Pack(
         token_ids=np.concatenate(spans),
-        position_ids=np.concatenate([np.arange(first, first + len(span)) for first, span in zip(firsts, spans, strict=True)]),
+        position_ids=np.concatenate(
+            [np.arange(first, first + len(span)) for first, span in zip(firsts, spans, strict=True)]
+        ),
         lengths=lengths,
         prefixes=np.array(prefixes, dtype=np.int64),
         rows=np.array([row for row, _ in members], dtype=np.int64),

@@ -248,7 +248,7 @@ class LearnerSection(Section):
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Tokens whose logits exist at a time; memory is this times the vocabulary."""
+    """Tokens that pass through the output head at a time, a part of the vocabulary after the other."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     advantage_baseline: Literal["group_mean", "leave_one_out"] = "group_mean"

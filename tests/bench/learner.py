@@ -8,7 +8,7 @@ peak of the resident set during those steps (VmHWM, set back through /proc/self/
 them, when weights and optimizer state are there. So it counts activations, logits, gradients that come and go and whatever a
 library needs for its work, as the kernel sees it and not by any allocator's own account.
 
-`padded` and `trl` hold back what memory requires: their micro-batches (`--rows`) are the largest power of two that fit.
+`padded` and `trl` compute micro-batches of `--rows` completions, each padded to the longest of the batch.
 PYTHON: an interpreter with trl 1.16 (`pip install trl==1.16.0` in an environment of its own; not a dependency).
 """
 
@@ -41,7 +41,7 @@ def measure(step: Callable[[], object], steps: int) -> dict[str, float]:
     return {"seconds": float(np.median(seconds)), "bytes": 1024 * (resident_kilobytes(peak=True) - before)}
 
 
-def run_padded(folder: str, vocab: int, rows: int, steps: int, dtype: str) -> dict[str, float]:
+def run_padded(folder: str, vocab: int, prompts: int, rows: int, steps: int, dtype: str) -> dict[str, float]:
     """What one writes first: a padded batch, the logits of every position, log_softmax, gather."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -50,7 +50,7 @@ def run_padded(folder: str, vocab: int, rows: int, steps: int, dtype: str) -> di
     from tests.bench.workload import draw, padded
 
     torch.set_num_threads(THREADS)
-    work = draw(vocab)
+    work = draw(vocab, prompts)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     total = len(work.completions)
@@ -77,14 +77,16 @@ def run_padded(folder: str, vocab: int, rows: int, steps: int, dtype: str) -> di
     return measure(step, steps)
 
 
-def run_learner(folder: str, vocab: int, rows: int, steps: int, dtype: str, **changes: object) -> dict[str, float]:
+def run_learner(
+    folder: str, vocab: int, prompts: int, rows: int, steps: int, dtype: str, **changes: object
+) -> dict[str, float]:
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
     from learner.batch import Sequence, make_batch
     from learner.steps import LearnerRank
     from tests.bench.workload import draw
     from tests.engine.conftest import learner_spec
 
-    work = draw(vocab)
+    work = draw(vocab, prompts)
     rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), THREADS, 60)
     rank.open(learner_spec(folder, dtype=dtype, lr=1e-6, logit_chunk_tokens=1024, **changes))
     sequences = [
@@ -126,31 +128,35 @@ def main() -> None:
     arguments.add_argument("--trl", default="")
     arguments.add_argument("--vocab", type=int, nargs="+", default=[128, 150_000])
     arguments.add_argument("--cases", nargs="+", default=["padded", "learner", "learner-bf16"])
-    arguments.add_argument("--rows", type=int, nargs="+", default=[32, 8], help="of a padded micro-batch, by vocabulary")
+    arguments.add_argument(
+        "--rows", type=int, nargs="+", default=[32, 8], help="of a padded micro-batch, by vocabulary"
+    )
+    arguments.add_argument("--prompts", type=int, default=16, help="fewer where a step takes minutes")
     arguments.add_argument("--steps", type=int, default=3)
-    arguments.add_argument("--child", nargs=4, metavar=("CASE", "FOLDER", "VOCAB", "ROWS"), help=argparse.SUPPRESS)
+    arguments.add_argument("--child", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.child:
-        case, folder, vocab, rows = given.child
+        case, folder = given.child
         function, settings = CASES[case]
-        print(json.dumps(function(folder, int(vocab), int(rows), given.steps, **settings)))
+        print(json.dumps(function(folder, *given.vocab, given.prompts, *given.rows, given.steps, **settings)))
         return
     with tempfile.TemporaryDirectory() as folder:
         for vocab, rows in zip(given.vocab, given.rows, strict=True):
-            compare(Path(folder) / str(vocab), vocab, rows, given.cases, given.trl, given.steps)
+            size = {"vocab": vocab, "prompts": given.prompts, "rows": rows, "steps": given.steps}
+            compare(Path(folder) / str(vocab), size, given.cases, given.trl)
 
 
-def compare(folder: Path, vocab: int, rows: int, cases: list[str], trl: str, steps: int) -> None:
+def compare(folder: Path, size: dict[str, int], cases: list[str], trl: str) -> None:
     from tests.bench.workload import build_model, draw
 
-    build_model(vocab, folder)
-    work = draw(vocab)
-    print(f"vocabulary {vocab:,}: {len(work.completions)} completions, {work.num_targets:,} completion tokens")
+    build_model(size["vocab"], folder)
+    work = draw(size["vocab"], size["prompts"])
+    print(f"vocabulary {size['vocab']:,}: {len(work.completions)} completions, {work.num_targets:,} completion tokens")
     runs = [("trl", trl, "tests.bench.trl_step")] if trl else []
     runs += [(case, sys.executable, "tests.bench.learner") for case in cases]
     found: dict[str, dict[str, float]] = {}
     for case, python, module in runs:
-        figures = found[case] = _child(python, module, case, folder, vocab, rows, steps)
+        figures = found[case] = _child(python, module, case, folder, size)
         rate = work.num_targets / figures["seconds"]
         line = f"  {case:14} {figures['seconds']:8.2f} s  {rate:8,.0f} tokens/s  {figures['bytes'] / 2**20:8,.0f} MiB"
         for other in ("padded", "trl"):
@@ -160,9 +166,10 @@ def compare(folder: Path, vocab: int, rows: int, cases: list[str], trl: str, ste
         print(line, flush=True)
 
 
-def _child(python: str, module: str, case: str, folder: Path, vocab: int, rows: int, steps: int) -> dict[str, float]:
+def _child(python: str, module: str, case: str, folder: Path, size: dict[str, int]) -> dict[str, float]:
+    options = [part for name, value in size.items() for part in (f"--{name}", str(value))]
     done = subprocess.run(
-        [python, "-m", module, "--child", case, str(folder), str(vocab), str(rows), "--steps", str(steps)],
+        [python, "-m", module, "--child", case, str(folder), *options],
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(THREADS)},
         stdout=subprocess.PIPE,
         text=True,

@@ -24,9 +24,7 @@ class FedTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
         work = self.work
-        arrays = {
-            name: torch.from_numpy(value) for name, value in padded(work, range(len(work.completions))).items()
-        }
+        arrays = {name: torch.from_numpy(value) for name, value in padded(work, range(len(work.completions))).items()}
         asked = arrays["token_ids"].shape[1] - arrays["completion_mask"].shape[1]
         return {
             "prompt_ids": arrays["token_ids"][:, :asked],
@@ -57,12 +55,13 @@ class Clock(TrainerCallback):
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--child", nargs=4, metavar=("CASE", "FOLDER", "VOCAB", "ROWS"))
-    arguments.add_argument("--steps", type=int)
+    arguments.add_argument("--child", nargs=2, metavar=("CASE", "FOLDER"))
+    for size in ("vocab", "prompts", "rows", "steps"):
+        arguments.add_argument(f"--{size}", type=int)
     given = arguments.parse_args()
-    _, folder, vocab, rows = given.child
+    folder = given.child[1]
     torch.set_num_threads(2)
-    work = draw(int(vocab))
+    work = draw(given.vocab, given.prompts)
     total, clock = len(work.completions), Clock()
     words = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "word": 2}, unk_token="word"))
     trainer = FedTrainer(
@@ -75,8 +74,8 @@ def main() -> None:
         callbacks=[clock],
         args=GRPOConfig(
             output_dir=str(Path(folder) / "trl"),
-            per_device_train_batch_size=int(rows),
-            gradient_accumulation_steps=total // int(rows),
+            per_device_train_batch_size=given.rows,
+            gradient_accumulation_steps=total // given.rows,
             num_generations=work.group_size,
             max_completion_length=256,
             max_steps=given.steps + 1,

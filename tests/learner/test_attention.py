@@ -1,6 +1,7 @@
 """Packed attention is causal attention over each sequence alone: values and gradients, in float64."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_variable_length_spans_say_the_same(tree: tuple[list[int], list[int]]) -
     k, v = (t if layout.keys is None else t.index_select(2, layout.keys) for t in (key, value))
     starts = list(zip(layout.query_starts.tolist(), layout.key_starts.tolist(), strict=True))
     outputs = []
-    for (q0, k0), (q1, k1) in zip(starts, starts[1:], strict=False):
+    for (q0, k0), (q1, k1) in pairwise(starts):
         scores = query[0, :, q0:q1] @ k[0, :, k0:k1].transpose(1, 2) * 0.3
         hidden = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool).triu(k1 - k0 - (q1 - q0) + 1)
         outputs.append((scores.masked_fill(hidden, -math.inf).softmax(-1) @ v[0, :, k0:k1]).transpose(0, 1))

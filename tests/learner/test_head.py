@@ -59,9 +59,7 @@ def test_values_and_gradients_are_those_of_the_definition(
         found_slopes = slopes(found, inputs, entropy)
     expected = by_definition(head, hidden, targets, temperature)
     assert found[1].requires_grad == entropy
-    for got, wanted in zip(
-        (*found, *found_slopes), (*expected, *slopes(expected, inputs, entropy)), strict=True
-    ):
+    for got, wanted in zip((*found, *found_slopes), (*expected, *slopes(expected, inputs, entropy)), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-11)
 
 
