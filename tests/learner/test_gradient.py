@@ -26,7 +26,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "gspo": {"policy_loss": "gspo", "importance_level": "geometric", "entropy_coef": 0.2},
     "cispo": {"policy_loss": "cispo", "importance_level": "sequence", "importance_mode": "mask", "importance_cap": 1e9},
 }
-few = settings(max_examples=6, deadline=None, derandomize=True)
+few = settings(max_examples=15, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
