@@ -164,10 +164,10 @@ def packed_attention(
 
     The signature is that of `transformers`' attention interface; `layout` comes through the model's keyword arguments.
     """
-    states = [states[0].transpose(0, 1) for states in (query, key, value)]
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     if serves_varlen(query) and not dropout:
-        return _varlen_attention(*states, layout.varlen, scaling)[None], None
-    return _bucket_attention(*states, layout.buckets, scaling, dropout)[None], None
+        return _varlen_attention(query, key, value, layout.varlen, scaling)[None], None
+    return _bucket_attention(query, key, value, layout.buckets, scaling, dropout)[None], None
 
 
 def serves_varlen(query: Tensor) -> bool:

@@ -29,7 +29,7 @@ class LanguageHead(nn.Linear):
     A module of its own, called as one, because DeepSpeed ZeRO-3 gathers weights when the module that holds them is called.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         hidden: Tensor,
         targets: Tensor | None = None,
