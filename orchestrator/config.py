@@ -65,7 +65,8 @@ class ModelSection(Section):
     path: str = ""
     """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass and of the engine. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Of the forward pass and of the engine; master weights and gradient sums are float32 always. `auto`: bfloat16 on a GPU,
+    float32 on a CPU."""
     max_tokens: Annotated[int, Field(ge=8)] = 512
     """Longest prompt plus completion that the engine accepts."""
     trust_remote_code: bool = False
