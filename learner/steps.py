@@ -292,7 +292,7 @@ class LearnerRank:
     def _layout(self) -> Layout:
         return Layout(
             ranks=self.ranks,
-            zero_stage=self.spec.zero_stage,
+            zero_stage=self.ds_engine.zero_optimization_stage(),
             dtype=self.spec.dtype,
             offload_optimizer=self.spec.offload_optimizer,
         )
@@ -411,7 +411,12 @@ def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": spec.zero_stage}
+    """Of bfloat16 only what is computed with: master weights, gradient sums and their reduction are float32.
+
+    DeepSpeed sums gradients in float32 from stage 1 on only, so stage 0 becomes 1: the same update with less memory.
+    """
+    half = spec.dtype == "bfloat16"
+    zero: dict[str, Any] = {"stage": max(spec.zero_stage, int(half))}
     if spec.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
@@ -421,7 +426,9 @@ def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
         "gradient_clipping": spec.max_grad_norm,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": spec.dtype == "bfloat16"},
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

@@ -65,7 +65,8 @@ class ModelSection(Section):
     path: str = ""
     """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass and of the engine. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Of the forward pass and of the engine; master weights and gradient sums are float32 always. `auto`: bfloat16 on a GPU,
+    float32 on a CPU."""
     max_tokens: Annotated[int, Field(ge=8)] = 512
     """Longest prompt plus completion that the engine accepts."""
     trust_remote_code: bool = False
@@ -251,7 +252,7 @@ class LearnerSection(Section):
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Tokens whose logits exist at a time; memory is this times the vocabulary."""
+    """Tokens that pass through the output head at a time, a part of the vocabulary after the other."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
