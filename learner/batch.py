@@ -98,15 +98,17 @@ class TrainingBatch:
     """The sampler's; the learner divides its logits by it."""
     num_sequences: int
     num_tokens: int
-    """Tokens forwarded, prompts included, no padding."""
+    """Of all sequences, prompts included, also where a shared one is forwarded once."""
     num_targets: int
     """Tokens that train."""
 
     @property
     def padding_share(self) -> float:
         """Of the tokens that pass through the model, those of empty packs: 0 unless a rank has less work than another."""
-        forwarded = sum(len(pack.token_ids) for mini in self.packs for rank in mini for pack in rank)
-        return 1 - self.num_tokens / forwarded if forwarded else 0.0
+        packs = [pack for mini in self.packs for rank in mini for pack in rank]
+        forwarded = sum(len(pack.token_ids) for pack in packs)
+        padding = sum(len(pack.token_ids) for pack in packs if not pack.weights.any())
+        return padding / forwarded if forwarded else 0.0
 
 
 def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
