@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.overrides import overridden
+from orchestrator.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class SourceSection(Section):
     """A JSONL, Parquet, CSV or Arrow file, a folder of them, or a saved `datasets` directory."""
     task: str = ""
     """A generated task instead of a path: `arithmetic`."""
+    stage: str = ""
+    """An earlier stage instead of a path: the rows that it left."""
     split: str = "train"
     """Split of a generated task (`train` or `held-out`) or of a `datasets` directory."""
     prompt_column: str = "prompt"
@@ -101,8 +104,8 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if bool(self.path) == bool(self.task):
-            raise ValueError("a source has either `path` or `task`")
+        if sum(map(bool, (self.path, self.task, self.stage))) != 1:
+            raise ValueError("a source has one of `path`, `task` and `stage`")
         return self
 
     def source(self, name: str) -> "Source":
@@ -110,7 +113,7 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.sources import Source
 
-        return Source(name=name, **self.model_dump(exclude={"weight"}))
+        return Source(name=name, **self.model_dump(exclude={"weight", "stage"}))
 
 
 class DataSection(Section):
@@ -395,6 +398,10 @@ class Stage(Settings):
     kind: StageKind
     """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
 
+    model_from: str = ""
+    """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
+    it that left a policy."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.data.sources:
@@ -435,22 +442,11 @@ class Recipe(Section):
     """Every random choice of the run derives from it."""
     cluster: ClusterSection = ClusterSection()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    """In order; each starts from the model that the one before it left."""
+    """In order; each starts from the model that the one before it left, unless it says otherwise."""
 
     @model_validator(mode="after")
     def _wired(self) -> Self:
-        names = [stage.name for stage in self.stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two stages are called {name!r}")
-        first = self.stages[0].model
-        if not first.path and not first.build.tokenizer:
-            raise ValueError("model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
-        for stage in self.stages[1:]:
-            if stage.model.path != first.path:
-                raise ValueError(
-                    f"stage {stage.name!r} has a model.path of its own; it starts from the stage before it: remove the key"
-                )
+        check_wiring(self.stages)
         return self
 
 

@@ -67,6 +67,7 @@ def evaluation_recipe(
     raw = to_toml(base)
     stage = raw["stages"][-1]
     stage["model"]["path"] = model
+    stage["model_from"] = ""
     stage["eval"].update(settings)
     if template:
         stage["data"]["template"] = template
