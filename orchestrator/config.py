@@ -349,6 +349,30 @@ class SftSection(Section):
     """Train on completion tokens only; off: on every token (pre-training)."""
 
 
+class RejectSection(Section):
+    """What a `reject` stage samples and keeps."""
+
+    samples: Annotated[int, Field(ge=1)] = 4
+    """Completions a prompt."""
+    keep: Literal["right", "shortest", "best"] = "right"
+    """Of what passes the filters: those that are `right` (the first function of their rubric gives 1 or more), the
+    `shortest` of these, or the `best` by reward, right or not."""
+    keep_at_most: Annotated[int, Field(ge=1)] = 1
+    """Completions kept of a prompt."""
+    filters: tuple[Literal["mixed_languages", "long_paragraph", "code_blocks", "code_only", "repetitive"], ...] = (
+        "mixed_languages",
+        "long_paragraph",
+        "code_blocks",
+    )
+    """Flags of the thought that drop a completion (those of R1 by default)."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of common shingles at which the later of two rows is dropped; 1: only the same words again."""
+    overlap_words: Annotated[int, Field(ge=0)] = 13
+    """A prompt that shares so many words in a row with an evaluation set is not asked; 0: not checked."""
+    shard_prompts: Annotated[int, Field(ge=1)] = 256
+    """Prompts between two writes: what a stop may lose."""
+
+
 class EvalSection(Section):
     sets: dict[str, SourceSection] = {}
     """Named evaluation sets; their problems must not occur in training."""
@@ -386,17 +410,19 @@ class Settings(Section):
     learner: LearnerSection = LearnerSection()
     loop: LoopSection = LoopSection()
     sft: SftSection = SftSection()
+    reject: RejectSection = RejectSection()
     eval: EvalSection = EvalSection()
 
 
-StageKind = Literal["sft", "grpo"]
+StageKind = Literal["sft", "grpo", "reject", "eval"]
 
 
 class Stage(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
-    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reject`: rejection sampling, which leaves rows;
+    `eval`: evaluation alone."""
 
     model_from: str = ""
     """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
@@ -404,7 +430,9 @@ class Stage(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.data.sources:
+        if self.kind == "eval" and not self.eval.sets:
+            raise ValueError(f"stage {self.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
+        if self.kind != "eval" and not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
         for name, source in (*self.data.sources.items(), *self.eval.sets.items()):
             if source.rubric not in self.rewards.rubrics:

@@ -17,14 +17,21 @@ from orchestrator.display import Display, percent
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.stages.evaluation import run_eval
 from orchestrator.stages.grpo import run_grpo
+from orchestrator.stages.reject import run_reject
 from orchestrator.stages.sft import run_sft
 from orchestrator.store import RunStore
-from orchestrator.wiring import missing_before, parent_of, root_of
+from orchestrator.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
 from rollout.errors import InputError
 from rollout.sources import load_rows
 
-KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {"sft": run_sft, "grpo": run_grpo}
+KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
+    "sft": run_sft,
+    "grpo": run_grpo,
+    "reject": run_reject,
+    "eval": run_eval,
+}
 
 
 def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None) -> None:
@@ -89,7 +96,8 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
 async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> None:
     """One stage to its end: the model it starts from, its services, its kind's loop."""
     store.record("stage", stage.name, event="start")
-    display.line(f"{stage.name}: {stage.kind}, {stage.loop.steps} steps, on {services.device}")
+    steps = f", {stage.loop.steps} steps" if stage.kind in LEAVES_POLICY else ""
+    display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
     stage = with_rows_of_stages(stage, store)
     parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
     model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
@@ -116,7 +124,13 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
 def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
     """The stage with its sources that are stages replaced by the files that those left."""
     sources = {
-        name: section.model_copy(update={"stage": "", "path": str(store.data_folder(section.stage))})
+        name: section.model_copy(
+            update={
+                "stage": "",
+                "path": str(store.data_folder(section.stage)),
+                "completion_column": section.completion_column or "completion",
+            }
+        )
         if section.stage
         else section
         for name, section in stage.data.sources.items()
