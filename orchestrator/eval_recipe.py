@@ -68,6 +68,7 @@ def evaluation_recipe(
     stage = raw["stages"][-1]
     stage["model"]["path"] = model
     stage["learner"]["lora_rank"] = 0  # an export is whole
+    stage["model_from"] = ""
     stage["eval"].update(settings)
     if template:
         stage["data"]["template"] = template
