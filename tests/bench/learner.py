@@ -3,10 +3,11 @@
     python -m tests.bench.learner [--trl PYTHON] [--vocab 128 150000] [--cases padded learner …] [--steps 3]
 
 Each case runs in a process of its own. A step is forward, backward and AdamW over 128 completions of 16 prompts (lengths:
-tests/bench/workload.py). Speed: completion tokens over the median seconds of the steps after one that warms up. Memory: the
-peak of the resident set during those steps (VmHWM, set back through /proc/self/clear_refs) over what is resident before
-them, when weights and optimizer state are there. So it counts activations, logits, gradients that come and go and whatever a
-library needs for its work, as the kernel sees it and not by any allocator's own account.
+tests/bench/workload.py). Speed: completion tokens over the seconds of the fastest step after one that warms up; of a machine
+that is shared, the fastest says most. Memory: the peak of the resident set during those steps (VmHWM, set back through
+/proc/self/clear_refs) over what is resident before them, when weights and optimizer state are there. So it counts
+activations, logits, gradients that come and go and whatever a library needs for its work, as the kernel sees it and not by
+any allocator's own account.
 
 `padded` and `trl` compute micro-batches of `--rows` completions, each padded to the longest of the batch.
 PYTHON: an interpreter with trl 1.16 (`pip install trl==1.16.0` in an environment of its own; not a dependency).
@@ -30,7 +31,7 @@ THREADS = 2
 
 
 def measure(step: Callable[[], object], steps: int) -> dict[str, float]:
-    """Median seconds of the steps after one that warms up, and the bytes by which they raise the resident set."""
+    """Seconds of the fastest step after one that warms up, and the bytes by which they raise the resident set."""
     step()
     restart_peak()
     before, seconds = resident_kilobytes(), []
@@ -38,7 +39,7 @@ def measure(step: Callable[[], object], steps: int) -> dict[str, float]:
         began = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - began)
-    return {"seconds": float(np.median(seconds)), "bytes": 1024 * (resident_kilobytes(peak=True) - before)}
+    return {"seconds": min(seconds), "bytes": 1024 * (resident_kilobytes(peak=True) - before)}
 
 
 def run_padded(folder: str, vocab: int, prompts: int, rows: int, steps: int, dtype: str) -> dict[str, float]:
