@@ -148,10 +148,8 @@ class Shards:
     def _flat_0(self, fragment: _Fragment, part: str) -> Any:
         optimizer = self._states[0]["optimizer"]
         if part == "weights":
-            if "fp32_groups" in optimizer:
-                return [weights for group in optimizer["fp32_groups"] for weights in group][fragment.group]
             return self._states[0]["module"][list(self._index)[fragment.group]]
-        return optimizer.get("optimizer_state_dict", optimizer)["state"].get(fragment.group, {}).get(part)
+        return optimizer["state"].get(fragment.group, {}).get(part)
 
     def _flat_12(self, fragment: _Fragment, part: str) -> Any:
         state = self._states[fragment.shard]
@@ -186,23 +184,18 @@ class Shards:
 
 
 def _write_plain(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
-    """Stage 0. In float32 the optimizer holds the parameters themselves, in bfloat16 float32 copies of them."""
-    wrapped = hasattr(engine.optimizer, "fp32_groups")
-    optimizer = engine.optimizer.optimizer if wrapped else engine.optimizer
-    masters = dict(_masters(engine.optimizer)) if wrapped else {}
+    """Stage 0, which there is in float32 only: the optimizer holds the parameters themselves."""
     for name, parameter in parameters.items():
-        master = masters.get(id(parameter), parameter)
-        weights = saved.tensor(name, "weights").view(parameter.shape)
-        parameter.data.copy_(weights)
-        master.data.copy_(weights)
-        for moment, values in _moments(optimizer, master, saved.step):
+        parameter.data.copy_(saved.tensor(name, "weights").view(parameter.shape))
+        for moment, values in _moments(engine.optimizer, parameter, saved.step):
             values.copy_(saved.tensor(name, moment).view(parameter.shape))
 
 
 def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
     """Stages 1 and 2: the optimizer holds this rank's partition of the flat float32 weights."""
     zero = engine.optimizer
-    for partition in zero.single_partition_of_fp32_groups:
+    partitions = _partitions(zero)
+    for partition in partitions:
         _moments(zero.optimizer, partition, saved.step)
     for name, parameter in parameters.items():
         weights = saved.tensor(name, "weights")
@@ -211,10 +204,17 @@ def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: 
         if mapping is None:  # no element of it lies in this rank's partition
             continue
         source, target = mapping.lp_fragment_address, mapping.hp_fragment_address
-        partition = zero.single_partition_of_fp32_groups[mapping.param_group_index]
+        partition = partitions[mapping.param_group_index]
         state = zero.optimizer.state[partition]
         for whole, flat in ((weights, partition.data), *((saved.tensor(name, m), state[m]) for m in _held(state))):
             flat.narrow(0, target.start, target.numel).copy_(whole.narrow(0, source.start, source.numel))
+
+
+def _partitions(zero: Any) -> Any:
+    """This rank's flat float32 weights, under the name that the optimizer of DeepSpeed's has for them."""
+    if hasattr(zero, "fp32_groups_flat_partition"):  # stage 1 in bfloat16
+        return zero.fp32_groups_flat_partition
+    return zero.single_partition_of_fp32_groups
 
 
 def _write_sharded(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
@@ -258,21 +258,12 @@ def _held(state: dict[str, Any]) -> list[str]:
     return [moment for moment in MOMENTS if moment in state]
 
 
-def _masters(optimizer: Any) -> Iterator[tuple[int, Tensor]]:
-    """id of a bfloat16 parameter → its float32 copy."""
-    for low, high in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
-        for parameter, master in zip(low, high, strict=True):
-            yield id(parameter), master
-
-
 def _trained(engine: Any) -> list[str]:
     """Names of the parameters that the optimizer holds; at stage 0 in its order, by which its state is numbered."""
     names = {id(parameter): name for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
     if engine.zero_optimization_stage() > 0:
         return list(names.values())
-    optimizer = engine.optimizer
-    groups = getattr(optimizer, "fp16_groups", None) or [group["params"] for group in optimizer.param_groups]
-    return [names[id(parameter)] for group in groups for parameter in group]
+    return [names[id(parameter)] for group in engine.optimizer.param_groups for parameter in group["params"]]
 
 
 def _record(folder: Path) -> dict[str, Any]:

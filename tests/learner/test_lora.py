@@ -121,6 +121,22 @@ def saved_tensors(folder: Path, zero_stage: int) -> set[str]:
     return kept
 
 
+@pytest.mark.parametrize(("saved", "loaded"), [(0, 3), (3, 1)])
+def test_adapters_continue_on_another_zero_stage(
+    rank: LearnerRank, folder: str, tmp_path: Path, saved: int, loaded: int
+) -> None:
+    rank.open(learner_spec(folder, lora_rank=4, lr=1e-4, zero_stage=saved))
+    rank.train(batch(0), "sft")
+    rank.save(str(tmp_path), {})
+    rank.train(batch(1), "sft")
+    expected = weights(rank)
+    rank.open(learner_spec(folder, lora_rank=4, lr=1e-4, zero_stage=loaded, seed=2))
+    rank.load(str(tmp_path))
+    rank.train(batch(1), "sft")
+    for name, tensor in weights(rank).items():
+        torch.testing.assert_close(tensor, expected[name], atol=5e-6, rtol=0)
+
+
 def test_a_second_checkpoint_with_other_adapters_is_refused(rank: LearnerRank, folder: str, tmp_path: Path) -> None:
     rank.open(learner_spec(folder, lora_rank=4, lora_targets=("q_proj",)))
     rank.save(str(tmp_path), {})
