@@ -426,13 +426,14 @@ class Stage(Settings):
     @classmethod
     def _shipped_rubrics(cls, raw: Any) -> Any:
         """The rubrics that ship, written out where a source asks for one."""
-        rewards = raw.get("rewards", {}) if isinstance(raw, dict) else None
-        rubrics = rewards.get("rubrics", {"default": SHIPPED_RUBRICS["math"]}) if isinstance(rewards, dict) else None
-        if not isinstance(rubrics, dict):
+        if not isinstance(raw, dict) or not isinstance(rewards := raw.get("rewards", {}), dict):
             return raw
+        rubrics = rewards.get("rubrics", {"default": SHIPPED_RUBRICS["math"]})
         asked = {name for source in _sources(raw) if isinstance(name := _rubric_asked(source), str)}
-        missing = {name: SHIPPED_RUBRICS[name] for name in sorted(asked & set(SHIPPED_RUBRICS) - set(rubrics))}
-        return {**raw, "rewards": {**rewards, "rubrics": {**rubrics, **missing}}} if missing else raw
+        if isinstance(rubrics, dict) and (missing := sorted(asked & set(SHIPPED_RUBRICS) - set(rubrics))):
+            rubrics = {**rubrics, **{name: SHIPPED_RUBRICS[name] for name in missing}}
+            return {**raw, "rewards": {**rewards, "rubrics": rubrics}}
+        return raw
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,6 +15,8 @@ async def run_sft(context: StageContext) -> None:
     sources, sets = supervised_sequences(stage, context.tokenizer, context.recipe.seed)
     for note in sets.notes():
         context.display.line(note)
+    if stage.eval.sets:
+        await context.begin_rewards()
     learner = await context.services.learner()
     state = await context.resume()
     start = state["step"] if state else 0
