@@ -104,8 +104,8 @@ def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[st
             chosen[name] = {"path": path, "rubric": rubric, **columns}
     if columns and all(name in PUBLISHED for name in chosen):
         raise InputError(
-            f"--{next(iter(columns)).replace('_', '-')} describes files that are not known by name, and "
-            f"{', '.join(chosen)} is; if this file has other columns, give it another name"
+            f"--{next(iter(columns)).replace('_', '-')} describes sets that are not known by name, as {', '.join(chosen)} "
+            "is; give a file with other columns another name"
         )
     return chosen
 

@@ -123,6 +123,12 @@ class Services:
         assert self._rewards is not None
         return await self._rewards[1]
 
+    def check(self) -> None:
+        """Raises what has failed in the background so far, before somebody has to wait for it."""
+        for started in (self._learner, self._rollout, self._rewards):
+            if started is not None and started[1].done():
+                started[1].result()
+
     async def scale(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Other numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
 

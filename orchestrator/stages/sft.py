@@ -23,6 +23,7 @@ async def run_sft(context: StageContext) -> None:
 
     with context.display.bar(stage.name, loop.steps, start) as bar:
         for step in range(start, loop.steps):
+            context.services.check()
             began = time.perf_counter()
             rows = draw(sources, {name: stage.data.sources[name].weight for name in sources}, context, step)
             batch = context.batch_of(rows, seed=context.seed + step, mini_batches=1)

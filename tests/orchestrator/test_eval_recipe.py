@@ -120,7 +120,7 @@ def test_a_file_that_is_not_the_published_set_is_found_before_anything_starts(tm
         ({}, "evaluate on what? give --set NAME=PATH"),
         ({"sets": ["test.jsonl"]}, "write it as NAME=PATH"),
         ({"recipe": "arithmetic", "columns": {"prompt_column": "q"}}, "--prompt-column describes the files of --set"),
-        ({"sets": ["aime24=t"], "columns": {"prompt_column": "q"}}, "give it another name"),
+        ({"sets": ["aime24=t"], "columns": {"prompt_column": "q"}}, "give a file with other columns another name"),
         ({"recipe": "arithmetic", "settings": {"samples": 0, "greedy": False}}, "decodes nothing"),
         ({"recipe": "arithmetic", "settings": {"top_p": 1.5}}, "eval.top_p"),
     ],

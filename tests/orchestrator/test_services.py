@@ -168,7 +168,12 @@ def test_workers_come_up_in_the_background_and_a_fault_is_told_to_whoever_needs_
 
     async def work(services: Services) -> None:
         await services.begin_rewards(stage, asking("broken"))
+        services.check()
         assert started == []
+        for _ in range(3):
+            await asyncio.sleep(0)
+        with pytest.raises(InputError, match="no such function"):
+            services.check()
         with pytest.raises(InputError, match="no such function"):
             await services.rewards()
 
