@@ -12,6 +12,7 @@ The stages and `rayzero eval` both come through `evaluate_sets`.
 """
 
 import asyncio
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -288,7 +289,7 @@ def _sample(group: ScoredGroup, verdict: Verdict) -> dict[str, Any]:
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return math.fsum(known) / len(known) if known else None
 
 
 def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -297,4 +298,4 @@ def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for table in tables:
         for name, value in table.items():
             columns[name].append(value)
-    return {name: sum(values) / len(values) for name, values in columns.items()}
+    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
