@@ -30,6 +30,9 @@ from rewards.types import RubricSpec, Score, ScoredGroup
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 
+IN_FLIGHT = 2
+"""Completions asked for at a time, in terms of what the engines decode at a time: the others would only grow old in a
+queue, and `rollout.timeout_s` counts from the request."""
 NUM_SAMPLES_KEPT = 8
 """Completions of each set that go into the record, for people to read."""
 
@@ -167,13 +170,16 @@ async def evaluate_sets(
         ServiceError: an engine failed, or more than `rewards.max_error_rate` of a set could not be scored.
     """
     rubrics = rubrics_of(stage)
+    at_once = IN_FLIGHT * stage.rollout.replicas * stage.rollout.max_sequences
     results = []
     for name, prompts in sets.items():
         section = stage.eval.sets[name]
         account = Account(stage.rewards.max_error_rate)
         try:
             groups = [
-                await _scored(sampler, scorers, f"eval/{name}/{kind}", prompts, sampling, account) if sampling else None
+                await _scored(sampler, scorers, f"eval/{name}/{kind}", prompts, sampling, account, at_once)
+                if sampling
+                else None
                 for kind, sampling in _samplings(stage.eval, stage.rollout.max_tokens, seed).items()
             ]
             account.check()
@@ -201,14 +207,22 @@ def _samplings(settings: EvalSection, max_tokens: int, seed: int) -> dict[str, S
 
 
 async def _scored(
-    sampler: Sampler, scorers: Scorers, label: str, prompts: Sequence[Prompt], sampling: Sampling, account: Account
+    sampler: Sampler,
+    scorers: Scorers,
+    label: str,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    account: Account,
+    at_once: int,
 ) -> list[ScoredGroup]:
-    """One group a prompt; each completion is scored while others are still being generated."""
+    """One group a prompt; each completion is scored while others are still being generated. `at_once`: completions."""
+    places = asyncio.Semaphore(max(1, at_once // sampling.n))
 
     async def one(index: int, prompt: Prompt) -> ScoredGroup:
         scoring = scorers.begin(prompt, account)
         try:
-            group = await sampler.generate(f"{label}/{index}", prompt, sampling, scoring.add)
+            async with places:
+                group = await sampler.generate(f"{label}/{index}", prompt, sampling, scoring.add)
             return await scoring.finish(group)
         finally:
             scoring.cancel()

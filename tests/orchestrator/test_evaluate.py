@@ -206,6 +206,28 @@ def test_completions_are_scored_while_others_are_being_generated() -> None:
     assert (result.pass_at_1, here.scored) == (0.5, 2)
 
 
+@pytest.mark.parametrize(("k", "most"), [(2, 8), (16, 1)])
+def test_no_more_is_asked_for_than_the_engines_will_soon_decode(k: int, most: int) -> None:
+    class Counting(Written):
+        now = most = 0
+
+        async def generate(self, group_id: str, *arguments: Any) -> RolloutGroup:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.001)
+            self.now -= 1
+            return await super().generate(group_id, *arguments)
+
+    stage = recipe(
+        rollout={"replicas": 2, "max_sequences": 4},
+        eval={"sets": {"set": {"path": "t"}}, "samples": k, "greedy": False},
+    ).stages[0]
+    groups = [["2"] * k] * 20
+    sampler = Counting({f"s/{i}": group for i, group in enumerate(groups)})
+    assert figures(groups, stage, sampler=sampler).pass_at_1 == 1.0
+    assert sampler.most == most
+
+
 def test_a_failure_of_an_engine_ends_the_evaluation() -> None:
     class Broken(Written):
         async def generate(self, group_id: str, *_: Any) -> RolloutGroup:
