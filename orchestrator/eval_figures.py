@@ -58,8 +58,9 @@ def columns(records: Iterable[Record]) -> list[Column]:
         Column(cons_name(records), lambda record: percent(record.get("cons@k"))),
         Column("format", lambda record: percent(record.get("format"))),
         Column("length", lambda record: decimal(record.get("length_mean"))),
-        Column("truncated", lambda record: percent(record.get("truncated"))),
     ]
+    if any(record.get("truncated") for record in records):
+        shown.append(Column("truncated", lambda record: percent(record.get("truncated"))))
     taken = {column.head for column in shown}
     for label in label_names(records):
         shown.append(Column(f"{label} (reward)" if label in taken else label, partial(_label, label)))
@@ -71,7 +72,7 @@ def columns(records: Iterable[Record]) -> list[Column]:
 def in_words(record: Record) -> list[str]:
     """`greedy 94.5 %`, `format 100.0 %`, …: what there is, for one line."""
     said = [(column.head, column.cell(record)) for column in columns([record])]
-    return [f"{head} {cell}" for head, cell in said if cell != "–" and (head, cell) != ("truncated", "0.0 %")]
+    return [f"{head} {cell}" for head, cell in said if cell != "–"]
 
 
 def _label(label: str, record: Record) -> str:

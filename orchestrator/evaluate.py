@@ -102,7 +102,9 @@ class EvalResult:
     reward: float | None
     """Mean of the whole rubric."""
     labels: Mapping[str, float]
-    """Mean of each reward function, by label, and of the further figures that it reports, by `<label>.<name>`."""
+    """Mean of each reward function."""
+    metrics: Mapping[str, float]
+    """Mean of the further figures that reward functions report, by `<label>.<name>`."""
     length_mean: float | None
     """Tokens."""
     truncated: float | None
@@ -124,6 +126,7 @@ class EvalResult:
             "format": self.format,
             "reward": self.reward,
             "labels": dict(self.labels),
+            "metrics": dict(self.metrics),
             "length_mean": self.length_mean,
             "truncated": self.truncated,
             "samples": list(self.samples),
@@ -246,7 +249,7 @@ def summarize(
     assert shown is not None
     scores = [score for group in shown for score in group.scores]
     completions = [completion for group in shown for completion in group.completions]
-    labels = _means({**score.breakdown, **score.metrics} for score in scores)
+    labels = _means(score.breakdown for score in scores)
     return EvalResult(
         set=name,
         problems=len(shown),
@@ -259,6 +262,7 @@ def summarize(
         format=labels.get(verdict.form),
         reward=_mean(score.value for score in scores),
         labels=labels,
+        metrics=_means(score.metrics for score in scores),
         length_mean=_mean(float(len(completion.token_ids)) for completion in completions),
         truncated=_mean(float(completion.finish_reason == "length") for completion in completions),
         samples=tuple(_sample(group, verdict) for group in shown[:NUM_SAMPLES_KEPT]),

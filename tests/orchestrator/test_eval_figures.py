@@ -22,8 +22,8 @@ def table(*records: dict[str, Any]) -> list[list[str]]:
 
 def test_an_older_record_is_shown_as_before() -> None:
     assert table(OLD) == [
-        ["greedy", "pass@1", "cons@k", "format", "length", "truncated"],
-        ["50.0 %", "–", "–", "100.0 %", "12.5", "–"],
+        ["greedy", "pass@1", "cons@k", "format", "length"],
+        ["50.0 %", "–", "–", "100.0 %", "12.5"],
     ]
     assert in_words(OLD) == ["greedy 50.0 %", "format 100.0 %", "length 12.5"]
 
@@ -35,6 +35,10 @@ def test_reward_functions_that_no_other_column_shows_have_their_own() -> None:
     ]  # fmt: skip
     assert new == ["50.0 %", "–", "75.0 %", "100.0 %", "12.5", "12.5 %", "0.875", "-0.250", "3"]
     assert old[-3:] == ["–", "–", "–"]
+
+
+def test_nothing_is_said_of_completions_that_were_all_finished() -> None:
+    assert "truncated" not in table(OLD | {"truncated": 0.0})[0]
 
 
 def test_sets_with_different_rubrics_share_a_table() -> None:
