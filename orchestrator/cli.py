@@ -335,7 +335,14 @@ def evaluate(
     ] = "",
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=PATH", help="Evaluate on this file instead; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=PATH",
+            help="Evaluate on this file instead; may be repeated. gsm8k, aime24, amc23 and humaneval are known by name.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N problems of every set.")
     ] = None,
     samples: Annotated[
         int | None, typer.Option(min=0, metavar="K", help="Samples a problem, for pass@1 and cons@K.")
@@ -346,14 +353,16 @@ def evaluate(
     template: Annotated[
         str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")
     ] = "",
-    prompt_column: Annotated[str, typer.Option(metavar="COLUMN", help="Question column of --set files.")] = "",
-    answer_column: Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of --set files.")] = "",
+    prompt_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Question column of the other --set files.")
+    ] = "",
+    answer_column: Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")] = "",
     answer_pattern: Annotated[
         str, typer.Option(metavar="REGEX", help="Its first group is the answer: '#### (.+)'.")
     ] = "",
     out: Annotated[str, typer.Option(metavar="FILE", help="Results as JSON. [default: eval.json, in the run]")] = "",
 ) -> None:
-    """Measure a model: pass@1, cons@k (majority vote), greedy.
+    """Measure a model: pass@1, cons@k (majority vote), greedy, and every reward function of the rubric.
 
     Of a run, the newest finished stage is measured, by the run's own recipe. For another model name its evaluation
     sets with --set or --recipe; without --recipe the model's chat template is used if it has one, else r1-zero.
@@ -372,6 +381,7 @@ def evaluate(
         overrides=overrides or (),
         sets=sets or (),
         columns={key: value for key, value in columns.items() if value},
+        limit=limit,
         settings={key: value for key, value in chosen.items() if value is not None},
         template=template,
     )
@@ -390,28 +400,21 @@ def evaluate(
 
 
 def _print_results(results: Sequence[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    for title in ("set", "problems", "greedy", "pass@1", "cons@k", "k", "format", "length"):
-        table.add_column(title, justify="left" if title == "set" else "right")
+    from orchestrator.eval_figures import columns
+
+    figures = columns(results)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("set")
+    for title in ("problems", *(figure.head for figure in figures)):
+        table.add_column(title, justify="right")
     for result in results:
-        shares = [_percent(result[key]) for key in ("greedy", "pass@1", "cons@k")]
-        length = result["length_mean"]
-        table.add_row(
-            result["set"],
-            str(result["problems"]),
-            *shares,
-            str(result["k"]),
-            _percent(result["format"]),
-            "–" if length is None else f"{length:.1f}",
-        )
-    Console().print(table)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+        table.add_row(result["set"], f"{result['problems']:,}", *(figure.cell(result) for figure in figures))
+    # A file has room for every figure.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 # --- score

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from orchestrator.overrides import overridden
 from orchestrator.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
+from rollout.published import PLACEHOLDER, PUBLISHED, PublishedSet
 
 if TYPE_CHECKING:
     from rollout.sources import Source
@@ -80,6 +81,8 @@ class SourceSection(Section):
 
     path: str = ""
     """A JSONL, Parquet, CSV or Arrow file, a folder of them, or a saved `datasets` directory."""
+    set: Literal["", "gsm8k", "aime24", "amc23", "humaneval"] = ""
+    """The file is this data set as it is published: columns, rubric (`math` or `code`) and form need not be named."""
     task: str = ""
     """A generated task instead of a path: `arithmetic`."""
     stage: str = ""
@@ -94,6 +97,9 @@ class SourceSection(Section):
     """Regular expression whose first group is the answer inside that column, such as `#### (.+)`."""
     completion_column: str = ""
     """Column that holds a worked completion (SFT)."""
+    prompt_form: str = ""
+    """Text with `{prompt}` in it that the question is put into before the template; empty: the question alone, or
+    what `set` asks with."""
     rubric: str = "default"
     """Rubric that scores the completions, a key of `rewards.rubrics`."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -103,10 +109,21 @@ class SourceSection(Section):
     options: dict[str, int | float | str | bool] = {}
     """Options of the generated task."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, raw: Any) -> Any:
+        """The keys of a published set, written out."""
+        known = _published_set(raw)
+        return {**known.columns, "rubric": known.rubric, **raw} if known else raw
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if sum(map(bool, (self.path, self.task, self.stage))) != 1:
             raise ValueError("a source has one of `path`, `task` and `stage`")
+        if self.set and not self.path:
+            raise ValueError(f"set = {self.set!r} says what a file holds; name the file with `path`")
+        if self.prompt_form and PLACEHOLDER not in self.prompt_form:
+            raise ValueError(f"prompt_form = {self.prompt_form!r} has no {PLACEHOLDER} for the question; add it")
         return self
 
     def source(self, name: str) -> "Source":
@@ -114,7 +131,13 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.sources import Source
 
-        return Source(name=name, **self.model_dump(exclude={"weight", "stage"}))
+        return Source(name=name, **self.model_dump(exclude={"weight", "set", "prompt_form", "correct", "stage"}))
+
+
+class EvalSetSection(SourceSection):
+    correct: str = ""
+    """LABEL of the reward function that says what is right, by giving 1 or more; empty: the rubric's `accuracy` or
+    `code_tests`, or else the first one that is no reward model."""
 
 
 class DataSection(Section):
@@ -171,14 +194,18 @@ class FunctionSection(Section):
     """A function of your own that gets the list of all completions of a group and returns a list of numbers."""
 
 
+_FORMAT = FunctionSection(name="format", weight=0.2)
+SHIPPED_RUBRICS: Mapping[str, dict[str, FunctionSection]] = {
+    "math": {"accuracy": FunctionSection(name="accuracy"), "format": _FORMAT},
+    "code": {"code_tests": FunctionSection(name="code_tests"), "format": _FORMAT},
+}
+"""A source may ask for these where the recipe has none of that name."""
+
+
 class RewardsSection(Section):
-    rubrics: dict[str, dict[str, FunctionSection]] = {
-        "default": {
-            "accuracy": FunctionSection(name="accuracy"),
-            "format": FunctionSection(name="format", weight=0.2),
-        }
-    }
-    """Rubric name → label → reward function."""
+    rubrics: dict[str, dict[str, FunctionSection]] = {"default": SHIPPED_RUBRICS["math"]}
+    """Rubric name → label → reward function. `math` (accuracy, format) and `code` (code_tests, format) are there without
+    being named."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Ray actors that score."""
     processes: Annotated[int, Field(ge=1)] = 1
@@ -376,7 +403,7 @@ class RejectSection(Section):
     samples: Annotated[int, Field(ge=1)] = 4
     """Completions a prompt."""
     keep: Literal["right", "shortest", "best"] = "right"
-    """Of what passes the filters: those that are `right` (the first function of their rubric gives 1 or more), the
+    """Of what passes the filters: those that are `right` (as in an evaluation, by their rubric), the
     `shortest` of these, or the `best` by reward, right or not."""
     keep_at_most: Annotated[int, Field(ge=1)] = 1
     """Completions kept of a prompt."""
@@ -395,7 +422,7 @@ class RejectSection(Section):
 
 
 class EvalSection(Section):
-    sets: dict[str, SourceSection] = {}
+    sets: dict[str, EvalSetSection] = {}
     """Named evaluation sets; their problems must not occur in training."""
     samples: Annotated[int, Field(ge=0)] = 4
     """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
@@ -449,6 +476,19 @@ class Stage(Settings):
     """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
     it that left a policy."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shipped_rubrics(cls, raw: Any) -> Any:
+        """The rubrics that ship, written out where a source asks for one."""
+        if not isinstance(raw, dict) or not isinstance(rewards := raw.get("rewards", {}), dict):
+            return raw
+        rubrics = rewards.get("rubrics", {"default": SHIPPED_RUBRICS["math"]})
+        asked = {name for source in _sources(raw) if isinstance(name := _rubric_asked(source), str)}
+        if isinstance(rubrics, dict) and (missing := sorted(asked & set(SHIPPED_RUBRICS) - set(rubrics))):
+            rubrics = {**rubrics, **{name: SHIPPED_RUBRICS[name] for name in missing}}
+            return {**raw, "rewards": {**rewards, "rubrics": rubrics}}
+        return raw
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.kind == "eval" and not self.eval.sets:
@@ -459,6 +499,13 @@ class Stage(Settings):
             if source.rubric not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
                 raise ValueError(f"source {name!r} asks for rubric {source.rubric!r}; rewards.rubrics has: {known}")
+        for name, chosen in self.eval.sets.items():
+            labels = self.rewards.rubrics[chosen.rubric]
+            if chosen.correct and chosen.correct not in labels:
+                raise ValueError(
+                    f"eval.sets.{name}.correct = {chosen.correct!r}{did_you_mean(chosen.correct, labels)}; "
+                    f"rubric {chosen.rubric!r} has: {', '.join(labels)}"
+                )
         if self.kind == "grpo":
             if self.rollout.group_size == 1:
                 raise ValueError(
@@ -571,6 +618,25 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _published_set(source: Any) -> PublishedSet | None:
+    """What a source as it is written in a recipe names by `set`."""
+    name = source.get("set") if isinstance(source, dict) else None
+    return PUBLISHED.get(name) if isinstance(name, str) else None
+
+
+def _rubric_asked(source: Any) -> Any:
+    known = _published_set(source)
+    return source.get("rubric", known.rubric if known else "") if isinstance(source, dict) else None
+
+
+def _sources(stage: Mapping[str, Any]) -> Iterator[Any]:
+    """The sources of a stage as they are written in a recipe, the evaluation sets included."""
+    for section, key in (("data", "sources"), ("eval", "sets")):
+        values = stage.get(section)
+        named = values.get(key) if isinstance(values, dict) else None
+        yield from named.values() if isinstance(named, dict) else ()
 
 
 def _by_label(functions: Any) -> Any:

@@ -15,15 +15,16 @@ from learner.batch import make_batch
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster import MetricsExporter
 from orchestrator.config import Recipe, Stage
-from orchestrator.data import load_prompts
-from orchestrator.display import Display, percent
+from orchestrator.data import PromptSets, load_prompts
+from orchestrator.display import Display
+from orchestrator.eval_figures import in_words
 from orchestrator.evaluate import EvalResult, evaluate_sets
 from orchestrator.services import Services, resolve_dtype
 from orchestrator.store import RunStore
 from orchestrator.wiring import parent_of
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
-from rollout.types import Prompt, Sampling
+from rollout.types import Sampling
 
 AUDIT_PROMPTS = 4
 """Groups that an audit samples on every replica."""
@@ -44,9 +45,9 @@ class StageContext:
     clocks: PhaseClocks = field(default_factory=PhaseClocks)
 
     def __post_init__(self) -> None:
-        sets = load_prompts(self.stage.eval.sets, self.stage, self.tokenizer, seed=0)
-        self._eval_sets: Mapping[str, list[Prompt]] = sets.prompts
-        for note in sets.notes():
+        self._sets = load_prompts(self.stage.eval.sets, self.stage, self.tokenizer, seed=0)
+        self._scores = False
+        for note in self._sets.notes():
             self.display.line(note)
         self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
         self._board: Any = None
@@ -88,7 +89,7 @@ class StageContext:
             ServiceError: it is above the tolerance: an engine does not hold the learner's weights.
         """
         learner, pool = await self.services.learner(), await self.services.rollout()
-        prompts = next(iter(self._eval_sets.values()), [])[:AUDIT_PROMPTS]
+        prompts = next(iter(self._sets.prompts.values()), [])[:AUDIT_PROMPTS]
         worst = 0.0
         for replica in range(pool.replicas):
             sampling = Sampling(
@@ -138,23 +139,27 @@ class StageContext:
             seed=seed,
         )
 
+    async def begin_rewards(self, *sets: PromptSets) -> None:
+        """Start the reward workers in the background, for the evaluation sets and for `sets`.
+
+        A stage calls it once, early, so that they come up while something else is going on.
+        """
+        self._scores = True
+        await self.services.begin_rewards(self.stage, self._sets, *sets)
+
     async def evaluate(self, step: int, label: str) -> list[EvalResult]:
         """Every evaluation set with the weights that the engines hold; recorded and printed."""
-        pool = await self.services.rollout()
-        results = await evaluate_sets(
-            pool,
-            self._eval_sets,
-            self.stage.eval,
-            self.stage.rollout.max_tokens,
-            derive_seed(self.recipe.seed, "eval"),
-        )
+        if not self._sets.prompts:
+            return []
+        if not self._scores:
+            await self.begin_rewards()
+        pool, rewards = await self.services.rollout(), await self.services.rewards()
+        seed = derive_seed(self.recipe.seed, "eval")
+        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.stage, seed)
         for result in results:
-            self.store.record("eval", self.stage.name, step=step, label=label, **result.record())
-            parts = [f"greedy {percent(result.greedy)}"] if result.greedy is not None else []
-            if result.pass_at_1 is not None:
-                parts += [f"pass@1 {percent(result.pass_at_1)}", f"cons@{result.k} {percent(result.cons_at_k)}"]
-            parts += [f"format {percent(result.format)}", f"length {result.length_mean:.1f}"]
-            self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(parts)}")
+            record = result.record()
+            self.store.record("eval", self.stage.name, step=step, label=label, **record)
+            self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(in_words(record))}")
         return results
 
     def needs_first_evaluation(self) -> bool:

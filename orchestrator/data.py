@@ -10,6 +10,7 @@ from learner.batch import Sequence
 from orchestrator.config import SourceSection, Stage
 from rollout.errors import InputError
 from rollout.prompts import PromptStream, SkippedPrompt, render_prompts
+from rollout.published import form_of
 from rollout.sources import Row, load_rows
 from rollout.templates import load_template
 from rollout.types import Prompt
@@ -39,7 +40,9 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
     prompts, skipped = {}, {}
     for name, section in sources.items():
         rows = load_rows(section.source(name), seed)
-        prompts[name], skipped[name] = render_prompts(rows, template, tokenizer, stage.data.max_prompt_tokens)
+        form = section.prompt_form or (form_of(section.set, stage.data.template) if section.set else "")
+        asked = template.asking(form) if form else template
+        prompts[name], skipped[name] = render_prompts(rows, asked, tokenizer, stage.data.max_prompt_tokens)
     return PromptSets(prompts=prompts, skipped=skipped)
 
 

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.config import Recipe, SourceSection, Stage
 from orchestrator.doctor import in_units
 from orchestrator.keys import key_in
 from rollout.errors import InputError
+from rollout.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from rollout.sources import Row
 
 LARGE_BYTES = 32 << 20
 """Of a larger data file, and of a generated task, only the first rows are read here."""
@@ -64,7 +69,7 @@ class _Reader:
     def read(self, stage: Stage, kind: str, name: str, section: SourceSection) -> None:
         """Raises InputError, with the key of the source in front, when a row cannot be used."""
         key = f"{kind}.{name}"
-        same = section.model_dump_json(exclude={"weight", "rubric"})
+        same = section.model_dump_json(exclude={"weight", "rubric", "correct", "prompt_form"})
         if same not in self._questions:
             self._questions[same] = self._load(stage, key, name, section)
         questions = self._questions[same]
@@ -91,7 +96,18 @@ class _Reader:
             # The key says which source it is, and where to mend it.
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
             raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
+        self._check_published(stage, key, section, rows[0])
         return tuple(row.question.strip() for row in rows)
+
+    def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
+        """Raises InputError when a file lacks what the tests of a published set are read from."""
+        needs = PUBLISHED[section.set].needs if section.set else ()
+        missing = [column for column in needs if not row.fields.get(column)]
+        if missing:
+            raise InputError(
+                f"{key_in(self._recipe, stage, key)}: {section.path} is not {section.set} as it is published: its first "
+                f"row has no {' and no '.join(missing)}"
+            )
 
     def check_overlap(self) -> None:
         """Raises InputError when a problem of an evaluation set is trained on."""

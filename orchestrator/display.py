@@ -86,13 +86,9 @@ class Display:
         self.console.print(table)
 
     def samples(self, title: str, samples: Sequence[dict[str, Any]]) -> None:
-        """Completions of evaluation problems, right and wrong marked; their text is shown inert."""
+        """Completions of evaluation problems, right and wrong marked where that is known; their text is shown inert."""
         self.console.print(f"\n[bold]{escape(title)}[/]")
         for sample in samples:
-            mark = "[green]right[/]" if sample["correct"] else "[red]wrong[/]"
+            mark = {True: "[green]right[/]", False: "[red]wrong[/]"}.get(sample["correct"], "     ")
             text = " ".join(sample["completion"].split())
             self.console.print(f"  {mark}  {escape(sample['prompt'][-60:])}[cyan]{escape(text[:200])}[/]")
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"

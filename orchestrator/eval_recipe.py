@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
 from orchestrator.model_folder import has_chat_template, read_config
 from rollout.errors import InputError
+from rollout.published import PUBLISHED
 
 LENGTH = 4096
 """Tokens of prompt and completion when a model is evaluated without a recipe, unless it holds fewer."""
@@ -52,6 +53,7 @@ def evaluation_recipe(
     overrides: Sequence[str],
     sets: Sequence[str],
     columns: Mapping[str, str],
+    limit: int | None = None,
     settings: Mapping[str, Any],
     template: str,
 ) -> Recipe:
@@ -60,7 +62,8 @@ def evaluation_recipe(
     Args:
         recipe: name or path to take the last stage of; empty: none, so `sets` must say on what.
         sets: `NAME=PATH`, instead of the recipe's.
-        columns: keys of every set in `sets`.
+        columns: keys of those in `sets` that are not known by name.
+        limit: problems of every set; None: as the set says.
         settings: keys of `eval`.
     """
     base = load_recipe(recipe, overrides) if recipe else _plain_recipe(model, sets, overrides)
@@ -73,21 +76,40 @@ def evaluation_recipe(
     if template:
         stage["data"]["template"] = template
     if sets:
-        rubrics = stage["rewards"]["rubrics"]
-        rubric = "default" if "default" in rubrics else next(iter(rubrics))
-        stage["eval"]["sets"] = {
-            name: {"path": path, "rubric": rubric, **columns} for name, path in (_named_set(entry) for entry in sets)
-        }
+        stage["eval"]["sets"] = _chosen(sets, columns, stage["rewards"]["rubrics"])
     elif columns:
         raise InputError(f"--{next(iter(columns)).replace('_', '-')} describes the files of --set; there is none")
+    if limit:
+        for chosen in stage["eval"]["sets"].values():
+            chosen["limit"] = limit
     if not stage["eval"]["sets"]:
         raise InputError(f"the last stage of {recipe} has no evaluation set; give one with --set NAME=PATH")
     if not stage["eval"]["samples"] and not stage["eval"]["greedy"]:
         raise InputError("--no-greedy with --samples 0 decodes nothing; leave one of them out")
     # An evaluation asks nothing of the training data, and a live run may hold the ports.
-    stage["data"]["sources"] = stage["eval"]["sets"]
+    stage["data"]["sources"] = {
+        name: {key: value for key, value in chosen.items() if key != "correct"}
+        for name, chosen in stage["eval"]["sets"].items()
+    }
     cluster = {"address": base.cluster.address, "start_timeout_s": base.cluster.start_timeout_s}
     return parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
+
+
+def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sets that a user names, as `eval.sets` takes them."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for name, path in map(_named_set, sets):
+        if name in PUBLISHED:
+            chosen[name] = {"set": name, "path": path}
+        else:
+            rubric = "default" if "default" in rubrics else next(iter(rubrics))
+            chosen[name] = {"path": path, "rubric": rubric, **columns}
+    if columns and all(name in PUBLISHED for name in chosen):
+        raise InputError(
+            f"--{next(iter(columns)).replace('_', '-')} describes sets that are not known by name, as {', '.join(chosen)} "
+            "is; give a file with other columns another name"
+        )
+    return chosen
 
 
 def _plain_recipe(model: str, sets: Sequence[str], overrides: Sequence[str]) -> Recipe:
@@ -104,7 +126,7 @@ def _plain_recipe(model: str, sets: Sequence[str], overrides: Sequence[str]) -> 
         "data": {
             "template": "chat" if has_chat_template(folder) else "r1-zero",
             "max_prompt_tokens": length // 4,
-            "sources": {name: {"path": path} for name, path in (_named_set(entry) for entry in sets)},
+            "sources": {name: {"path": path} for name, path in map(_named_set, sets)},
         },
         "rollout": {"max_tokens": length - length // 4},
         "stages": [{"name": "evaluation", "kind": "grpo"}],

@@ -13,7 +13,8 @@ from orchestrator.config import Recipe, Stage
 from orchestrator.context import StageContext
 from orchestrator.control import Sizes, run_lock, serve_requests
 from orchestrator.data import load_tokenizer
-from orchestrator.display import Display, percent
+from orchestrator.display import Display
+from orchestrator.eval_figures import columns
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
@@ -162,20 +163,13 @@ def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
     """The table before/after, and samples before and after."""
     evaluations = [record for record in read_metrics(store.folder) if record["kind"] == "eval"]
     shown = [record for record in evaluations if record["label"] in ("before", "after")]
+    if not shown:
+        return
+    figures = columns(shown)
     rows = [
-        [
-            f"{record['label']} {record['stage']}",
-            record["set"],
-            percent(record["greedy"]),
-            percent(record["pass@1"]),
-            percent(record["cons@k"]),
-            percent(record["format"]),
-            f"{record['length_mean']:.1f}",
-        ]
+        [f"{record['label']} {record['stage']}", record["set"], *(figure.cell(record) for figure in figures)]
         for record in shown
     ]
-    if not rows:
-        return
-    display.table(recipe.name, ["model", "set", "greedy", "pass@1", "cons@k", "format", "length"], rows)
+    display.table(recipe.name, ["model", "set", *(figure.head for figure in figures)], rows)
     for record in (shown[0], shown[-1]):
         display.samples(f"{record['label']} {record['stage']}", record["samples"][:3])

@@ -5,14 +5,12 @@ import math
 from collections.abc import Iterator
 
 from orchestrator.charts import Chart, Series, draw
+from orchestrator.eval_figures import ACCURACIES, columns, cons_name, percent
 from orchestrator.report_text import as_html, cut
 from orchestrator.run_record import Record, RunRecord, as_number
 
 EVAL_TEXT_LIMIT = 1500
 """Characters of one text in the before/after pairs."""
-
-ACCURACIES = ("greedy", "pass@1", "cons@k")
-"""Keys of an evaluation record that are shares of problems, the most telling first."""
 
 
 def eval_sets(run: RunRecord) -> list[str]:
@@ -30,9 +28,9 @@ def headline(run: RunRecord) -> str:
         if key is None:
             continue
         values = measured[key]
-        numbers = f"<b>{_percent(values[-1])}</b>"
+        numbers = f"<b>{percent(values[-1])}</b>"
         if len(values) > 1:
-            numbers = f"<span>{_percent(values[0])} <i>→</i></span> {numbers}"
+            numbers = f"<span>{percent(values[0])} <i>→</i></span> {numbers}"
         lines.append(f'<li><p class="big">{numbers}</p><p>{html.escape(name)}, {html.escape(key)} accuracy</p></li>')
     return f'<ul class="headline">{"".join(lines)}</ul>' if lines else ""
 
@@ -48,7 +46,8 @@ def evaluations_section(run: RunRecord) -> str:
 
 
 def _eval_table(run: RunRecord) -> str:
-    heads = ("", "greedy", "pass@1", _cons_name(run), "format", "mean length")
+    figures = columns(record for name in eval_sets(run) for _, record in _milestones(run, name))
+    heads = ["", *(figure.head for figure in figures)]
     body, fewest = [], math.inf
     for name in eval_sets(run):
         rows = list(_milestones(run, name))
@@ -57,18 +56,16 @@ def _eval_table(run: RunRecord) -> str:
         title = html.escape(name) + (f' <span class="unit">{problems:,} problems</span>' if problems else "")
         body.append(f'<tr class="set"><th colspan="{len(heads)}" scope="colgroup">{title}</th></tr>')
         for when, record in rows:
-            cells = [
-                *(_percent(record.get(key)) for key in (*ACCURACIES, "format")),
-                _decimal(record.get("length_mean")),
-            ]
-            row = "".join(f"<td>{cell}</td>" for cell in cells)
+            row = "".join(f"<td>{html.escape(figure.cell(record))}</td>" for figure in figures)
             body.append(f'<tr><th scope="row">{html.escape(when)}</th>{row}</tr>')
     note = "Greedy: one answer without chance. Pass@1: mean over k sampled answers. Cons@k: the majority of the k."
     if math.isfinite(fewest):
         # 95 % interval of a share near one half, the widest case.
         points = 1.96 * 50 / math.sqrt(fewest)
         note += f" With {int(fewest):,} problems, differences below {points:.0f} points may be chance."
-    head = "".join(f'<th scope="col">{title}</th>' for title in heads)
+    if any(figure.head == "unscored" for figure in figures):
+        note += " Unscored: completions that nothing could judge; they are in no other figure."
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in heads)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Evaluations">'
         f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div><p class="hint">{note}</p>'
@@ -83,6 +80,7 @@ def _accuracy_charts(run: RunRecord) -> str:
         if stage.begun:
             marks.append((offset, stage.name))
         offset += max([stage.last_step, *(e["step"] for e in stage.evals)])
+    all_records = [record for stage in run.stages for record in stage.evals]
     charts = []
     for name in eval_sets(run):
         series = []
@@ -93,7 +91,7 @@ def _accuracy_charts(run: RunRecord) -> str:
                 for record in stage.evals
                 if record.get("set") == name and (y := as_number(record.get(key))) is not None and math.isfinite(y)
             }
-            label = _cons_name(run) if key == "cons@k" else key
+            label = cons_name(all_records) if key == "cons@k" else key
             series.append(Series(label=label, points=tuple(sorted(points.items()))))
         charts.append(
             draw(
@@ -129,7 +127,7 @@ def pairs_section(run: RunRecord) -> str:
             cards = "".join(_card(when, answer) for when, answer in answers)
             blocks.append(
                 f'<div class="problem"><pre class="prompt" tabindex="0">{as_html(problem[0], EVAL_TEXT_LIMIT)}</pre>'
-                f'<p class="answer">reference answer <b>{html.escape(cut(problem[1], 200))}</b></p>'
+                f"{_reference(problem[1])}"
                 f'<div class="cards">{cards}</div></div>'
             )
         title = html.escape(f"{name}: {' and '.join(when for when, _ in sides)}")
@@ -137,6 +135,11 @@ def pairs_section(run: RunRecord) -> str:
     if not sections:
         return ""
     return f'<section id="pairs"><h2>Before and after</h2>{"".join(sections)}</section>'
+
+
+def _reference(answer: str) -> str:
+    """Problems that are judged by tests have none."""
+    return f'<p class="answer">reference answer <b>{html.escape(cut(answer, 200))}</b></p>' if answer.strip() else ""
 
 
 def _card(when: str, sample: Record | None) -> str:
@@ -166,19 +169,3 @@ def _milestones(run: RunRecord, name: str) -> Iterator[tuple[str, Record]]:
             record = next((r for r in reversed(later) if r.get("label") == "after"), later[-1])
             done = record.get("label") == "after"
             yield f"after {stage.name}" if done else f"{stage.name}, step {record['step']:,}", record
-
-
-def _cons_name(run: RunRecord) -> str:
-    """`cons@4` where every evaluation used the same k, else `cons@k`."""
-    ks = {int(k) for stage in run.stages for record in stage.evals if (k := as_number(record.get("k")))}
-    return f"cons@{ks.pop()}" if len(ks) == 1 else "cons@k"
-
-
-def _percent(value: object) -> str:
-    number = as_number(value)
-    return "–" if number is None or not math.isfinite(number) else f"{100 * number:.1f} %"
-
-
-def _decimal(value: object) -> str:
-    number = as_number(value)
-    return "–" if number is None or not math.isfinite(number) else f"{number:,.1f}"

@@ -28,6 +28,17 @@ def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
     }
 
 
+def correct_label(rubric: RubricSpec, chosen: str = "") -> str:
+    """Label of the reward function that says whether a completion is right; empty where none does.
+
+    `chosen`, or else the first `accuracy` or `code_tests`, or else the first that is no reward model, whose values have no
+    such bound.
+    """
+    verifiers = [spec.label for spec in rubric if spec.name in ("accuracy", "code_tests")]
+    others = [spec.label for spec in rubric if spec.name != "reward_model"]
+    return chosen or next(iter(verifiers + others), "")
+
+
 def tool_settings(stage: Stage) -> ToolSettings:
     """What the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}

@@ -13,6 +13,7 @@ from orchestrator.config import Stage
 from orchestrator.data import PromptSets
 from orchestrator.display import Display
 from orchestrator.rubrics import rubrics_of, tool_settings
+from rewards.account import Account
 from rewards.service import RewardPool
 from rewards.types import Sample
 from rollout.engine import EngineSpec
@@ -31,7 +32,7 @@ class Services:
     display: Display
     _learner: "tuple[object, asyncio.Task[LearnerGroup]] | None" = field(default=None, init=False)
     _rollout: "tuple[object, asyncio.Task[RolloutPool]] | None" = field(default=None, init=False)
-    _rewards: RewardPool | None = field(default=None, init=False)
+    _rewards: "tuple[object, asyncio.Task[RewardPool]] | None" = field(default=None, init=False)
     _reward_replicas: int = field(default=0, init=False)
     """What was asked for while the run went on; 0: the recipe's."""
     _met: tuple[LearnerGroup, RolloutPool] | None = field(default=None, init=False)
@@ -93,24 +94,41 @@ class Services:
             await learner.meet(pool)
             self._met = (learner, pool)
 
-    async def begin_rewards(self, stage: Stage, sets: PromptSets) -> None:
-        """Start the reward workers with the rubrics of a stage, and let them try every reward function."""
-        if self._rewards is not None:
-            await self._rewards.close()
+    async def begin_rewards(self, stage: Stage, *sets: PromptSets) -> None:
+        """Start the workers that score the prompts of `sets` in the background, unless such workers run already. They try
+        every reward function first; what is wrong with one is raised by `rewards`.
+        """
         settings = stage.rewards
-        self._rewards = await RewardPool.start(
-            rubrics_of(stage),
+        samples = {
+            prompts[0].rubric: _made_up(prompts[0]) for each in sets for prompts in each.prompts.values() if prompts
+        }
+        rubrics = {name: rubric for name, rubric in rubrics_of(stage).items() if name in samples}
+        shape = (rubrics, tool_settings(stage), settings.replicas, settings.timeout_s)
+        if self._rewards is not None and self._rewards[0] == shape:
+            (await self._rewards[1]).account = Account(settings.max_error_rate)
+            return
+        await self._close_rewards()
+        start = RewardPool.start(
+            rubrics,
             tool_settings(stage),
-            {prompt.rubric: _made_up(prompt) for prompts in sets.prompts.values() for prompt in prompts[:1]},
+            samples,
             replicas=self._reward_replicas or settings.replicas,
             timeout_s=settings.timeout_s,
             max_error_rate=settings.max_error_rate,
             start_timeout_s=self.start_timeout_s,
         )
+        self._rewards = (shape, asyncio.create_task(start))
 
     async def rewards(self) -> RewardPool:
+        """Raises InputError or ServiceError as `RewardPool.start` does."""
         assert self._rewards is not None
-        return self._rewards
+        return await self._rewards[1]
+
+    def check(self) -> None:
+        """Raises what has failed in the background so far, before somebody has to wait for it."""
+        for started in (self._learner, self._rollout, self._rewards):
+            if started is not None and started[1].done():
+                started[1].result()
 
     async def scale(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Other numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
@@ -127,20 +145,25 @@ class Services:
                 )
         if self._rewards is None:
             raise ServiceError("this stage has no reward workers; ask again in a stage that scores")
-        before = self._rewards.replicas
+        pool = await self.rewards()
+        before = pool.replicas
         self._reward_replicas = sizes["rewards"]
-        await self._rewards.scale(sizes["rewards"])
-        return {"rewards": [before, self._rewards.replicas]}
+        await pool.scale(sizes["rewards"])
+        return {"rewards": [before, pool.replicas]}
 
     async def close(self) -> None:
         """End everything that was started, in whatever state it is."""
-        if self._rewards is not None:
-            await self._rewards.close()
+        await self._close_rewards()
         await asyncio.gather(self._close_rollout(), self._close_learner())
 
     async def _close_learner(self) -> None:
         task = self._learner[1] if self._learner else None
         self._learner = None
+        await _close(task)
+
+    async def _close_rewards(self) -> None:
+        task = self._rewards[1] if self._rewards else None
+        self._rewards = None
         await _close(task)
 
     async def _close_rollout(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from rewards.account import Account
 from rewards.rubric import Rubric, total
 from rewards.scorers import KINDS, check_scorer, scorer_key
 from rewards.tools import Tools, ToolSettings
@@ -74,6 +75,7 @@ class _Request:
     rubric: str
     sample: Sample
     result: "asyncio.Future[Score]"
+    account: Account
     asked: float = field(default_factory=time.perf_counter)
     failed_on: _Worker | None = None
     suspect: bool = False
@@ -95,7 +97,8 @@ class RewardPool:
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
         self._settings = settings
         self._timeout_s = timeout_s
-        self._max_error_rate = max_error_rate
+        self.account = Account(max_error_rate)
+        """Of whoever names none."""
         self._workers: list[_Worker] = []
         self._scorers = _start_scorers(self._rubrics, name)
         self._names = 0
@@ -103,11 +106,6 @@ class RewardPool:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
-        self._figures = _Figures()
-        self.num_scored = 0
-        """Completions seen so far, errors included."""
-        self.num_errors = 0
-        """Completions that could not be scored."""
 
     @classmethod
     async def start(
@@ -132,13 +130,17 @@ class RewardPool:
         pool = cls(rubrics, settings, timeout_s, max_error_rate, name)
         try:
             pool._workers = [pool._new_worker() for _ in range(replicas)]
-            check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in pool._workers))
-            await within(check, start_timeout_s, "reward workers to check their reward functions")
+            await pool.check(samples, start_timeout_s)
         except BaseException:
             await pool.close()
             raise
         pool._dispatcher = asyncio.create_task(pool._dispatch())
         return pool
+
+    async def check(self, samples: Mapping[str, Sample], timeout_s: float) -> None:
+        """Let every worker exercise the rubrics of `samples`. Raises as `start` does."""
+        check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in self._workers))
+        await within(check, timeout_s, "reward workers to check their reward functions")
 
     @property
     def replicas(self) -> int:
@@ -162,22 +164,30 @@ class RewardPool:
                 await self._changed.wait()
             await _end(worker)
 
-    async def score(self, rubric: str, sample: Sample) -> Score:
+    async def score(self, rubric: str, sample: Sample, account: Account | None = None) -> Score:
         """The score of one completion; status `error` when it could not be scored, twice."""
-        request = _Request(rubric, sample, asyncio.get_running_loop().create_future())
+        request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), account or self.account)
         self._waiting.append(request)
         self._changed.set()
         return await request.result
 
-    def begin(self, prompt: Prompt) -> "GroupScoring":
-        """Score the completions of a group one by one as they finish."""
-        return GroupScoring(self, prompt)
+    def begin(self, prompt: Prompt, account: Account | None = None) -> "GroupScoring":
+        """Score the completions of a group one by one as they finish.
 
-    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]] | None:
-        """Values of the rubric's group functions, one table a completion; None when they failed twice."""
+        Args:
+            account: that they count in; None: the pool's own.
+        """
+        return GroupScoring(self, prompt, account or self.account)
+
+    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
+        """Values of the rubric's group functions, one table a completion.
+
+        Raises:
+            ServiceError: they failed twice.
+        """
         if not any(spec.group for spec in self._rubrics[rubric]):
             return [{} for _ in samples]
-        problem: Exception | None = None
+        problem: ServiceError | None = None
         for attempt in range(2):
             worker = self._workers[attempt % len(self._workers)]
             try:
@@ -186,32 +196,15 @@ class RewardPool:
                 return values
             except ServiceError as failure:
                 problem = failure
-        self._figures.last_error = str(problem)
-        return None
+        assert problem is not None
+        raise problem
 
     def total(self, rubric: str, breakdown: Mapping[str, float]) -> float:
         return total(self._rubrics[rubric], breakdown)
 
-    def count(self, num_scored: int, num_errors: int, prompt: Prompt, sample: str) -> None:
-        """Keep the error budget.
-
-        Raises:
-            ServiceError: too many completions could not be scored.
-        """
-        self.num_scored += num_scored
-        self.num_errors += num_errors
-        # A rate over a handful of completions says little; one whole group is the least.
-        if num_errors and self.num_scored >= 8 and self.num_errors > self._max_error_rate * self.num_scored:
-            raise ServiceError(
-                f"{self.num_errors} of {self.num_scored} completions could not be scored "
-                f"(rewards.max_error_rate = {self._max_error_rate}); last error: {self._figures.last_error}; "
-                f"prompt {prompt.prompt_id!r}, completion {sample[:200]!r}"
-            )
-
     def metrics(self) -> dict[str, float]:
-        """Of the completions scored since the last call: mean wait and time by function in seconds, shares of failures."""
-        figures, self._figures = self._figures, _Figures(last_error=self._figures.last_error)
-        return figures.means() | {"rewards/replicas": len(self._workers), "rewards/waiting": len(self._waiting)}
+        """What the pool's own account says, and how the workers stand."""
+        return self.account.metrics() | {"rewards/replicas": len(self._workers), "rewards/waiting": len(self._waiting)}
 
     async def close(self) -> None:
         """End the workers and what they started."""
@@ -313,7 +306,7 @@ class RewardPool:
             self._waiting.append(request)
             self._changed.set()
             return
-        self._figures.add(score, began - request.asked)
+        request.account.add(score, began - request.asked)
         if not request.result.done():
             request.result.set_result(score)
 
@@ -328,14 +321,17 @@ class RewardPool:
 class GroupScoring:
     """The scores of one group on their way."""
 
-    def __init__(self, pool: RewardPool, prompt: Prompt) -> None:
+    def __init__(self, pool: RewardPool, prompt: Prompt, account: Account) -> None:
         self._pool = pool
         self._prompt = prompt
+        self._account = account
         self._scores: dict[int, tuple[Completion, asyncio.Task[Score]]] = {}
 
     def add(self, completion: Completion) -> None:
         """A completion has finished; it is scored from now on."""
-        task = asyncio.create_task(self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion)))
+        task = asyncio.create_task(
+            self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._account)
+        )
         self._scores[id(completion)] = (completion, task)
 
     async def finish(self, group: RolloutGroup) -> ScoredGroup:
@@ -352,12 +348,14 @@ class GroupScoring:
         self.cancel()
         kept = [(c, s) for c, s in zip(group.completions, scores, strict=True) if s.status != "error"]
         samples = [Sample.of(group.prompt, completion) for completion, _ in kept]
-        tables = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
-        if tables is None:
-            kept, tables = [], []
+        error = ""
+        try:
+            tables = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
+        except ServiceError as problem:
+            kept, tables, error = [], [], str(problem)
         scored = tuple(self._whole(score, table) for (_, score), table in zip(kept, tables, strict=True))
         failed = [c for c in group.completions if not any(c is completion for completion, _ in kept)]
-        self._pool.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "")
+        self._account.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
         return ScoredGroup(
             group=group,
             completions=tuple(completion for completion, _ in kept),
@@ -377,34 +375,6 @@ class GroupScoring:
             return score
         breakdown = {**score.breakdown, **table}
         return replace(score, breakdown=breakdown, value=self._pool.total(self._prompt.rubric, breakdown))
-
-
-class _Figures:
-    """Sums over scored completions."""
-
-    def __init__(self, last_error: str = "none") -> None:
-        self.last_error = last_error
-        self._count = 0
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._counts: Counter[str] = Counter()
-
-    def add(self, score: Score, waited_s: float) -> None:
-        self._count += 1
-        self._sums["queue_s"] += max(0.0, waited_s)
-        self._sums["score_s"] += score.seconds
-        self._sums["timeout_share"] += score.status == "timeout"
-        self._sums["error_share"] += score.status == "error"
-        for label, seconds in score.seconds_of.items():
-            self._sums[f"score_s/{label}"] += seconds
-            self._counts[f"score_s/{label}"] += 1
-        if score.status == "error":
-            self.last_error = score.error
-
-    def means(self) -> dict[str, float]:
-        return {
-            f"rewards/{name}": value / (self._counts.get(name) or max(1, self._count))
-            for name, value in self._sums.items()
-        }
 
 
 def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, Any]:

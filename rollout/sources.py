@@ -75,7 +75,8 @@ class Row:
     completion: str
     """Empty only when the source has no completion column."""
     fields: Mapping[str, str]
-    """The remaining columns: nested values as JSON text, missing ones as empty text."""
+    """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)
+    the question too, as `prompt`."""
 
 
 def load_rows(source: Source, seed: int) -> list[Row]:
@@ -128,6 +129,10 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if source.completion_column:
         completion = _text(where, values, source.completion_column, "completion_column")
     used = {source.prompt_column, source.answer_column, source.completion_column}
+    fields = {column: field_text(value) for column, value in values.items() if column not in used}
+    if "entry_point" in fields:
+        # Tests in the form of HumanEval belong to a program that begins as the prompt does.
+        fields["prompt"] = question
     return Row(
         row_id=f"{source.name}/{index}",
         source=source.name,
@@ -135,7 +140,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         question=question,
         answer=answer,
         completion=completion,
-        fields={column: field_text(value) for column, value in values.items() if column not in used},
+        fields=fields,
     )
 
 

@@ -1,13 +1,12 @@
 """Prompt templates: from a question to the exact text that is tokenised."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rollout.errors import InputError, did_you_mean
-
-PLACEHOLDER = "{prompt}"
+from rollout.published import PLACEHOLDER
 
 R1_ZERO = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
@@ -34,6 +33,11 @@ class Template:
     def render(self, question: str) -> str:
         """The text that is tokenised. The question enters as it is, braces and all."""
         return self._render(question)
+
+    def asking(self, form: str) -> "Template":
+        """The same template for questions that are put into `form`, a text with `{prompt}` in it, first."""
+        fill = _filler(form)
+        return replace(self, _render=lambda question: self._render(fill(question)))
 
 
 def load_template(name: str, tokenizer: Any) -> Template:

@@ -30,8 +30,9 @@ async def run_grpo(context: StageContext) -> None:
         buffer.restore(state["buffer"], start)
         prompts.restore(state["prompts"], state["buffer"])
 
-    await context.services.begin_rewards(stage, sets)
+    await context.begin_rewards(sets)
     await context.publish(start)
+    await context.services.rewards()
     if not state and context.needs_first_evaluation():
         await context.evaluate(start, "before")
     await buffer.published(start)

@@ -8,7 +8,7 @@ twice. Every row says where it is from: prompt, sample, scores, model, seed.
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.context import StageContext, derive_seed
 from orchestrator.data import load_prompts
+from orchestrator.rubrics import correct_label, rubrics_of
 from orchestrator.selection import Row, Selection, select
 from orchestrator.similarity import Passages
 from rewards.types import ScoredGroup
@@ -63,13 +64,16 @@ async def run_reject(context: StageContext) -> None:
     if done:
         context.display.line(f"{stage.name}: continues after {len(done):,} of {len(clean):,} prompts")
 
-    await context.services.begin_rewards(stage, sets)
+    await context.begin_rewards(sets)
     await context.publish(0)
+    correct = {name: correct_label(rubric) for name, rubric in rubrics_of(stage).items()}
     with context.display.bar(stage.name, len(clean), len(clean) - len(left)) as bar:
         for start in range(0, len(left), settings.shard_prompts):
             part = left[start : start + settings.shard_prompts]
             scored = await sample(context, part)
-            write_part(folder, [row for group in scored for row in sample_rows(group, questions, context.model_path)])
+            write_part(
+                folder, [row for group in scored for row in sample_rows(group, questions, context.model_path, correct)]
+            )
             bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
 
     order = {prompt.prompt_id: number for number, prompt in enumerate(clean)}
@@ -114,8 +118,11 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
     return [task.result() for task in running]
 
 
-def sample_rows(group: ScoredGroup, questions: dict[str, str], model: str) -> list[Row]:
-    """Of the completions that could be scored; the others leave with a count, and are no rows."""
+def sample_rows(group: ScoredGroup, questions: dict[str, str], model: str, correct: Mapping[str, str]) -> list[Row]:
+    """Of the completions that could be scored; the others leave with a count, and are no rows.
+
+    `correct`: rubric → label of the function that says what is right.
+    """
     prompt = group.prompt
     numbers = {id(completion): number for number, completion in enumerate(group.group.completions)}
     return [
@@ -128,7 +135,7 @@ def sample_rows(group: ScoredGroup, questions: dict[str, str], model: str) -> li
             "completion": completion.text,
             "num_tokens": len(completion.token_ids),
             "finish_reason": completion.finish_reason,
-            "right": score.right,
+            "right": score.breakdown.get(correct[prompt.rubric], 0.0) >= 1,
             "reward": score.value,
             "reward_parts": list(score.breakdown.items()),
             "flags": sorted(

@@ -15,12 +15,15 @@ async def run_sft(context: StageContext) -> None:
     sources, sets = supervised_sequences(stage, context.tokenizer, context.recipe.seed)
     for note in sets.notes():
         context.display.line(note)
+    if stage.eval.sets:
+        await context.begin_rewards()
     learner = await context.services.learner()
     state = await context.resume()
     start = state["step"] if state else 0
 
     with context.display.bar(stage.name, loop.steps, start) as bar:
         for step in range(start, loop.steps):
+            context.services.check()
             began = time.perf_counter()
             rows = draw(sources, {name: stage.data.sources[name].weight for name in sources}, context, step)
             batch = context.batch_of(rows, seed=context.seed + step, mini_batches=1)

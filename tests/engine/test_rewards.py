@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 
+from rewards.account import Account
 from rewards.service import RewardPool
 from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, Sample
@@ -138,7 +139,7 @@ def test_workers_come_and_go_while_scoring(pool: RewardPool, loop: asyncio.Abstr
 def test_too_many_errors_stop_the_run_and_name_reward_error_and_sample(
     pool: RewardPool, loop: asyncio.AbstractEventLoop
 ) -> None:
-    pool.num_scored = pool.num_errors = 0
+    pool.account = Account(0.5)
     with pytest.raises(ServiceError) as caught:
         score_group(pool, loop, "mine", ["die"] * 8)
     message = str(caught.value)

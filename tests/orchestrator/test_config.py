@@ -226,7 +226,8 @@ def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
 def test_a_source_of_a_recipe_has_the_keys_and_defaults_of_the_source_that_is_read() -> None:
     section = SourceSection(task="arithmetic", limit=3)
     assert section.source("a") == Source(name="a", task="arithmetic", limit=3)
-    assert set(SourceSection.model_fields) - {"weight", "stage"} == {field.name for field in fields(Source)} - {"name"}
+    own = {"weight", "set", "prompt_form", "stage"}  # said of the rows, or to find out how to read them
+    assert set(SourceSection.model_fields) - own == {field.name for field in fields(Source)} - {"name"}
 
 
 def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:
@@ -255,3 +256,47 @@ def test_a_built_model_has_heads_that_the_engine_takes(override: str, message: s
 def test_offload_needs_a_zero_stage() -> None:
     with pytest.raises(InputError, match="offload_optimizer = true needs zero_stage"):
         load_recipe("arithmetic", ["learner.offload_optimizer=true"])
+
+
+def with_set(**keys: object) -> Recipe:
+    return parse_recipe(
+        {
+            "name": "x",
+            "model": {"path": "org/model"},
+            "data": {"sources": {"a": {"task": "arithmetic"}}},
+            "eval": {"sets": {"e": {"path": "f", **keys}}},
+            "stages": [{"name": "s", "kind": "sft"}],
+        }
+    )
+
+
+def test_a_published_set_is_written_out_with_the_rubric_that_judges_it() -> None:
+    resolved = with_set(set="humaneval")
+    (stage,) = resolved.stages
+    assert (stage.eval.sets["e"].rubric, stage.eval.sets["e"].answer_column) == ("code", "")
+    assert {name: list(functions) for name, functions in stage.rewards.rubrics.items()} == {
+        "default": ["accuracy", "format"],
+        "code": ["code_tests", "format"],
+    }
+    assert parse_recipe(to_toml(resolved)) == resolved
+
+
+def test_a_rubric_of_the_recipe_comes_before_the_one_that_ships() -> None:
+    raw = to_toml(with_set(set="gsm8k"))
+    raw["stages"][0]["rewards"]["rubrics"] = {"math": {"accuracy": 1.0}, "default": {"format": 1.0}}
+    assert list(parse_recipe(raw).stages[0].rewards.rubrics["math"]) == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"set": "gsm8"}, "eval.sets.e.set = 'gsm8'"),
+        ({"set": "gsm8k", "path": "", "task": "arithmetic"}, "name the file with `path`"),
+        ({"set": "gsm8k", "correct": "acuracy"}, "eval.sets.e.correct = 'acuracy'; did you mean 'accuracy'?"),
+        ({"prompt_form": "Solve it."}, "has no {prompt} for the question"),
+    ],
+)
+def test_a_set_that_makes_no_sense(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_set(**keys)
+    assert message in str(caught.value)

@@ -10,7 +10,7 @@ from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
 from orchestrator.preflight import preflight
 from orchestrator.store import RunStore
 from rollout.errors import InputError
-from tests.orchestrator.factories import model_folder, write_rows
+from tests.orchestrator.factories import fault, model_folder, write_rows
 
 pytestmark = pytest.mark.usefixtures("laptop")
 
@@ -73,15 +73,45 @@ def test_an_evaluation_without_a_recipe_fits_the_model(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     write_rows(tmp_path / "test.jsonl", [{"question": "1+1", "solution": "so #### 2"}])
     columns = {"prompt_column": "question", "answer_column": "solution", "answer_pattern": "#### (.+)"}
-    resolved = evaluation(str(folder), sets=["gsm8k=test.jsonl"], columns=columns, overrides=["rollout.replicas=2"])
+    resolved = evaluation(str(folder), sets=["mine=test.jsonl"], columns=columns, overrides=["rollout.replicas=2"])
     (stage,) = resolved.stages
     assert stage.model.max_tokens == 512
     assert stage.data.template == "r1-zero"
     assert stage.rollout.replicas == 2
-    assert stage.eval.sets["gsm8k"].prompt_column == "question"
+    assert stage.eval.sets["mine"].prompt_column == "question"
     preflight(resolved, training=False)
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert evaluation(str(folder), sets=["a=test.jsonl"], columns=columns).stages[0].data.template == "chat"
+
+
+HUMANEVAL = {"task_id": "t/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(candidate): pass"}
+
+
+def test_published_sets_are_known_by_name(tmp_path: Path) -> None:
+    write_rows(
+        tmp_path / "gsm8k.jsonl", [{"question": "1+1", "answer": "so\n#### 2"}, {"question": "x", "answer": "#### 3"}]
+    )
+    write_rows(tmp_path / "code.jsonl", [HUMANEVAL])
+    write_rows(tmp_path / "mine.jsonl", [{"q": "1+1", "answer": "2"}])
+    sets = ["gsm8k=gsm8k.jsonl", "humaneval=code.jsonl", "mine=mine.jsonl"]
+    resolved = evaluation(
+        str(model_folder(tmp_path / "m")), recipe="arithmetic", sets=sets, columns={"prompt_column": "q"}, limit=1
+    )
+    (stage,) = resolved.stages
+    chosen = stage.eval.sets
+    assert {name: (each.rubric, each.prompt_column, each.limit) for name, each in chosen.items()} == {
+        "gsm8k": ("math", "question", 1),
+        "humaneval": ("code", "prompt", 1),
+        "mine": ("default", "q", 1),
+    }
+    assert set(stage.rewards.rubrics) == {"default", "math", "code"}
+    preflight(resolved, training=False)
+
+
+def test_a_file_that_is_not_the_published_set_is_found_before_anything_starts(tmp_path: Path) -> None:
+    write_rows(tmp_path / "code.jsonl", [{"prompt": "def f():\n", "test": "x"}])
+    resolved = evaluation(str(model_folder(tmp_path / "m")), sets=["humaneval=code.jsonl"])
+    assert "is not humaneval as it is published: its first row has no entry_point" in fault(resolved)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +120,7 @@ def test_an_evaluation_without_a_recipe_fits_the_model(tmp_path: Path) -> None:
         ({}, "evaluate on what? give --set NAME=PATH"),
         ({"sets": ["test.jsonl"]}, "write it as NAME=PATH"),
         ({"recipe": "arithmetic", "columns": {"prompt_column": "q"}}, "--prompt-column describes the files of --set"),
+        ({"sets": ["aime24=t"], "columns": {"prompt_column": "q"}}, "give a file with other columns another name"),
         ({"recipe": "arithmetic", "settings": {"samples": 0, "greedy": False}}, "decodes nothing"),
         ({"recipe": "arithmetic", "settings": {"top_p": 1.5}}, "eval.top_p"),
     ],

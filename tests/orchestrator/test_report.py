@@ -212,6 +212,23 @@ def test_an_unfinished_stage_shows_its_latest_evaluation_with_its_step(tmp_path:
     assert "held-out, pass@1 accuracy" in page.text
 
 
+def test_every_reward_function_has_a_column_and_older_records_a_dash(tmp_path: Path) -> None:
+    figures = {"correct": "accuracy", "labels": {"accuracy": 0.5, "<b>": 0.25}, "truncated": 0.5, "unscored": 2}
+    records = [evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.5, **figures)]
+    page = report(make_run(tmp_path, records))
+    heads = re.findall(r'<th scope="col">(.*?)</th>', page.source)
+    assert heads == ["", "greedy", "pass@1", "cons@4", "format", "length", "truncated", "&lt;b&gt;", "unscored"]
+    assert re.findall("<td>(.*?)</td>", page.source)[-8:] == ["50.0 %", "–", "–", "–", "–", "50.0 %", "0.250", "2"]
+    assert "Unscored: completions that nothing could judge" in page.text
+
+
+def test_a_problem_that_tests_judge_has_no_reference_answer(tmp_path: Path) -> None:
+    sample = {"prompt": "def f():", "answer": "", "completion": "pass", "correct": None}
+    page = report(make_run(tmp_path, [evaluation("reasoning", 4, "after", None, samples=[sample])]))
+    assert "pass" in page.text
+    assert "reference answer" not in page.text
+
+
 def test_accuracy_is_drawn_over_all_stages_in_a_row(tmp_path: Path) -> None:
     records = [*sft_records(), evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.7)]
     page = report(make_run(tmp_path, records))

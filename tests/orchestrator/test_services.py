@@ -1,11 +1,18 @@
 """What the services are told of a stage: every setting arrives where it is used."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from orchestrator.config import LearnerSection, Stage
+from orchestrator.data import PromptSets
 from orchestrator.services import Services, build_spec, learner_spec
+from rewards.account import Account
+from rewards.service import RewardPool
+from rollout.errors import InputError
+from tests.factories import prompt
 from tests.orchestrator.factories import recipe
 
 USED_BESIDE_THE_SPEC = {
@@ -97,3 +104,87 @@ def test_an_engine_holds_prompt_and_completion() -> None:
     stage = stage_of(model={"path": "org/model", "max_tokens": 700}, rollout={"max_tokens": 100})
     spec = Services("cpu", 1.0, None)._engine_spec(stage)  # type: ignore[arg-type]
     assert spec.max_tokens == 700
+
+
+class Workers:
+    """In place of a reward pool, which would start Ray actors."""
+
+    def __init__(self, rubrics: dict[str, Any], samples: dict[str, Any], fault: str) -> None:
+        self.rubrics, self.samples, self.fault = set(rubrics), set(samples), fault
+        self.account = Account(1.0)
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Workers]:
+    pools: list[Workers] = []
+
+    async def start(rubrics: dict[str, Any], settings: Any, samples: dict[str, Any], **_: Any) -> Workers:
+        pools.append(Workers(rubrics, samples, "no such function" if "broken" in rubrics else ""))
+        await asyncio.sleep(0)
+        if pools[-1].fault:
+            raise InputError(pools[-1].fault)
+        return pools[-1]
+
+    monkeypatch.setattr(RewardPool, "start", start)
+    return pools
+
+
+def with_services(work: Callable[[Services], Awaitable[None]]) -> None:
+    async def run() -> None:
+        services = Services("cpu", 1.0, None)  # type: ignore[arg-type]
+        try:
+            await work(services)
+        finally:
+            await services.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def asking(*rubrics: str) -> PromptSets:
+    return PromptSets(prompts={name: [prompt(rubric=name)] for name in rubrics}, skipped={})
+
+
+RUBRICS = {"rubrics": {name: {"accuracy": 1.0} for name in ("a", "b", "broken")}, "max_error_rate": 0.25}
+
+
+def test_workers_hold_the_rubrics_that_are_asked_for_and_serve_the_next_stage_that_asks_for_the_same(
+    started: list[Workers],
+) -> None:
+    stage = stage_of(rewards=RUBRICS, data={"sources": {"x": {"task": "arithmetic", "rubric": "a"}}})
+
+    async def work(services: Services) -> None:
+        await services.begin_rewards(stage, asking("a"))
+        first: Any = await services.rewards()
+        assert (first.rubrics, first.samples) == ({"a"}, {"a"})
+        first.account.num_errors = 7
+        await services.begin_rewards(stage, asking("a"))
+        assert await services.rewards() is first
+        # The failures of one stage are not those of the next.
+        assert (first.account.num_errors, first.account.max_error_rate) == (0, 0.25)
+        await services.begin_rewards(stage, asking("a"), asking("b"))
+        second: Any = await services.rewards()
+        assert (first.closed, second.closed, second.rubrics) == (True, False, {"a", "b"})
+
+    with_services(work)
+    assert [pool.closed for pool in started] == [True, True]
+
+
+def test_workers_come_up_in_the_background_and_a_fault_is_told_to_whoever_needs_them(started: list[Workers]) -> None:
+    stage = stage_of(rewards=RUBRICS, data={"sources": {"x": {"task": "arithmetic", "rubric": "a"}}})
+
+    async def work(services: Services) -> None:
+        await services.begin_rewards(stage, asking("broken"))
+        services.check()
+        assert started == []
+        for _ in range(3):
+            await asyncio.sleep(0)
+        with pytest.raises(InputError, match="no such function"):
+            services.check()
+        with pytest.raises(InputError, match="no such function"):
+            await services.rewards()
+
+    with_services(work)

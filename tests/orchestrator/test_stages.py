@@ -91,16 +91,9 @@ def test_a_row_says_where_it_is_from() -> None:
         num_errors=1,
         seconds=0.0,
     )
-    (made_row,) = sample_rows(group, {group.prompt.prompt_id: "the question"}, "org/model")
+    (made_row,) = sample_rows(
+        group, {group.prompt.prompt_id: "the question"}, "org/model", {group.prompt.rubric: "accuracy"}
+    )
     assert made_row["prompt"] == "the question"
     assert (made_row["sample"], made_row["model"], made_row["seed"]) == (0, "org/model", group.completions[0].seed)
     assert (made_row["right"], made_row["reward"], made_row["flags"]) == (True, 1.2, ["code_blocks"])
-
-
-def test_right_is_what_the_first_function_says() -> None:
-    def score(**breakdown: float) -> Score:
-        return Score(value=0.0, status="ok", breakdown=breakdown, seconds=0.0)
-
-    assert score(accuracy=1.0, format=0.0).right
-    assert not score(accuracy=0.0, format=1.0).right
-    assert not score().right

@@ -77,6 +77,12 @@ def test_a_row_holds_its_columns_by_role(tmp_path: Path) -> None:
     assert row.fields == {"level": "3", "tags": '["x", 1.5]', "no": ""}
 
 
+def test_tests_in_the_form_of_humaneval_keep_the_program_that_they_complete(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"code": "def f():", "entry_point": "f", "test": "…"})
+    (row,) = load(path, prompt_column="code", answer_column="")
+    assert row.fields == {"prompt": "def f():", "entry_point": "f", "test": "…"}
+
+
 def test_numbers_stay_as_written(tmp_path: Path) -> None:
     written = ["75", "75.0", "-0.50", "1e400", "123456789012345678901234567890"]
     path = write(tmp_path / "a.jsonl", *(f'{{"prompt": 7, "answer": "{n}", "n": {n}}}' for n in written))

@@ -97,3 +97,8 @@ def test_special_tokens_stand_once_with_a_real_tokenizer() -> None:
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
         load_template("chat", tokenizer)
+
+
+def test_a_question_may_be_put_into_a_form_first() -> None:
+    asked = load_template("r1-zero", None).asking("{prompt} Box it: \\boxed{}.").render("1+{x}?")
+    assert "User: 1+{x}? Box it: \\boxed{}.. Assistant:" in asked

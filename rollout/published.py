@@ -1,0 +1,58 @@
+"""Data sets that everybody evaluates on, in the form of the files in which they are published: a user names set and file.
+
+Imports nothing, so that a recipe is read without pyarrow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PLACEHOLDER = "{prompt}"
+"""Where the question stands in a template and in a form."""
+
+BOXED = PLACEHOLDER + "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+
+COMPLETE = (
+    "Complete the following Python function. Answer with one Python code block that holds the whole function, with "
+    "its imports.\n\n```python\n" + PLACEHOLDER + "```"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedSet:
+    """What reading, asking and judging a data set needs. What a source says itself comes first."""
+
+    columns: Mapping[str, str]
+    """Keys of a source: which column is what."""
+    needs: tuple[str, ...] = ()
+    """Further columns that its rubric reads."""
+    rubric: str = "math"
+    """`math` or `code`, which a recipe has without saying so (`orchestrator.config.SHIPPED_RUBRICS`)."""
+    form: str = PLACEHOLDER
+    """What is asked: text with the question in it."""
+    templates: tuple[str, ...] = field(default=())
+    """Templates under which `form` is used; under others the question stands alone. Empty: all."""
+
+
+def _mathematics(**columns: str) -> PublishedSet:
+    # `r1-zero` says by itself where the answer goes, and a file of the user's is the user's affair.
+    return PublishedSet(columns=columns, form=BOXED, templates=("chat",))
+
+
+PUBLISHED: Mapping[str, PublishedSet] = {
+    "gsm8k": _mathematics(prompt_column="question", answer_column="answer", answer_pattern="#### (.+)"),
+    "aime24": _mathematics(prompt_column="problem", answer_column="answer"),
+    "amc23": _mathematics(prompt_column="problem", answer_column="answer"),
+    "humaneval": PublishedSet(
+        columns={"prompt_column": "prompt", "answer_column": ""},
+        needs=("entry_point", "test"),
+        rubric="code",
+        form=COMPLETE,
+    ),
+}
+"""Name → set: GSM8K (arXiv:2110.14168), AIME 2024, AMC 2023, HumanEval (arXiv:2107.03374)."""
+
+
+def form_of(name: str, template: str) -> str:
+    """How the questions of a published set are asked under a template (`data.template`)."""
+    known = PUBLISHED[name]
+    return known.form if not known.templates or template in known.templates else PLACEHOLDER
