@@ -90,6 +90,10 @@ class SourceSection(Section):
     """Regular expression whose first group is the answer inside that column, such as `#### (.+)`."""
     completion_column: str = ""
     """Column that holds a worked completion (SFT)."""
+    chosen_column: str = ""
+    """Column that holds the better of two responses (reward models, DPO); then no answer column is expected."""
+    rejected_column: str = ""
+    """Column that holds the worse one."""
     rubric: str = "default"
     """Rubric that scores the completions, a key of `rewards.rubrics`."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -99,11 +103,27 @@ class SourceSection(Section):
     options: dict[str, int | float | str | bool] = {}
     """Options of the generated task."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_need_no_answer(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("chosen_column") and "answer_column" not in values:
+            return {**values, "answer_column": ""}
+        return values
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if bool(self.path) == bool(self.task):
             raise ValueError("a source has either `path` or `task`")
+        if bool(self.chosen_column) != bool(self.rejected_column):
+            raise ValueError("preference pairs need both `chosen_column` and `rejected_column`")
+        if self.chosen_column and self.task:
+            raise ValueError(f"the task {self.task!r} makes no preference pairs; remove `chosen_column`")
         return self
+
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether the rows are preference pairs."""
+        return bool(self.chosen_column)
 
     def source(self, name: str) -> "Source":
         """What `load_rows` takes. `name`: of this section."""
@@ -346,9 +366,31 @@ class SftSection(Section):
     """Train on completion tokens only; off: on every token (pre-training)."""
 
 
+class RewardModelSection(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pairs an optimizer step."""
+    scope: Literal["answer", "response"] = "answer"
+    """What the reward model reads of a response: the final answer alone (helpfulness in R1), or the whole of it with its
+    thought (harmlessness)."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the prompts whose pairs are not trained on but judged, beside the `eval.sets` with pairs."""
+
+
+class DpoSection(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pairs an optimizer step."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """β: how strongly the model that the stage starts from holds; larger is closer to it."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the prompts whose pairs are not trained on but judged, beside the `eval.sets` with pairs."""
+
+
 class EvalSection(Section):
     sets: dict[str, SourceSection] = {}
-    """Named evaluation sets; their problems must not occur in training."""
+    """Named evaluation sets; their problems must not occur in training. Those with pairs are for the stages that learn from
+    pairs, the others for what generates."""
     samples: Annotated[int, Field(ge=0)] = 4
     """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
     temperature: Annotated[float, Field(gt=0)] = 0.6
@@ -359,6 +401,16 @@ class EvalSection(Section):
     """Also decode greedily."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
     """Longest completion; 0: `rollout.max_tokens`."""
+
+    @property
+    def prompt_sets(self) -> dict[str, SourceSection]:
+        """Problems for the model to answer."""
+        return {name: section for name, section in self.sets.items() if not section.holds_pairs}
+
+    @property
+    def pair_sets(self) -> dict[str, SourceSection]:
+        """Preference pairs."""
+        return {name: section for name, section in self.sets.items() if section.holds_pairs}
 
 
 class ClusterSection(Section):
@@ -383,17 +435,20 @@ class Settings(Section):
     learner: LearnerSection = LearnerSection()
     loop: LoopSection = LoopSection()
     sft: SftSection = SftSection()
+    reward_model: RewardModelSection = RewardModelSection()
+    dpo: DpoSection = DpoSection()
     eval: EvalSection = EvalSection()
 
 
-StageKind = Literal["sft", "grpo"]
+StageKind = Literal["sft", "grpo", "reward_model", "dpo"]
 
 
 class Stage(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
-    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reward_model`: a model of preferences from pairs, for
+    rubrics (`path = "stage:NAME"`); `dpo`: direct preference optimisation on pairs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

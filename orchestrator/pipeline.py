@@ -17,12 +17,20 @@ from orchestrator.display import Display, percent
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.stage_models import with_stage_models
+from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.grpo import run_grpo
+from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
 from orchestrator.store import RunStore
 from rollout.sources import load_rows
 
-KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {"sft": run_sft, "grpo": run_grpo}
+KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
+    "sft": run_sft,
+    "grpo": run_grpo,
+    "reward_model": run_reward_model,
+    "dpo": run_dpo,
+}
 
 
 def train(recipe: Recipe, run_dir: Path) -> None:
@@ -61,8 +69,9 @@ async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device
             if store.is_finished(stage.name):
                 display.line(f"{stage.name}: finished before")
             else:
-                model_path = await run_stage(recipe, stage, model_path, store, services, display)
-            model_path = str(store.export_folder(stage.name))
+                await run_stage(recipe, stage, model_path, store, services, display)
+            if stage.kind != "reward_model":  # no policy: the next stage starts from where this one did
+                model_path = str(store.export_folder(stage.name))
     finally:
         requests.cancel()
         await services.close()
@@ -83,11 +92,13 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
 async def run_stage(
     recipe: Recipe, stage: Stage, model_path: str, store: RunStore, services: Services, display: Display
 ) -> str:
+    stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
     display.line(f"{stage.name}: {stage.kind}, {stage.loop.steps} steps, on {services.device}")
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
-    await services.begin_rollout(stage, model)
+    if stage.kind != "reward_model":
+        await services.begin_rollout(stage, model)
     learner = await services.learner()
     model_path = model_path or await _build(recipe, stage, store, services, display)
     model.set_result(model_path)
@@ -113,7 +124,7 @@ async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Servic
         if stage.model.build.tokenizer == "bpe":
             sections = {name: section for each in recipe.stages for name, section in each.data.sources.items()}
             rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
-            texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
+            texts = [f"{row.question}\n{row.completion or row.answer or row.chosen}" for row in rows]
         count = await (await services.learner()).build(build_spec(stage, recipe.seed), texts, str(folder))
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
     return str(folder)
@@ -122,7 +133,8 @@ async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Servic
 def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
     """The table before/after, and samples before and after."""
     evaluations = [record for record in read_metrics(store.folder) if record["kind"] == "eval"]
-    shown = [record for record in evaluations if record["label"] in ("before", "after")]
+    # Not those of preference pairs, which were printed and have other figures.
+    shown = [record for record in evaluations if record["label"] in ("before", "after") and "greedy" in record]
     rows = [
         [
             f"{record['label']} {record['stage']}",

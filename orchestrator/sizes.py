@@ -54,7 +54,7 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         return parts
     whole, sharded = _training_bytes(stage.learner.zero_stage)
     parts["learner"] = float(count * (ranks * whole + sharded))
-    if stage.kind == "grpo" and stage.learner.kl_coef > 0:
+    if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
         parts["reference"] = float(ranks * count * item)
     return parts
 
