@@ -28,6 +28,7 @@ from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
 from learner.tally import merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
+from rollout.errors import InputError
 from rollout.weights import WeightManifest
 
 Objective = Literal["grpo", "sft", "reward_model", "dpo"]
@@ -124,7 +125,7 @@ class LearnerRank:
         """One optimizer step a mini-batch; the policy before the first of them anchors the clip.
 
         Raises:
-            ValueError: DPO without a reference.
+            InputError: DPO without a reference.
         """
         peak_flops = matmul_peak(self.device, self.dtype)
         reset_memory_peak(self.device)
@@ -355,7 +356,7 @@ class LearnerRank:
 
     def _needed_reference(self) -> Reference:
         if self.reference is None:
-            raise ValueError("DPO compares the policy with a frozen reference, and none was opened (reference_path)")
+            raise InputError("DPO compares the policy with a frozen reference, and none was opened (reference_path)")
         return self.reference
 
     def _plain_grad_norm(self) -> Tensor | None:

@@ -19,8 +19,7 @@ def check_stage_models(recipe: Recipe) -> None:
     """Raises InputError when a stage scores with a model that no stage before it trains, or reads it in another way."""
     for place, stage in enumerate(recipe.stages):
         before = {other.name: other for other in recipe.stages[:place] if other.kind == "reward_model"}
-        for key, function in _references(stage):
-            name = _trained_by(function)
+        for key, name, function in _references(stage):
             if name not in before:
                 known = ", ".join(before) or "none"
                 later = any(other.name == name for other in recipe.stages)
@@ -48,12 +47,13 @@ def with_stage_models(recipe: Recipe, stage: Stage, export_folder: Callable[[str
     used = _used_rubrics(stage)
     rubrics = {}
     for rubric, functions in stage.rewards.rubrics.items():
-        if rubric not in used and any(_trained_by(function) for function in functions.values()):
+        names = {label: _trained_by(function) for label, function in functions.items()}
+        if rubric not in used and any(name is not None for name in names.values()):
             continue
         rubrics[rubric] = {
-            label: _resolved(function, export_folder(name), scopes[name])
-            if (name := _trained_by(function))
-            else function
+            label: function
+            if (name := names[label]) is None
+            else _resolved(function, export_folder(name), scopes[name])
             for label, function in functions.items()
         }
     return stage.model_copy(update={"rewards": stage.rewards.model_copy(update={"rubrics": rubrics})})
@@ -63,13 +63,13 @@ def _resolved(function: FunctionSection, folder: Path, scope: str) -> FunctionSe
     return FunctionSection.model_validate(function.model_dump() | {"path": str(folder), "scope": scope})
 
 
-def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, FunctionSection]]:
-    """(key, reward function) of those that name a stage, in the rubrics that the stage scores with, or in all."""
+def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, str, FunctionSection]]:
+    """(key, name of the stage, reward function) of those that name a stage, in the rubrics that the stage scores with, or in all."""
     used = stage.rewards.rubrics if unused else _used_rubrics(stage)
     for rubric, functions in stage.rewards.rubrics.items():
         for label, function in functions.items():
-            if rubric in used and _trained_by(function):
-                yield f"rewards.rubrics.{rubric}.{label}", function
+            if rubric in used and (name := _trained_by(function)) is not None:
+                yield f"rewards.rubrics.{rubric}.{label}", name, function
 
 
 def _used_rubrics(stage: Stage) -> set[str]:
@@ -78,11 +78,12 @@ def _used_rubrics(stage: Stage) -> set[str]:
     return {source.rubric for source in (*stage.data.sources.values(), *stage.eval.sets.values())}
 
 
-def _trained_by(function: FunctionSection) -> str:
-    """Name of the stage that trains the model of a reward function; empty for any other."""
+def _trained_by(function: FunctionSection) -> str | None:
+    """Name of the stage that trains the model of a reward function; None for any other."""
     path = _arguments(function).get("path")
-    is_named = function.name == "reward_model" and isinstance(path, str) and path.startswith(PREFIX)
-    return path.removeprefix(PREFIX) if is_named and isinstance(path, str) else ""
+    if function.name != "reward_model" or not isinstance(path, str) or not path.startswith(PREFIX):
+        return None
+    return path.removeprefix(PREFIX)
 
 
 def _arguments(function: FunctionSection) -> dict[str, object]:

@@ -156,7 +156,10 @@ def explained(overrides: list[str]) -> str:
         ("data.sources.additions.promt_column=q", "additions.promt_column; did you mean 'prompt_column'?"),
         ("learner.lr=fast", "learner.lr = 'fast': input should be a valid number"),
         ("stages.reasoning.learner.lr=-1", "learner.lr (stage reasoning) = -1: input should be greater than 0"),
-        ("stages.reasoning.kind=rl", "kind (stage reasoning) = 'rl': input should be 'sft', 'grpo', 'reward_model' or 'dpo'"),
+        (
+            "stages.reasoning.kind=rl",
+            "kind (stage reasoning) = 'rl': input should be 'sft', 'grpo', 'reward_model' or 'dpo'",
+        ),
         ("learner.lr", "write it as key=value"),
         ("learner=1", "learner = 1: is a section"),
         ("seed.x=1", "seed"),
