@@ -183,14 +183,14 @@ def pairwise_loss(scores: Tensor, weights: Tensor) -> LossParts:
     """−Σ_p w_p log σ(s_chosen − s_rejected): the Bradley–Terry model of preferences, for reward models.
 
     InstructGPT (arXiv:2203.02155, equation 1). `scores`, `weights`: [2 P], chosen and rejected of each pair in turn; the
-    weight of a pair is the sum of its two. Scores are free up to a constant.
+    weight of a pair is the sum of its two. Scores are free up to a constant. `ordered`: equal scores count one half.
     """
     chosen, rejected = scores.view(-1, 2).unbind(1)
     pair_weights = weights.view(-1, 2).sum(1)
     margins = chosen - rejected
     loss = -(pair_weights * logsigmoid(margins)).sum()
     with torch.no_grad():
-        sums = {"count": torch.ones_like(margins), "margin": margins, "ordered": margins > 0}
+        sums = {"count": torch.ones_like(margins), "margin": margins, "ordered": (margins.sign() + 1) / 2}
         figures = {name: _sum(values, pair_weights > 0) for name, values in sums.items()}
     return LossParts(loss, {"preference": loss}, figures)
 

@@ -78,7 +78,7 @@ def test_smoothed_labels_are_a_mixture_of_both_orders() -> None:
 def test_where_the_policy_is_the_reference_the_loss_is_log_2() -> None:
     parts = loss_of(REFERENCE)
     assert parts.loss.item() == pytest.approx(math.log(2), abs=1e-15)
-    assert parts.figures["ordered"] == 0
+    assert parts.figures["ordered"] == 1  # of two: each counts one half
 
 
 def test_an_empty_pack_counts_nowhere() -> None:
