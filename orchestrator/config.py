@@ -454,7 +454,9 @@ class Stage(Settings):
     def _consistent(self) -> Self:
         if not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
-        for name, source in (*self.data.sources.items(), *self.eval.sets.items()):
+        # Pairs are not scored.
+        scored = {} if self.kind in ("reward_model", "dpo") else self.data.sources
+        for name, source in (*scored.items(), *self.eval.prompt_sets.items()):
             if source.rubric not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
                 raise ValueError(f"source {name!r} asks for rubric {source.rubric!r}; rewards.rubrics has: {known}")

@@ -239,6 +239,13 @@ class TestCheck:
         stages[0]["reward_model"] = {"held_out": 0.1}
         assert preflight(recipe(stages=stages, **raw)) == [DOWNLOAD]
 
+    def test_pairs_need_no_rubric(self, folder: Path) -> None:
+        write_rows(folder / "test.jsonl", rows(prompt="9"))
+        raw = {"data": {"sources": {"a": {"path": "pairs.jsonl", **COLUMNS}}}}
+        raw["eval"] = {"sets": {"test": {"path": "test.jsonl", **COLUMNS}}}
+        raw["rewards"] = {"rubrics": {"mine": {"format": 1}}}
+        assert preflight(recipe(stages=[{"name": "pref", "kind": "dpo"}], **raw)) == [DOWNLOAD]
+
     def test_held_out_pairs_must_not_be_trained_on(self, folder: Path) -> None:
         write_rows(folder / "pairs.jsonl", rows())
         pairs = {"path": "pairs.jsonl", **COLUMNS}
