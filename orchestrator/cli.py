@@ -440,11 +440,22 @@ def score(
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from None
         target = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
-        lines = (line for line in _watched(source, stack) if line.strip())
-        for line in score_lines(lines, functions, settings, processes):
+        for line in score_lines(_up_to_the_last(_watched(source, stack)), functions, settings, processes):
             tally.add(line)
             print(line, file=target, flush=not out)
     typer.echo(summary(tally.statuses, tally.mean), err=True)
+
+
+def _up_to_the_last(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Without the blank lines at the end. One between others is malformed like any that holds no object."""
+    num_blank = 0
+    for line in lines:
+        if not line.strip():
+            num_blank += 1
+            continue
+        yield from [b""] * num_blank
+        num_blank = 0
+        yield line
 
 
 def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
