@@ -182,6 +182,8 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
     # Keys of the section that the spec has too mean the same in both; one that neither gives is a TypeError.
     settings = stage.learner.model_dump(include={known.name for known in fields(LearnerSpec)})
     settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
+    if stage.kind == "dpo":
+        settings["reference_refresh_steps"] = 0  # its loss is defined against the model that the stage starts from
     return LearnerSpec(
         **settings,
         model_path=model_path,

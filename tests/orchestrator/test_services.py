@@ -79,13 +79,18 @@ def test_no_reference_is_loaded_where_none_is_needed(kind: str, kl_coef: float) 
 def preference_spec(kind: str, **section: Any) -> Any:
     source = {"path": "pairs.jsonl", "chosen_column": "good", "rejected_column": "bad"}
     stages = [{"name": "s", "kind": kind, kind: section}]
-    stage = stage_of(stages=stages, data={"sources": {"a": source}}, learner={"mini_batches": 4}, loop={"steps": 10})
+    stage = stage_of(
+        stages=stages,
+        data={"sources": {"a": source}},
+        learner={"mini_batches": 4, "reference_refresh_steps": 5},
+        loop={"steps": 10},
+    )
     return learner_spec(stage, "m", "r", 7, "cpu")
 
 
 def test_dpo_is_held_to_where_the_stage_begins() -> None:
     spec = preference_spec("dpo", beta=0.3, label_smoothing=0.2)
-    assert (spec.reference_path, spec.head, spec.total_steps) == ("r", "language", 10)
+    assert (spec.reference_path, spec.reference_refresh_steps, spec.head, spec.total_steps) == ("r", 0, "language", 10)
     assert (spec.dpo_beta, spec.dpo_label_smoothing) == (0.3, 0.2)
 
 
