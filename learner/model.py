@@ -122,6 +122,10 @@ def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool)
     from transformers import AutoModelForSequenceClassification
 
     model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code=trust_remote_code, num_labels=1)
+    ends = model.config.eos_token_id
+    if model.config.pad_token_id in (ends if isinstance(ends, list) else [ends]):
+        # `transformers` reads the score before the padding, so it would pass over the end of a sequence too.
+        model.config.pad_token_id = None
     return RewardModel(model)
 
 

@@ -76,7 +76,7 @@ class TrainStats:
     """What the ranks did of one batch, put together."""
 
     means: dict[str, float]
-    """Per trained token (per pair, of a reward model); learner/loss.py says which of each objective. Empty when nothing
+    """Per trained token (per pair, of a reward model and of DPO); learner/loss.py says which of each objective. Empty when nothing
     trained."""
     extremes: dict[str, float]
     """Smallest (`*_min`) and largest (`*_max`) of a token: ratio_min, ratio_max, mismatch_max."""
@@ -201,6 +201,15 @@ class LearnerGroup:
         for rows, sums in shares:
             kl[rows] = sums
         return kl
+
+    async def scores(self, batch: TrainingBatch) -> np.ndarray:
+        """[S] what ranks the answers to a prompt, in the order in which `make_batch` was given them: a reward model's score,
+        or of a policy DPO's implicit reward."""
+        shares = await self._all("scores", ray.put(batch))
+        scores = np.empty(batch.num_sequences)
+        for rows, found in shares:
+            scores[rows] = found
+        return scores
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""

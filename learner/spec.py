@@ -67,6 +67,10 @@ class LearnerSpec(LossSpec):
 
     head: Literal["language", "score"] = "language"
     """What stands on the last layer: the model's own, or one number a sequence (reward models)."""
+    dpo_beta: float = 0.1
+    """β of DPO: how strongly the reference holds."""
+    dpo_label_smoothing: float = 0.0
+    """Share of the preferences that DPO takes to be the wrong way round."""
     backend: Backend = "shm"
     """How weights travel to the engines."""
     bucket_bytes: int = 64 << 20

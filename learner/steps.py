@@ -1,4 +1,4 @@
-"""The verbs of one learner rank: open, train, kl_to_reference, logprobs, stage_weights, save, load, export.
+"""The verbs of one learner rank: open, train, kl_to_reference, scores, logprobs, stage_weights, save, load, export.
 
 Plain Python round a DeepSpeed engine; the Ray actor in learner/service.py only forwards to it. Every verb is collective:
 all ranks call it with the same arguments, and each picks its own share.
@@ -30,7 +30,7 @@ from learner.checkpoint import (
 from learner.export import export_model
 from learner.kl import kl_estimate
 from learner.lora import BaseReference, add_adapters, load_trained
-from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss, sft_loss
+from learner.loss import LossParts, Tokens, dpo_loss, implicit_rewards, pairwise_loss, policy_loss, sft_loss
 from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.progress import Progress
 from learner.publish import AdapterPublisher, SharedMemoryPublisher
@@ -39,9 +39,10 @@ from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
 from learner.tally import merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
+from rollout.errors import InputError
 from rollout.weights import WeightManifest, discard
 
-Objective = Literal["grpo", "sft", "reward_model"]
+Objective = Literal["grpo", "sft", "reward_model", "dpo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class RankStats:
     """What one rank did of one batch."""
 
     figures: dict[str, float]
-    """Sums over `count` tokens (pairs, of a reward model) and extremes, to be put together over ranks by `merged`."""
+    """Sums over `count` tokens (pairs, of a reward model and of DPO) and extremes, to be put together over ranks by `merged`."""
     parts: dict[str, float]
     """This rank's share of the objective, by part, averaged over the mini-batches; shares and parts add up."""
     grad_norm: float
@@ -142,7 +143,11 @@ class LearnerRank:
         return count
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
-        """One optimizer step a mini-batch; the policy before the first of them anchors the clip."""
+        """One optimizer step a mini-batch; the policy before the first of them anchors the clip.
+
+        Raises:
+            InputError: DPO without a reference.
+        """
         peak_flops = matmul_peak(self.device, self.dtype)
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), self.optimizer_steps
@@ -197,6 +202,21 @@ class LearnerRank:
                     rows.append(pack.rows)
                     sums.append(np.bincount(pack.segments, kl, minlength=len(pack.rows)))
         return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0), *sums])
+
+    def scores(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Of this rank's sequences: ([S] their rows, [S] float64 what ranks the answers to a prompt).
+
+        A reward model's score; of a policy DPO's implicit reward, β log(π / π_ref) of the completion.
+        """
+        rows, found = [], []
+        for mini in batch.packs:
+            for pack in mini[self.rank]:
+                # A collective under ZeRO-3, so the empty packs of a rank without work pass too.
+                values = self._score(to_device(pack, self.device), batch.temperature)
+                if pack.weights.any():
+                    rows.append(pack.rows)
+                    found.append(values[: len(pack.rows)].double().cpu().numpy())
+        return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0), *found])
 
     def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of this rank's targets, pack by pack: (learner's logprobs, sampler's logprobs), each [N] float32."""
@@ -332,12 +352,15 @@ class LearnerRank:
 
         With a single mini-batch the old policy is the current one, whose forward pass is made anyway: None.
         """
-        if objective != "grpo":
+        if objective not in ("grpo", "dpo"):
             return [[(None, None)] * len(packs) for packs in mini_batches]
-        reference = self.reference if self.spec.kl_in == "loss" else None
+        reference = self._needed_reference() if objective == "dpo" else self.reference
+        if objective == "grpo" and self.spec.kl_in != "loss":
+            reference = None
+        clips = objective == "grpo" and len(mini_batches) > 1
 
         def anchor(pack: PackTensors) -> tuple[Tensor | None, Tensor | None]:
-            old = self._forward_tensor(self.ds_engine, pack, temperature) if len(mini_batches) > 1 else None
+            old = self._forward_tensor(self.ds_engine, pack, temperature) if clips else None
             return old, reference.logprobs(pack, temperature) if reference else None
 
         return [[anchor(pack) for pack in packs] for packs in mini_batches]
@@ -357,6 +380,17 @@ class LearnerRank:
         if objective == "sft":
             logprobs, entropies = self.ds_engine(pack, temperature)
             return sft_loss(logprobs, entropies, pack.weights)
+        if objective == "dpo":
+            assert ref_logprobs is not None
+            logprobs, _ = self.ds_engine(pack, temperature)
+            return dpo_loss(
+                logprobs,
+                ref_logprobs,
+                pack.segments,
+                pack.weights,
+                beta=self.spec.dpo_beta,
+                label_smoothing=self.spec.dpo_label_smoothing,
+            )
         logprobs, entropies = self.ds_engine(pack, temperature, self.spec.entropy_coef != 0)
         tokens = Tokens(
             logprobs=logprobs,
@@ -374,8 +408,25 @@ class LearnerRank:
         anchors = 0
         if objective == "grpo":
             anchors = (len(batch.packs) > 1) + (self.reference is not None and self.spec.kl_in == "loss")
+        if objective == "dpo":
+            anchors = 1
         packs = (pack for mini in batch.packs for pack in mini[self.rank])
         return (TRAIN + anchors) * self.cost.forward_flops(packs)
+
+    @torch.no_grad()
+    def _score(self, pack: PackTensors, temperature: float) -> Tensor:
+        """[at least S] what ranks each sequence of a pack."""
+        if self.spec.head == "score":
+            scores: Tensor = self.ds_engine(pack)
+            return scores
+        logprobs = self._forward_tensor(self.ds_engine, pack, temperature)
+        reference = self._needed_reference().logprobs(pack, temperature)
+        return implicit_rewards(logprobs, reference, pack.segments, self.spec.dpo_beta)
+
+    def _needed_reference(self) -> Reference | BaseReference:
+        if self.reference is None:
+            raise InputError("DPO compares the policy with a frozen reference, and none was opened (reference_path)")
+        return self.reference
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Of the reduced gradients, where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""

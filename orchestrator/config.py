@@ -100,6 +100,10 @@ class SourceSection(Section):
     prompt_form: str = ""
     """Text with `{prompt}` in it that the question is put into before the template; empty: the question alone, or
     what `set` asks with."""
+    chosen_column: str = ""
+    """Column that holds the better of two responses (reward models, DPO); then no answer column is expected."""
+    rejected_column: str = ""
+    """Column that holds the worse one."""
     rubric: str = "default"
     """Rubric that scores the completions, a key of `rewards.rubrics`."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -116,6 +120,13 @@ class SourceSection(Section):
         known = _published_set(raw)
         return {**known.columns, "rubric": known.rubric, **raw} if known else raw
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_need_no_answer(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("chosen_column") and "answer_column" not in values:
+            return {**values, "answer_column": ""}
+        return values
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if sum(map(bool, (self.path, self.task, self.stage))) != 1:
@@ -124,7 +135,16 @@ class SourceSection(Section):
             raise ValueError(f"set = {self.set!r} says what a file holds; name the file with `path`")
         if self.prompt_form and PLACEHOLDER not in self.prompt_form:
             raise ValueError(f"prompt_form = {self.prompt_form!r} has no {PLACEHOLDER} for the question; add it")
+        if bool(self.chosen_column) != bool(self.rejected_column):
+            raise ValueError("preference pairs need both `chosen_column` and `rejected_column`")
+        if self.chosen_column and self.task:
+            raise ValueError(f"the task {self.task!r} makes no preference pairs; remove `chosen_column`")
         return self
+
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether the rows are preference pairs."""
+        return bool(self.chosen_column)
 
     def source(self, name: str) -> "Source":
         """What `load_rows` takes. `name`: of this section."""
@@ -421,9 +441,31 @@ class RejectSection(Section):
     """Prompts between two writes: what a stop may lose."""
 
 
+class RewardModelSection(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pairs an optimizer step."""
+    scope: Literal["answer", "response"] = "answer"
+    """What the reward model reads of a response: the final answer alone (helpfulness in R1), or the whole of it with its
+    thought (harmlessness)."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the prompts whose pairs are not trained on but judged, beside the `eval.sets` with pairs."""
+
+
+class DpoSection(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pairs an optimizer step."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """β: how strongly the model that the stage starts from holds; larger is closer to it."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the prompts whose pairs are not trained on but judged, beside the `eval.sets` with pairs."""
+
+
 class EvalSection(Section):
     sets: dict[str, EvalSetSection] = {}
-    """Named evaluation sets; their problems must not occur in training."""
+    """Named evaluation sets; their problems must not occur in training. Those with pairs are for the stages that learn from
+    pairs, the others for what generates."""
     samples: Annotated[int, Field(ge=0)] = 4
     """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
     temperature: Annotated[float, Field(gt=0)] = 0.6
@@ -434,6 +476,16 @@ class EvalSection(Section):
     """Also decode greedily."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
     """Longest completion; 0: `rollout.max_tokens`."""
+
+    @property
+    def prompt_sets(self) -> dict[str, SourceSection]:
+        """Problems for the model to answer."""
+        return {name: section for name, section in self.sets.items() if not section.holds_pairs}
+
+    @property
+    def pair_sets(self) -> dict[str, SourceSection]:
+        """Preference pairs."""
+        return {name: section for name, section in self.sets.items() if section.holds_pairs}
 
 
 class ClusterSection(Section):
@@ -459,10 +511,12 @@ class Settings(Section):
     loop: LoopSection = LoopSection()
     sft: SftSection = SftSection()
     reject: RejectSection = RejectSection()
+    reward_model: RewardModelSection = RewardModelSection()
+    dpo: DpoSection = DpoSection()
     eval: EvalSection = EvalSection()
 
 
-StageKind = Literal["sft", "grpo", "reject", "eval"]
+StageKind = Literal["sft", "grpo", "reject", "reward_model", "dpo", "eval"]
 
 
 class Stage(Settings):
@@ -470,7 +524,8 @@ class Stage(Settings):
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
     """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reject`: rejection sampling, which leaves rows;
-    `eval`: evaluation alone."""
+    `reward_model`: a model of preferences from pairs, for rubrics (`path = "stage:NAME"`); `dpo`: direct preference
+    optimisation on pairs; `eval`: evaluation alone."""
 
     model_from: str = ""
     """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
@@ -495,11 +550,13 @@ class Stage(Settings):
             raise ValueError(f"stage {self.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
         if self.kind != "eval" and not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
-        for name, source in (*self.data.sources.items(), *self.eval.sets.items()):
+        # Pairs are not scored.
+        scored = {} if self.kind in ("reward_model", "dpo") else self.data.sources
+        for name, source in (*scored.items(), *self.eval.prompt_sets.items()):
             if source.rubric not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
                 raise ValueError(f"source {name!r} asks for rubric {source.rubric!r}; rewards.rubrics has: {known}")
-        for name, chosen in self.eval.sets.items():
+        for name, chosen in self.eval.prompt_sets.items():
             labels = self.rewards.rubrics[chosen.rubric]
             if chosen.correct and chosen.correct not in labels:
                 raise ValueError(

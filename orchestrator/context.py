@@ -45,7 +45,9 @@ class StageContext:
     clocks: PhaseClocks = field(default_factory=PhaseClocks)
 
     def __post_init__(self) -> None:
-        self._sets = load_prompts(self.stage.eval.sets, self.stage, self.tokenizer, seed=0)
+        # A reward model generates nothing.
+        problems = {} if self.stage.kind == "reward_model" else self.stage.eval.prompt_sets
+        self._sets = load_prompts(problems, self.stage, self.tokenizer, seed=0)
         self._scores = False
         for note in self._sets.notes():
             self.display.line(note)
@@ -184,12 +186,18 @@ class StageContext:
         self.display.line(f"{self.stage.name}: continues from step {state['step']}")
         return state
 
-    async def export(self) -> Path:
-        """The stage's result, which marks it as finished."""
+    async def export(self, tokenizer_from: str = "", *, linked: bool = True) -> Path:
+        """The stage's result, which marks it as finished.
+
+        Args:
+            tokenizer_from: folder of its tokenizer; empty: the model's that the stage started from.
+            linked: whether it is now the result of the run.
+        """
         folder = self.store.export_folder(self.stage.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        await (await self.services.learner()).export(folder, self.model_path)
-        self.store.link_export(self.stage.name)
+        await (await self.services.learner()).export(folder, tokenizer_from or self.model_path)
+        if linked:
+            self.store.link_export(self.stage.name)
         return folder
 
     def close(self) -> None:

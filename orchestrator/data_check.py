@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LARGE_BYTES = 32 << 20
 """Of a larger data file, and of a generated task, only the first rows are read here."""
 FIRST_ROWS = 1000
+PAIR_KINDS = ("reward_model", "dpo")
+"""Kinds of stages that learn from preference pairs."""
 
 
 def check_data(recipe: Recipe, training: bool) -> list[str]:
@@ -31,6 +33,11 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
                 continue
             _check_columns(recipe, stage, f"data.sources.{name}", section, training=True)
             reader.read(stage, "data.sources", name, section)
+        if training and stage.kind in PAIR_KINDS and not (stage.eval.pair_sets or getattr(stage, stage.kind).held_out):
+            reader.notes.append(
+                f"stage {stage.name} holds no pairs out, so neither accuracy nor calibration will be known: set "
+                f"{stage.kind}.held_out=0.1, or give an eval set with pairs"
+            )
         for name, section in stage.eval.sets.items():
             _check_columns(recipe, stage, f"eval.sets.{name}", section, training=False)
             reader.read(stage, "eval.sets", name, section)
@@ -40,10 +47,17 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
 
 
 def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSection, training: bool) -> None:
-    """Whether the rows will hold what the stage asks of them. Generated tasks always do."""
-    if section.task:
-        return
+    """Whether the rows will hold what the stage asks of them. Generated tasks hold all but pairs."""
     named = key_in(recipe, stage, key)
+    if training and stage.kind in PAIR_KINDS:
+        if not section.holds_pairs:
+            raise InputError(
+                f"{named}: {stage.kind} needs preference pairs; name their columns with `chosen_column` and "
+                "`rejected_column`"
+            )
+        return
+    if section.task or (section.holds_pairs and not training):
+        return
     if training and stage.kind == "sft":
         if not section.completion_column:
             raise InputError(f"{named}: sft needs worked completions; name their column with `completion_column`")

@@ -35,7 +35,7 @@ def latest_export(run: Path, path: Path) -> str:
     from orchestrator.store import stored_recipe
 
     recipe = stored_recipe(run)
-    names = [stage.name for stage in recipe.stages] if recipe else []
+    names = [stage.name for stage in recipe.stages if stage.kind != "reward_model"] if recipe else []
     inside = path.resolve().relative_to(run.resolve()).parts
     wanted = [name for name in names if name in inside[:1]] or names
     for name in reversed(wanted):

@@ -142,7 +142,7 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
     """
     stage = recipe.stages[-1]
     tokenizer = load_tokenizer(model_path, stage.model.trust_remote_code)
-    sets = load_prompts(stage.eval.sets, stage, tokenizer, seed=0)
+    sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
     display = Display()
     for note in sets.notes():
         display.line(note)

@@ -18,9 +18,12 @@ from orchestrator.eval_figures import columns
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.stage_models import with_stage_models
+from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.evaluation import run_eval
 from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.reject import run_reject
+from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
 from orchestrator.store import RunStore
 from orchestrator.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
@@ -32,6 +35,8 @@ KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
     "grpo": run_grpo,
     "reject": run_reject,
     "eval": run_eval,
+    "reward_model": run_reward_model,
+    "dpo": run_dpo,
 }
 
 
@@ -96,15 +101,18 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
 
 async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> None:
     """One stage to its end: the model it starts from, its services, its kind's loop."""
+    stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
-    steps = f", {stage.loop.steps} steps" if stage.kind in LEAVES_POLICY else ""
+    steps = f", {stage.loop.steps} steps" if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
     display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
     stage = with_rows_of_stages(stage, store)
     parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
     model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
-    await services.begin_rollout(stage, model, lineage=root.model.model_dump_json(include={"path", "build"}))
+    if stage.kind != "reward_model":
+        lineage = root.model.model_dump_json(include={"path", "build"})
+        await services.begin_rollout(stage, model, lineage=lineage)
     learner = await services.learner()
     model_path = model_path or await _build(recipe, root, store, services, display)
     model.set_result(model_path)
@@ -153,7 +161,7 @@ async def _build(recipe: Recipe, root: Stage, store: RunStore, services: Service
                 if not section.stage
             }
             rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
-            texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
+            texts = [f"{row.question}\n{row.completion or row.answer or row.chosen}" for row in rows]
         count = await (await services.learner()).build(build_spec(root, recipe.seed), texts, str(folder))
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
     return str(folder)
@@ -162,7 +170,8 @@ async def _build(recipe: Recipe, root: Stage, store: RunStore, services: Service
 def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
     """The table before/after, and samples before and after."""
     evaluations = [record for record in read_metrics(store.folder) if record["kind"] == "eval"]
-    shown = [record for record in evaluations if record["label"] in ("before", "after")]
+    # Not those of preference pairs, which were printed and have other figures.
+    shown = [record for record in evaluations if record["label"] in ("before", "after") and "greedy" in record]
     if not shown:
         return
     figures = columns(shown)

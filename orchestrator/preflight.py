@@ -11,6 +11,7 @@ from orchestrator.loss_check import check_loss
 from orchestrator.machine_check import check_cluster, check_engine, check_memory, check_places
 from orchestrator.model_check import check_model, check_template
 from orchestrator.reward_check import check_rewards, check_sandbox
+from orchestrator.stage_models import check_stage_models
 
 
 def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
@@ -27,6 +28,8 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
         InputError: the first thing that would fail later.
     """
     notes: list[str] = []
+    if training:
+        check_stage_models(recipe)
     check_cluster(recipe)
     if not recipe.cluster.address:
         check_engine()

@@ -15,11 +15,20 @@ from pathlib import Path
 
 from orchestrator.report_curves import curves_section
 from orchestrator.report_evals import eval_sets, evaluations_section, headline, pairs_section
+from orchestrator.report_pairs import held_out_pairs
 from orchestrator.report_samples import Samples, read_samples, samples_section
 from orchestrator.report_text import as_json
 from orchestrator.run_record import RunRecord, StageRecord, as_number, read_run
 
 HERE = Path(__file__).parent
+
+WORDS = {
+    "sft": "supervised fine-tuning",
+    "grpo": "reinforcement learning, GRPO",
+    "reward_model": "reward model",
+    "dpo": "direct preference optimisation",
+}
+"""Kinds of stages."""
 
 POINTS_A_SERIES = 200
 """A longer curve is thinned to this."""
@@ -124,11 +133,12 @@ def _stage_section(stage: StageRecord, limit: int) -> str:
     size = math.ceil(len(stage.steps) / limit)
     if size > 1:
         facts.append(f"each point stands for {size} steps")
-    words = {"sft": "supervised fine-tuning", "grpo": "reinforcement learning, GRPO"}.get(stage.kind, stage.kind)
+    words = WORDS.get(stage.kind, stage.kind)
     name = html.escape(stage.name)
     return (
         f'<section id="stage-{name}"><h2>{name} <span class="unit">{html.escape(words)}</span></h2>'
-        f'<p class="stage-facts">{html.escape(" · ".join(facts))}</p>{curves_section(stage, limit)}</section>'
+        f'<p class="stage-facts">{html.escape(" · ".join(facts))}</p>{curves_section(stage, limit)}'
+        f"{held_out_pairs(stage)}</section>"
     )
 
 

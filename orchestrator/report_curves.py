@@ -20,8 +20,8 @@ class _Curve:
     times: float = 1.0
     """Factor from the recorded unit to the shown one."""
     from_zero: bool = True
-    kind: Literal["", "sft", "grpo"] = ""
-    """Only for stages of this kind; empty: for all."""
+    kind: Literal["", "sft", "grpo", "pairs"] = ""
+    """Only for stages of this kind (`pairs`: those that learn from preferences); empty: for all."""
     rest_of: str = ""
     """Further series: every other key with this prefix."""
     layers: tuple[str, ...] = ()
@@ -45,6 +45,29 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 lines=(("learner/loss", "loss"),),
                 kind="sft",
                 hint="Should fall, then flatten; a late rise means that the learning rate is too high.",
+            ),
+            _Curve(
+                title="Loss",
+                unit="nats per pair",
+                lines=(("learner/loss", "loss"),),
+                kind="pairs",
+                hint="Falls from 0.69, where a model cannot tell two responses apart.",
+            ),
+            _Curve(
+                title="Pairs in order",
+                unit="%",
+                times=100,
+                lines=(("preference/accuracy", "training pairs"),),
+                hint="The better response scores higher; the held-out pairs in the table below say what it is worth.",
+            ),
+            _Curve(
+                title="Margin",
+                lines=(
+                    ("preference/margin", "better − worse"),
+                    ("preference/chosen_reward", "better"),
+                    ("preference/rejected_reward", "worse"),
+                ),
+                hint="Difference of scores. In DPO also both implicit rewards: often both fall, the worse one faster.",
             ),
             _Curve(
                 title="Completion length",
@@ -208,11 +231,11 @@ def curves_section(stage: StageRecord, limit: int) -> str:
     """All charts of a stage, under the headings of their groups; empty where nothing was recorded."""
     groups = []
     for heading, curves in CURVES:
-        kind = "sft" if stage.kind == "sft" else "grpo"
+        kind = {"sft": "sft", "reward_model": "pairs", "dpo": "pairs"}.get(stage.kind, "grpo")
         charts = "".join(draw(_chart(curve, stage, limit)) for curve in curves if curve.kind in ("", kind))
         if charts:
             groups.append((heading, charts))
-    if stage.kind == "sft":
+    if stage.kind in ("sft", "reward_model", "dpo"):
         return f'<div class="charts">{"".join(charts for _, charts in groups)}</div>' if groups else ""
     return "".join(f'<h3>{heading}</h3><div class="charts">{charts}</div>' for heading, charts in groups)
 

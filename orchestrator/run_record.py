@@ -21,6 +21,9 @@ class StageRecord:
     """0: the recipe does not say."""
     steps: list[Record] = field(default_factory=list)
     evals: list[Record] = field(default_factory=list)
+    """Of problems to answer."""
+    pair_evals: list[Record] = field(default_factory=list)
+    """Of preference pairs."""
     starts: list[float] = field(default_factory=list)
     """Unix seconds; more than one after a resume."""
     ended: bool = False
@@ -137,12 +140,14 @@ def _add(stage: StageRecord, record: Record) -> None:
         step = record["step"]
         if kind == "eval":
             same = (record.get("set"), step, record.get("label"))
-            stage.evals = [e for e in stage.evals if (e.get("set"), e["step"], e.get("label")) != same] + [record]
+            evals = stage.pair_evals if "pairs" in record else stage.evals
+            evals[:] = [e for e in evals if (e.get("set"), e["step"], e.get("label")) != same] + [record]
             return
         if stage.steps and step <= stage.steps[-1]["step"]:
             # A resume went back to a checkpoint: what came after it happened in a past that is no longer this run's.
             stage.steps = [earlier for earlier in stage.steps if earlier["step"] < step]
-            stage.evals = [e for e in stage.evals if e["step"] < step or e.get("label") == "before"]
+            for evals in (stage.evals, stage.pair_evals):
+                evals[:] = [e for e in evals if e["step"] < step or e.get("label") == "before"]
         stage.steps.append(record)
 
 

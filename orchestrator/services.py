@@ -204,10 +204,12 @@ def resolve_dtype(stage: Stage, device: Device) -> Any:
 
 def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, device: Device) -> LearnerSpec:
     """What the ranks need of a stage."""
-    needs_reference = stage.kind == "grpo" and stage.learner.kl_coef > 0
+    needs_reference = stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0)
     # Keys of the section that the spec has too mean the same in both; one that neither gives is a TypeError.
     settings = stage.learner.model_dump(include={known.name for known in fields(LearnerSpec)})
     settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
+    if stage.kind == "dpo":
+        settings["reference_refresh_steps"] = 0  # its loss is defined against the model that the stage starts from
     return LearnerSpec(
         **settings,
         model_path=model_path,
@@ -215,7 +217,10 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dtype=resolve_dtype(stage, device),
         trust_remote_code=stage.model.trust_remote_code,
         seed=seed,
-        total_steps=stage.loop.steps * stage.learner.mini_batches,
+        total_steps=stage.loop.steps * (stage.learner.mini_batches if stage.kind == "grpo" else 1),
+        head="score" if stage.kind == "reward_model" else "language",
+        dpo_beta=stage.dpo.beta,
+        dpo_label_smoothing=stage.dpo.label_smoothing,
         backend=backend(stage, device),
     )
 

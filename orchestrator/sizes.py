@@ -96,7 +96,7 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         parts["adapters"] = float(adapter_parameters(stage) * (ranks * whole + sharded))
         return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
-    if stage.kind == "grpo" and stage.learner.kl_coef > 0:
+    if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
         parts["reference"] = float(ranks * count * item)
     return parts
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 OWN = "own"
 """`model_from`: not a stage, but what the stage's own `model` section says."""
-LEAVES_POLICY = ("sft", "grpo")
+LEAVES_POLICY = ("sft", "grpo", "dpo")
 """Kinds that leave a model which the next stage starts from unless it says otherwise."""
 LEAVES_DATA = ("reject",)
 """Kinds that leave rows which a later stage may take as a source."""

@@ -1,11 +1,7 @@
 """A reward model: a Hugging Face sequence-classification model with one output, in batches, on a CPU or a GPU.
 
-DeepSeek-R1 (arXiv:2501.12948, section 2.3.4) lets one judge helpfulness by the final answer alone and another harmlessness
-by the whole response: `scope`.
-
-What it reads is hostile. A response is put into the model's chat template as text, whatever it holds: no special token
-of the tokenizer's can be written in it, so it cannot end its turn and begin another. Nothing is ever cut: a pair that
-is too long for the model raises ServiceError, since a score of half a text would be a score of another text.
+How it reads a pair is in rewards/pair_text.py. Nothing is ever cut: a pair that is too long for the model raises
+ServiceError, since a score of half a text would be a score of another text.
 """
 
 import asyncio
@@ -13,21 +9,10 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from rewards.parts import answer_part, question
+from rewards.pair_text import Pair, PairEncoder, Row, Scope, pair_of
 from rollout.errors import InputError, ServiceError
-
-Pair = tuple[str, str]
-"""Prompt and response."""
-
-
-class Row(NamedTuple):
-    """A pair as the model reads it."""
-
-    ids: list[int]
-    types: list[int]
-    """Which of the two texts each token is of, for models that ask; empty for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +21,7 @@ class RewardModelSpec:
 
     path: str
     """Folder or hub id of the model with its tokenizer."""
-    scope: Literal["answer", "response"] = "answer"
+    scope: Scope = "answer"
     """What is scored: the final answer alone, or the whole response with its thought."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
@@ -84,8 +69,7 @@ class RewardModel:
         self._device = device
         self._config = self._model.config.get_text_config()
         self.max_tokens = _longest(spec, self._config, self._tokenizer)
-        self._special = _special_tokens(self._tokenizer)
-        self._frame = _frame(spec, self._tokenizer)
+        self._encoder = PairEncoder(self._tokenizer, spec.path)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """The logit of each pair, in the order of the pairs. Not bounded; only differences mean something.
@@ -101,14 +85,8 @@ class RewardModel:
         Raises:
             ServiceError: it has more than `max_tokens` tokens, or none.
         """
-        prompt, response = self._harmless(prompt), self._harmless(response)
-        if self._frame is None:
-            found = self._tokenizer(prompt, response)
-        else:
-            before, between, after = self._frame
-            text = before + prompt + between + response + after
-            found = self._tokenizer(text, add_special_tokens=False)
-        ids = list(found["input_ids"])
+        (row,) = self._encoder.encode([(prompt, response)])
+        ids = row.ids
         if not ids:
             raise ServiceError(f"reward model {self.spec.path}: there is nothing to score in an empty pair")
         if len(ids) > self.max_tokens:
@@ -116,7 +94,7 @@ class RewardModel:
                 f"reward model {self.spec.path}: {len(ids)} tokens of prompt and response are more than its "
                 f"{self.max_tokens}; shorten the completions, or score the answer alone (scope = 'answer')"
             )
-        return Row(ids, list(found.get("token_type_ids", [])))
+        return row
 
     def score_rows(self, rows: Sequence[Row]) -> list[float]:
         """As `score`, of what `encode` returned. Rows of like length share a forward pass."""
@@ -162,13 +140,6 @@ class RewardModel:
             return int(own)
         return next(token for token in range(self._config.vocab_size) if token not in used)
 
-    def _harmless(self, text: str) -> str:
-        """The text with every special token in it broken up by a space."""
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
 
 class RewardModelServer:
     """A reward model for many callers at once: requests that arrive while it computes share the next batch.
@@ -195,10 +166,10 @@ class RewardModelServer:
         Raises:
             ServiceError: the pair is too long, or the model failed.
         """
-        response = answer_part(prompt, completion) if self.spec.scope == "answer" else completion
+        pair = pair_of(prompt, completion, self.spec.scope)
         loop = asyncio.get_running_loop()
         # A pair that cannot be scored fails here, alone, and not in a batch with others.
-        row = await loop.run_in_executor(self._encoder, self.model.encode, question(prompt), response)
+        row = await loop.run_in_executor(self._encoder, self.model.encode, *pair)
         done: asyncio.Future[float] = loop.create_future()
         self._waiting.append((row, done))
         if self._worker is None or self._worker.done():
@@ -230,29 +201,6 @@ class RewardModelServer:
 
     def _failure(self, problem: Exception) -> ServiceError:
         return ServiceError(f"reward model {self.spec.path}: {type(problem).__name__}: {problem}")
-
-
-def _frame(spec: RewardModelSpec, tokenizer: Any) -> tuple[str, str, str] | None:
-    """What the chat template writes before the question, between question and response, and after the response.
-
-    None without a template. The template sees two marks in place of the texts: some templates drop the thought from what
-    an assistant said, and what is scored is for `scope` to say.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    marks = ("\ue000question\ue000", "\ue000response\ue000")
-    messages = [{"role": "user", "content": marks[0]}, {"role": "assistant", "content": marks[1]}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    before, asked, rest = text.partition(marks[0])
-    between, answered, after = rest.partition(marks[1])
-    if not (asked and answered):
-        raise InputError(f"reward model {spec.path}: its chat template does not show a question and then a response")
-    return before, between, after
-
-
-def _special_tokens(tokenizer: Any) -> list[str]:
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({token for token in [*tokenizer.all_special_tokens, *added] if len(token) > 1}, key=len, reverse=True)
 
 
 def _longest(spec: RewardModelSpec, config: Any, tokenizer: Any) -> int:

@@ -53,6 +53,9 @@ class Source:
     """Regular expression; the answer is the first group of its last match in the answer column."""
     completion_column: str = ""
     """Empty: the rows have no worked completion. May be the answer column too."""
+    chosen_column: str = ""
+    """Empty, with `rejected_column`: the rows are no preference pairs."""
+    rejected_column: str = ""
     rubric: str = "default"
     limit: int = 0
     """Take only the first rows; 0: all."""
@@ -74,6 +77,9 @@ class Row:
     """Empty only when the source has no answer column."""
     completion: str
     """Empty only when the source has no completion column."""
+    chosen: str = ""
+    """The better of two responses; like `rejected`, empty only when the source has no such columns."""
+    rejected: str = ""
     fields: Mapping[str, str]
     """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)
     the question too, as `prompt`."""
@@ -128,7 +134,12 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
             answer = _extracted(where, pattern, answer, source.answer_column)
     if source.completion_column:
         completion = _text(where, values, source.completion_column, "completion_column")
-    used = {source.prompt_column, source.answer_column, source.completion_column}
+    chosen = rejected = ""
+    if source.chosen_column:
+        chosen = _text(where, values, source.chosen_column, "chosen_column")
+        rejected = _text(where, values, source.rejected_column, "rejected_column")
+    columns = ("prompt", "answer", "completion", "chosen", "rejected")
+    used = {getattr(source, f"{column}_column") for column in columns}
     fields = {column: field_text(value) for column, value in values.items() if column not in used}
     if "entry_point" in fields:
         # Tests in the form of HumanEval belong to a program that begins as the prompt does.
@@ -140,6 +151,8 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         question=question,
         answer=answer,
         completion=completion,
+        chosen=chosen,
+        rejected=rejected,
         fields=fields,
     )
 

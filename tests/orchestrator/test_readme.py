@@ -1,14 +1,16 @@
 """The README tells today's truth where it can be checked."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config import load_recipe, recipe_keys, shipped_recipes
+from orchestrator.config import load_recipe, parse_recipe, recipe_keys, shipped_recipes
 from orchestrator.loss_check import check_loss
 from orchestrator.reward_check import check_rewards
+from orchestrator.stage_models import check_stage_models
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -35,6 +37,13 @@ def test_every_loss_of_the_table_is_a_recipe_without_a_note() -> None:
     for line in settings:
         recipe = load_recipe("arithmetic", line.split())
         assert [note for stage in recipe.stages for note in check_loss(recipe, stage)] == []
+
+
+def test_the_stages_that_learn_from_preferences_are_a_recipe() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README.split("## Preferences")[1], re.DOTALL)
+    recipe = parse_recipe({"name": "r", "model": {"path": "some/model"}} | tomllib.loads(text))
+    assert [stage.kind for stage in recipe.stages] == ["reward_model", "grpo"]
+    check_stage_models(recipe)
 
 
 def test_the_reward_of_ones_own_is_found_by_the_command_beside_it(

@@ -378,3 +378,36 @@ def test_the_report_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path: P
     run_dir = make_run(tmp_path / "run", sft_records())
     assert write_report(run_dir) == write_report(run_dir) == run_dir / "report.html"
     assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.jsonl", "recipe.toml", "report.html"]
+
+
+# Preferences -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_of_pairs_shows_its_curves_and_what_it_makes_of_held_out_ones(tmp_path: Path) -> None:
+    step = {
+        "kind": "step",
+        "stage": "helpful",
+        "learner/loss": 0.5,
+        "preference/accuracy": 0.75,
+        "preference/margin": 0.3,
+    }
+    judged = {
+        "kind": "eval",
+        "stage": "helpful",
+        "set": "test <b>",
+        "pairs": 1200,
+        "log_loss": 0.6931,
+        "margin_mean": 0,
+    }
+    records = [
+        {**judged, "step": 0, "label": "before", "accuracy": 0.5, "calibration_error": 0.02},
+        *({**step, "step": n} for n in (1, 2)),
+        {**judged, "step": 2, "label": "after", "accuracy": 0.875, "calibration_error": None},
+    ]
+    make_run(tmp_path, records)
+    (tmp_path / "recipe.toml").write_text('name = "r"\n[[stages]]\nname = "helpful"\nkind = "reward_model"\n')
+    page = report(tmp_path)
+    assert page.chart_titles == ["Loss", "Pairs in order", "Margin"]
+    assert "test <b>, before 1,200 50.0 % 0.693 2.0 %" in page.text
+    assert "test <b>, after 1,200 87.5 % 0.693 –" in page.text
+    assert "Evaluations" not in page.text

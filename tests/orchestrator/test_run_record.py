@@ -1,10 +1,11 @@
 """What is read of a run that may still be going on."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from orchestrator.run_record import read_metrics
+from orchestrator.run_record import read_metrics, read_run
 from rollout.errors import InputError
 
 
@@ -22,3 +23,19 @@ def test_a_bad_line_elsewhere_is_an_error_with_its_number(tmp_path: Path, bad: s
 
 def test_no_metrics_yet_is_no_records(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
+
+
+def test_judgements_of_pairs_are_kept_apart_and_end_with_what_was_undone(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('name = "r"\n[[stages]]\nname = "s"\nkind = "dpo"\n')
+    records = [
+        {"kind": "eval", "step": 0, "set": "p", "label": "before", "pairs": 3},
+        *({"kind": "step", "step": step} for step in (1, 2, 3)),
+        {"kind": "eval", "step": 3, "set": "p", "label": "during", "pairs": 3},
+        {"kind": "eval", "step": 3, "set": "q", "label": "during", "greedy": 0.5},
+        {"kind": "step", "step": 3},  # resumed from step 2
+        {"kind": "eval", "step": 3, "set": "p", "label": "after", "pairs": 3},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"stage": "s", **record}) + "\n" for record in records))
+    (stage,) = read_run(tmp_path).stages
+    assert [(record["step"], record["label"]) for record in stage.pair_evals] == [(0, "before"), (3, "after")]
+    assert stage.evals == []

@@ -93,6 +93,29 @@ def test_no_reference_is_loaded_where_none_is_needed(kind: str, kl_coef: float) 
     assert (spec.reference_path, spec.kl_coef) == ("", 0.0)
 
 
+def preference_spec(kind: str, **section: Any) -> Any:
+    source = {"path": "pairs.jsonl", "chosen_column": "good", "rejected_column": "bad"}
+    stages = [{"name": "s", "kind": kind, kind: section}]
+    stage = stage_of(
+        stages=stages,
+        data={"sources": {"a": source}},
+        learner={"mini_batches": 4, "reference_refresh_steps": 5},
+        loop={"steps": 10},
+    )
+    return learner_spec(stage, "m", "r", 7, "cpu")
+
+
+def test_dpo_is_held_to_where_the_stage_begins() -> None:
+    spec = preference_spec("dpo", beta=0.3, label_smoothing=0.2)
+    assert (spec.reference_path, spec.reference_refresh_steps, spec.head, spec.total_steps) == ("r", 0, "language", 10)
+    assert (spec.dpo_beta, spec.dpo_label_smoothing) == (0.3, 0.2)
+
+
+def test_a_reward_model_has_another_head_and_no_reference() -> None:
+    spec = preference_spec("reward_model")
+    assert (spec.reference_path, spec.head, spec.total_steps) == ("", "score", 10)
+
+
 def test_a_model_is_built_as_the_recipe_says() -> None:
     build = {"tokenizer": "bpe", "vocab_size": 301, "layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "tied": True}
     spec = build_spec(stage_of(model={"path": "org/model", "max_tokens": 600, "build": build}), 7)

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from learner.build import END, PAD, character_tokenizer
-from rewards.reward_model import Pair, RewardModel, RewardModelServer, RewardModelSpec
+from rewards.pair_text import Pair
+from rewards.reward_model import RewardModel, RewardModelServer, RewardModelSpec
 from rollout.errors import InputError, ServiceError
 from rollout.templates import R1_ZERO
 

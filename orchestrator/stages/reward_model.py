@@ -1,0 +1,60 @@
+"""A reward model: Bradley–Terry on preference pairs. Its export is served by the reward service as it is.
+
+The way in which pairs are written travels with the export, as the chat template of its tokenizer: the service then reads
+what was trained on. Which part of a response is read is `reward_model.scope`, here as there.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.config import Stage
+from orchestrator.context import StageContext
+from orchestrator.pairs import load_pair_sets, need_end, scored_pairs
+from orchestrator.stages.pair_steps import train_on_pairs
+from rewards.pair_text import MARKS, PairEncoder, literal_template, pair_of
+from rollout.templates import Template, load_template
+
+
+async def run_reward_model(context: StageContext) -> None:
+    stage, settings = context.stage, context.stage.reward_model
+    template = load_template(stage.data.template, context.tokenizer)
+    tokenizer = reward_tokenizer(context.tokenizer, template)
+    encode = encoder(stage, tokenizer, template, context.model_path)
+    sets = load_pair_sets(stage, scored_pairs(stage, encode), settings.held_out, context.recipe.seed)
+    await train_on_pairs(context, sets, "reward_model", settings.batch_size)
+    folder = context.store.folder / stage.name / "tokenizer"
+    tokenizer.save_pretrained(folder)
+    # It is no policy: nothing starts from it, unless there is nothing else.
+    linked = all(other.kind == "reward_model" for other in context.recipe.stages)
+    await context.export(str(folder), linked=linked)
+
+
+def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
+    """A copy whose chat template writes a pair as the reward model is to read it.
+
+    The model's own for `data.template = "chat"`; for any other: prompt, response, end of sequence.
+    Raises InputError when the tokenizer has no end-of-sequence token.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    if template.name != "chat":
+        need_end(tokenizer)
+        before, _, between = template.render(MARKS[0]).partition(MARKS[0])
+        plain, whole = (tokenizer(MARKS[0], add_special_tokens=added)["input_ids"] for added in (False, True))
+        # What the tokenizer puts before every text (`<s>`), which a chat template has to write itself.
+        opening = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
+        start = "".join(tokenizer.convert_ids_to_tokens(opening))
+        tokenizer.chat_template = literal_template(start + before, between, tokenizer.eos_token)
+    return tokenizer
+
+
+def encoder(stage: Stage, tokenizer: Any, template: Template, named: str) -> Any:
+    """(question, response) → token ids, as the reward service has them for a prompt that was rendered by `template`."""
+    pairs = PairEncoder(tokenizer, named)
+
+    def encode(texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        scope = stage.reward_model.scope
+        rows = pairs.encode([pair_of(template.render(question), response, scope) for question, response in texts])
+        return [row.ids for row in rows]
+
+    return encode

@@ -1,0 +1,141 @@
+"""The stages that learn from preference pairs, whole: held-out accuracy rises, and what is served is what was trained."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.config import parse_recipe
+from orchestrator.context import StageContext
+from orchestrator.display import Display
+from orchestrator.pair_eval import judge_pairs
+from orchestrator.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
+from orchestrator.pipeline import KINDS
+from orchestrator.run_record import Record, read_metrics
+from orchestrator.services import Services, learner_spec
+from orchestrator.stages.reward_model import encoder
+from orchestrator.store import RunStore
+from rewards.pair_text import pair_of
+from rewards.reward_model import RewardModel, RewardModelSpec
+from rollout.errors import InputError
+from rollout.templates import load_template
+from tests.engine.conftest import Rig
+from tests.engine.test_learner import cut, rows
+
+
+def write_pairs(path: Path, count: int, seed: int) -> Path:
+    """The better answer is in small letters, the worse one in capitals; the thoughts before them say nothing."""
+    rng = np.random.default_rng(seed)
+
+    def response(first: str) -> str:
+        thought, answer = (
+            "".join(chr(ord(start) + n) for n in rng.integers(0, 26, size=rng.integers(3, 7))) for start in ("a", first)
+        )
+        return f"<think>{thought}</think><answer>{answer}</answer>"
+
+    pairs = [{"prompt": f"{seed}/{i}", "chosen": response("a"), "rejected": response("A")} for i in range(count)]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return path
+
+
+def context_of(rig: Rig, folder: Path, kind: str, **stage: Any) -> StageContext:
+    columns = {"chosen_column": "chosen", "rejected_column": "rejected"}
+    recipe = parse_recipe(
+        {
+            "name": "pairs",
+            "model": {"path": rig.folder, "max_tokens": 128},
+            "data": {"sources": {"a": {"path": str(write_pairs(folder / "train.jsonl", 60, 1)), **columns}}},
+            "rollout": {"max_tokens": 64},
+            "eval": {"sets": {"test": {"path": str(write_pairs(folder / "test.jsonl", 40, 2)), **columns}}},
+            "learner": {"lr": 3e-3},
+            "stages": [{"name": "pref", "kind": kind, "data": {"max_prompt_tokens": 16}, **stage}],
+        }
+    )
+    services = Services("cpu", 60.0, Display())
+    services._learner = (None, started(rig, rig.learner))
+    services._rollout = (None, started(rig, rig.pool))
+    store = RunStore(folder / "run", recipe)
+    rig.run(rig.learner.open(learner_spec(recipe.stages[0], rig.folder, rig.folder, 1, "cpu")))
+    return StageContext(recipe, recipe.stages[0], rig.folder, rig.tokenizer, store, services, Display())
+
+
+def started(rig: Rig, service: Any) -> Any:
+    async def here() -> Any:
+        return service
+
+    return rig.loop.create_task(here())
+
+
+def recorded(context: StageContext, kind: str) -> list[Record]:
+    return [record for record in read_metrics(context.store.folder) if record["kind"] == kind]
+
+
+def test_a_reward_model_learns_what_is_served(rig: Rig, tmp_path: Path) -> None:
+    context = context_of(rig, tmp_path, "reward_model", loop={"steps": 6}, reward_model={"batch_size": 16})
+    rig.run(KINDS["reward_model"](context))
+    before, after = recorded(context, "eval")
+    assert (before["label"], after["label"], after["set"], after["pairs"]) == ("before", "after", "test", 40)
+    assert before["accuracy"] < 0.8
+    assert after["accuracy"] > 0.95
+    assert after["log_loss"] < 0.4 < before["log_loss"]
+    assert 0 <= after["calibration_error"] < 0.5
+    steps = recorded(context, "step")
+    assert [step["step"] for step in steps] == list(range(1, 7))
+    assert steps[-1]["learner/loss"] < steps[0]["learner/loss"]
+    assert steps[-1]["preference/accuracy"] == 1
+
+    export = context.store.export_folder("pref")
+    assert (context.store.folder / "export").resolve() == export
+    served = RewardModel(RewardModelSpec(path=str(export), device="cpu"))
+    form = load_template("plain", rig.tokenizer)
+    encode = encoder(context.stage, served._tokenizer, form, "m")
+    pairs = load_pair_sets(context.stage, scored_pairs(context.stage, encode), 0.0, 1).held_out["test"]
+    scores = rig.run(rig.learner.scores(pair_batch(pairs, context.stage, seed=3)))
+    raw = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    texts = [pair_of(row["prompt"], row[key], "answer") for row in raw for key in ("chosen", "rejected")]
+    np.testing.assert_allclose(served.score(texts), scores, atol=1e-4)
+
+
+def test_dpo_prefers_the_better_answer_and_starts_at_its_reference(rig: Rig, tmp_path: Path) -> None:
+    context = context_of(
+        rig, tmp_path, "dpo", loop={"steps": 6, "checkpoint_every": 4}, dpo={"batch_size": 16, "held_out": 0.2}
+    )
+    rig.run(KINDS["dpo"](context))
+    records = {(record["set"], record["label"]): record for record in recorded(context, "eval")}
+    assert set(records) == {(name, label) for name in ("test", "a/held-out") for label in ("before", "after")}
+    # The policy is its reference: every margin is 0.
+    assert records["test", "before"]["accuracy"] == 0.5
+    assert records["test", "before"]["log_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert records["test", "after"]["accuracy"] > 0.9
+    steps = recorded(context, "step")
+    assert steps[0]["learner/loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert steps[-1]["learner/loss"] < 0.5
+    rewards = [steps[-1][f"preference/{name}_reward"] for name in ("chosen", "rejected")]
+    assert steps[-1]["preference/margin"] == pytest.approx(rewards[0] - rewards[1], abs=1e-5)
+
+    # A stage that was stopped behind its checkpoint ends with the same weights.
+    whole = rig.run(judge(context))
+    again = context_of(rig, tmp_path, "dpo", loop={"steps": 6}, dpo={"batch_size": 16, "held_out": 0.2})
+    rig.run(KINDS["dpo"](again))
+    assert [step["step"] for step in recorded(again, "step")[6:]] == [5, 6]
+    assert rig.run(judge(again)) == pytest.approx(whole, abs=1e-4)
+
+
+async def judge(context: StageContext) -> float:
+    """Mean margin of the held-out pairs, by the weights that the learner holds."""
+
+    def render(batch: Any) -> list[list[int]]:
+        return [context.tokenizer(row.question)["input_ids"] for row in batch]
+
+    sets = load_pair_sets(context.stage, policy_pairs(context.stage, render, context.tokenizer), 0.0, 1)
+    (result,) = await judge_pairs(context, sets.held_out, 6, "again")
+    return result.margin_mean
+
+
+def test_dpo_without_a_reference_is_an_error(rig: Rig) -> None:
+    rig.open()
+    with pytest.raises(InputError, match="frozen reference"):
+        rig.run(asyncio.wait_for(rig.learner.train(cut(rows(8), together=2), "dpo"), 60))
