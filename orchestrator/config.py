@@ -478,12 +478,12 @@ class EvalSection(Section):
     """Longest completion; 0: `rollout.max_tokens`."""
 
     @property
-    def prompt_sets(self) -> dict[str, SourceSection]:
+    def prompt_sets(self) -> dict[str, EvalSetSection]:
         """Problems for the model to answer."""
         return {name: section for name, section in self.sets.items() if not section.holds_pairs}
 
     @property
-    def pair_sets(self) -> dict[str, SourceSection]:
+    def pair_sets(self) -> dict[str, EvalSetSection]:
         """Preference pairs."""
         return {name: section for name, section in self.sets.items() if section.holds_pairs}
 
