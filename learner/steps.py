@@ -1,4 +1,4 @@
-"""The verbs of one learner rank: open, train, kl_to_reference, logprobs, stage_weights, save, load, export.
+"""The verbs of one learner rank: open, plan, train, kl_to_reference, logprobs, stage_weights, save, load, export.
 
 Plain Python round a DeepSpeed engine; the Ray actor in learner/service.py only forwards to it. Every verb is collective:
 all ranks call it with the same arguments, and each picks its own share.
@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +119,10 @@ class LearnerRank:
         if not hasattr(self, "publisher"):
             self.publisher = self._open_publisher(spec)
         return count
+
+    def plan(self, total_steps: int, warmup_steps: int) -> None:
+        """How many optimizer steps the stage has, where that is known only after the model was opened."""
+        self.spec = replace(self.spec, total_steps=total_steps, warmup_steps=warmup_steps)
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
         """One optimizer step a mini-batch; the policy before the first of them anchors the clip."""

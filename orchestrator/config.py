@@ -90,10 +90,14 @@ class SourceSection(Section):
     """Regular expression whose first group is the answer inside that column, such as `#### (.+)`."""
     completion_column: str = ""
     """Column that holds a worked completion (SFT)."""
+    messages_column: str = ""
+    """Column of conversations (SFT): a list of messages with `role` and `content`, which the model's chat template
+    renders. In place of prompt, answer and completion columns."""
     rubric: str = "default"
     """Rubric that scores the completions, a key of `rewards.rubrics`."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of this source relative to the others."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share of this source relative to the others; with `sft.epochs`, how often it is passed through in an epoch. 0: not
+    before a step of the stage's schedule gives it a share."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Take only the first rows; 0: all."""
     options: dict[str, int | float | str | bool] = {}
@@ -235,6 +239,8 @@ class LearnerSection(Section):
     """Of the learning rate, after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps of linear warm-up."""
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Warm-up as a share of all optimizer steps of the stage, instead of `warmup_steps`."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -299,6 +305,14 @@ class LearnerSection(Section):
     """Longest wait for one batch, checkpoint or export."""
 
     @model_validator(mode="after")
+    def _warmup(self) -> Self:
+        if self.warmup_steps and self.warmup_share:
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps} and warmup_share = {self.warmup_share:g} say the same; set one to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _loss(self) -> Self:
         if 0 < self.dual_clip <= 1:
             raise ValueError(f"dual_clip = {self.dual_clip:g}: give more than 1, such as 3, or 0 for no bound")
@@ -317,8 +331,8 @@ class LearnerSection(Section):
 
 
 class LoopSection(Section):
-    steps: Annotated[int, Field(ge=1)] = 100
-    """Batches to train on (SFT: optimizer steps)."""
+    steps: Annotated[int, Field(ge=0)] = 100
+    """Batches to train on (SFT: optimizer steps); 0: as many as `sft.epochs` makes."""
     groups_per_step: Annotated[int, Field(ge=1)] = 32
     """Groups in one batch."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
@@ -328,7 +342,7 @@ class LoopSection(Section):
     dynamic_sampling: bool = False
     """Replace groups whose rewards are all equal by fresh ones (DAPO), instead of training on them."""
     eval_every: Annotated[int, Field(ge=0)] = 0
-    """Batches between two evaluations; 0: only before and after."""
+    """Batches between two evaluations (SFT: of the loss alone); 0: only before and after."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 20
     """Batches between two checkpoints; 0: only at the end."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -341,9 +355,15 @@ class LoopSection(Section):
 
 class SftSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 128
-    """Examples an optimizer step."""
+    """Examples an optimizer step (of a conversation each turn of the assistant is one)."""
+    epochs: Annotated[float, Field(ge=0)] = 0
+    """Passes through the data, instead of `loop.steps`: every example comes exactly so often; 0: `loop.steps` says."""
     mask_prompt: bool = True
     """Train on completion tokens only; off: on every token (pre-training)."""
+    turns: Literal["all", "last"] = "all"
+    """Turns of the assistant in a conversation that train."""
+    eval_loss: bool = True
+    """Also measure the loss of evaluation sets with worked completions, before, every `loop.eval_every` steps, and after."""
 
 
 class EvalSection(Section):
@@ -394,6 +414,31 @@ class Stage(Settings):
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
     """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_epochs(cls, values: Any) -> Any:
+        """With epochs, steps that are not given are none, instead of their default."""
+        if not isinstance(values, dict):
+            return values
+        sft, loop = values.get("sft", {}), values.get("loop", {})
+        if isinstance(sft, dict) and sft.get("epochs") and isinstance(loop, dict) and "steps" not in loop:
+            return values | {"loop": loop | {"steps": 0}}
+        return values
+
+    @model_validator(mode="after")
+    def _length(self) -> Self:
+        if self.kind == "sft" and self.sft.epochs:
+            if self.loop.steps:
+                raise ValueError(
+                    f"stage {self.name!r}: sft.epochs = {self.sft.epochs:g} and loop.steps = {self.loop.steps} both say "
+                    "how long it is; set one of them to 0"
+                )
+        elif not self.loop.steps:
+            raise ValueError(
+                f"stage {self.name!r}: loop.steps = 0: give at least 1" + " or sft.epochs" * (self.kind == "sft")
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

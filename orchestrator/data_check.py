@@ -37,15 +37,35 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
     if section.task:
         return
     named = key_in(recipe, stage, key)
+    if section.messages_column:
+        _check_conversations(recipe, stage, key, section, training)
+        return
     if training and stage.kind == "sft":
         if not section.completion_column:
-            raise InputError(f"{named}: sft needs worked completions; name their column with `completion_column`")
+            raise InputError(
+                f"{named}: sft needs worked completions; name their column with `completion_column`, or that of "
+                "conversations with `messages_column`"
+            )
         return
     functions = stage.rewards.rubrics[section.rubric]
     if not section.answer_column and any(function.name == "accuracy" for function in functions.values()):
         raise InputError(
             f"{named}: rubric {section.rubric!r} checks accuracy, but answer_column is empty; "
             "name the column with the reference answer"
+        )
+
+
+def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: SourceSection, training: bool) -> None:
+    named = f"{key_in(recipe, stage, key)}: messages_column = {section.messages_column!r}"
+    if section.completion_column or section.answer_pattern:
+        other = "completion_column" if section.completion_column else "answer_pattern"
+        raise InputError(f"{named} holds whole conversations; remove {other}")
+    if training and stage.kind != "sft":
+        raise InputError(f"{named}: conversations are for sft; {stage.kind} needs prompts: name their column")
+    if stage.kind == "sft" and stage.data.template != "chat":
+        raise InputError(
+            f"{named}: conversations are rendered by the model's chat template, but "
+            f'{key_in(recipe, stage, "data.template")} = {stage.data.template!r}; set it to "chat"'
         )
 
 
@@ -89,7 +109,11 @@ class _Reader:
             # The key says which source it is, and where to mend it.
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
             raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
-        return tuple(row.question.strip() for row in rows)
+        return tuple(
+            text.strip()
+            for row in rows
+            for text in ([m["content"] for m in row.messages if m["role"] == "user"] or [row.question])
+        )
 
     def check_overlap(self) -> None:
         """Raises InputError when a problem of an evaluation set is trained on."""

@@ -84,7 +84,8 @@ async def run_stage(
     recipe: Recipe, stage: Stage, model_path: str, store: RunStore, services: Services, display: Display
 ) -> str:
     store.record("stage", stage.name, event="start")
-    display.line(f"{stage.name}: {stage.kind}, {stage.loop.steps} steps, on {services.device}")
+    length = f"{stage.loop.steps} steps" if stage.loop.steps else f"{stage.sft.epochs:g} epochs"
+    display.line(f"{stage.name}: {stage.kind}, {length}, on {services.device}")
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
     await services.begin_rollout(stage, model)

@@ -182,6 +182,7 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
     # Keys of the section that the spec has too mean the same in both; one that neither gives is a TypeError.
     settings = stage.learner.model_dump(include={known.name for known in fields(LearnerSpec)})
     settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
+    settings["total_steps"], settings["warmup_steps"] = optimizer_steps(stage, stage.loop.steps)
     return LearnerSpec(
         **settings,
         model_path=model_path,
@@ -189,9 +190,14 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dtype=resolve_dtype(stage, device),
         trust_remote_code=stage.model.trust_remote_code,
         seed=seed,
-        total_steps=stage.loop.steps * stage.learner.mini_batches,
         backend=backend(stage, device),
     )
+
+
+def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:
+    """(all, of the warm-up) of a stage that trains on so many batches."""
+    total = steps * stage.learner.mini_batches if stage.kind == "grpo" else steps
+    return total, round(stage.learner.warmup_share * total) or stage.learner.warmup_steps
 
 
 def _made_up(prompt: Prompt) -> Sample:

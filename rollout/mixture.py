@@ -50,7 +50,9 @@ class Mixture(Generic[T]):
             raise InputError(f"there are no {self.noun}: add [data.sources.NAME] with `path` or `task`")
         for name, held in items.items():
             if not held:
-                raise InputError(f"data source {name!r} has no {self.noun}; raise the length limit or remove the source")
+                raise InputError(
+                    f"data source {name!r} has no {self.noun}; raise the length limit or remove the source"
+                )
         self._names = sorted(items)
         self._items = {name: tuple(items[name]) for name in self._names}
         self._seed = seed
@@ -71,7 +73,8 @@ class Mixture(Generic[T]):
         """Items taken so far: the number of the next one."""
         return sum(self._counts.values())
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
         """Items of all epochs."""
         assert self._dealt is not None, "an endless stream"
         return len(self._dealt)

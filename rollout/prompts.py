@@ -24,12 +24,20 @@ TOKENIZE_BATCH = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedPrompt:
-    """A prompt that was too long to ask."""
+    """A prompt that was too long to ask, or an example that was too long to learn from."""
 
     row_id: str
     num_tokens: int
     limit: int
     """Most tokens that were allowed."""
+
+
+def skipped_note(name: str, skipped: Sequence[SkippedPrompt], kept: int, noun: str, key: str) -> str:
+    """A line about what a source lost. `key`: of the limit."""
+    return (
+        f"{name}: {len(skipped)} of {len(skipped) + kept} {noun} are longer than {key} = {skipped[0].limit} and were "
+        f"skipped (first: {skipped[0].row_id}, {skipped[0].num_tokens} tokens)"
+    )
 
 
 def render_prompts(

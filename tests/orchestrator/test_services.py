@@ -11,6 +11,7 @@ from tests.orchestrator.factories import recipe
 USED_BESIDE_THE_SPEC = {
     "ranks", "cpus", "gpus", "threads", "timeout_s",  # LearnerGroup.start
     "mini_batches", "micro_batch_tokens", "length_norm",  # the batch
+    "warmup_share",  # steps of it
     "advantage_baseline", "advantage_scale", "overlong_filtering",  # the advantages
 }  # fmt: skip
 """Keys of `learner` that the ranks need not know to open a model."""

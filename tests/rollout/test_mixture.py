@@ -21,7 +21,7 @@ class Texts(Mixture[str]):
 
 def finite(epochs: float, seed: int = 1, data: dict[str, list[str]] = DATA, **weights: float) -> list[str]:
     stream = Texts(data, {name: weights.get(name, 1.0) for name in data}, seed, epochs)
-    return [stream.take() for _ in range(len(stream))]
+    return [stream.take() for _ in range(stream.total)]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -35,7 +35,9 @@ def test_whole_epochs_hold_every_item_so_many_times(sizes: dict[str, int], epoch
     dealt = finite(epochs, seed, data)
     size = sum(sizes.values())
     for epoch in range(epochs):
-        assert sorted(dealt[epoch * size : (epoch + 1) * size]) == sorted(item for held in data.values() for item in held)
+        assert sorted(dealt[epoch * size : (epoch + 1) * size]) == sorted(
+            item for held in data.values() for item in held
+        )
     assert len(dealt) == epochs * size
 
 
@@ -67,7 +69,7 @@ def test_a_finite_stream_continues_exactly() -> None:
     [whole.take() for _ in range(9)]
     again = Texts(dict(reversed(DATA.items())), weights, 1, 2)
     again.restore(whole.state())
-    left = len(whole) - 9
+    left = whole.total - 9
     assert [again.take() for _ in range(left)] == [whole.take() for _ in range(left)]
 
 
