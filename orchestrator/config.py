@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from orchestrator.keys import flat
 from orchestrator.overrides import overridden
+from orchestrator.schedule import CAN_CHANGE, Schedule, check_schedule, refused_key
 from rollout.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -406,6 +408,41 @@ class Settings(Section):
     eval: EvalSection = EvalSection()
 
 
+class RolloutChange(Section):
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    """Longest completion from then on; 0: as before."""
+    temperature: Annotated[float, Field(ge=0)] = 0
+    """Sampling temperature from then on; 0: as before."""
+
+
+class SourceChange(Section):
+    weight: Annotated[float, Field(ge=0)]
+    """Share of this source from then on; 0: none."""
+
+
+class DataChange(Section):
+    sources: dict[str, SourceChange] = {}
+    """Data source → what changes of it."""
+
+
+class Change(Section):
+    """Settings of a grpo stage that change at a step (orchestrator/schedule.py)."""
+
+    from_step: Annotated[int, Field(ge=1)]
+    """Batches trained before the change."""
+    rollout: RolloutChange = RolloutChange()
+    data: DataChange = DataChange()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_change(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (key := refused_key(flat(values))):
+            raise ValueError(
+                f"{key} cannot change at a step{did_you_mean(key, CAN_CHANGE)}; can: {', '.join(CAN_CHANGE)}"
+            )
+        return values
+
+
 StageKind = Literal["sft", "grpo"]
 
 
@@ -414,6 +451,8 @@ class Stage(Settings):
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
     """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+    schedule: tuple[Change, ...] = ()
+    """Settings that change at a step (grpo), in the order of the steps."""
 
     @model_validator(mode="before")
     @classmethod
@@ -463,9 +502,11 @@ class Stage(Settings):
                     f"learner.mini_batches = {self.learner.mini_batches} is more than the "
                     f"{self.loop.groups_per_step} groups of a batch (loop.groups_per_step)"
                 )
-        if self.rollout.max_tokens + self.data.max_prompt_tokens > self.model.max_tokens:
+        check_schedule(self)
+        longest = Schedule(self).max_tokens
+        if longest + self.data.max_prompt_tokens > self.model.max_tokens:
             raise ValueError(
-                f"rollout.max_tokens ({self.rollout.max_tokens}) + data.max_prompt_tokens "
+                f"rollout.max_tokens ({longest}) + data.max_prompt_tokens "
                 f"({self.data.max_prompt_tokens}) exceed model.max_tokens ({self.model.max_tokens})"
             )
         return self
@@ -652,7 +693,11 @@ def _keys(prefix: str, model: type[BaseModel], skip: tuple[str, ...] = ()) -> It
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _keys(f"{prefix}{name}.", kind)
             continue
-        args = getattr(kind, "__args__", ())
+        args: tuple[Any, ...] = getattr(kind, "__args__", ())
+        listed = args[0] if args[-1:] == (Ellipsis,) else None
+        if isinstance(listed, type) and issubclass(listed, BaseModel):
+            yield from _keys(f"{prefix}{name}[].", listed)
+            continue
         place, nested = f"{prefix}{name}.NAME.", args[-1] if args else None
         while inner := getattr(nested, "__args__", ()):
             place, nested = f"{place}LABEL.", inner[-1]

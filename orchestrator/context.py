@@ -17,6 +17,7 @@ from orchestrator.config import Recipe, Stage
 from orchestrator.data import load_prompts
 from orchestrator.display import Display, percent
 from orchestrator.evaluate import EvalResult, evaluate_sets
+from orchestrator.schedule import Schedule
 from orchestrator.services import Services, resolve_dtype
 from orchestrator.store import RunStore
 from rollout.errors import ServiceError
@@ -46,6 +47,7 @@ class StageContext:
         self._eval_sets: Mapping[str, list[Prompt]] = sets.prompts
         for note in sets.notes():
             self.display.line(note)
+        self.schedule = Schedule(self.stage)
         self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
         self._board: Any = None
 
@@ -86,12 +88,12 @@ class StageContext:
         """
         learner, pool = await self.services.learner(), await self.services.rollout()
         prompts = next(iter(self._eval_sets.values()), [])[:AUDIT_PROMPTS]
-        worst = 0.0
+        worst, settings = 0.0, self.schedule.at(version).rollout
         for replica in range(pool.replicas):
             sampling = Sampling(
                 n=2,
-                temperature=self.stage.rollout.temperature,
-                max_tokens=self.stage.rollout.max_tokens,
+                temperature=settings.temperature,
+                max_tokens=settings.max_tokens,
                 seed=version,
             )
             groups = await asyncio.gather(
@@ -106,7 +108,7 @@ class StageContext:
                 for group in groups
                 for completion in group.completions
             ]
-            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1))
+            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1, step=version))
             if gap > self.audit_tolerance:
                 raise ServiceError(
                     f"audit: replica {replica} does not hold the learner's weights at policy version {version}: "
@@ -121,17 +123,17 @@ class StageContext:
             return self.stage.loop.audit_tolerance
         return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
 
-    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int) -> Any:
-        """Rows cut for the ranks of this stage."""
-        settings = self.stage.learner
+    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int, step: int = 0) -> Any:
+        """Rows cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+        settings, rollout = self.stage.learner, self.schedule.at(step).rollout
         return make_batch(
             rows,
             ranks=settings.ranks,
             mini_batches=mini_batches,
             micro_batch_tokens=settings.micro_batch_tokens,
             length_norm=settings.length_norm if self.stage.kind == "grpo" else "token",
-            constant_length=self.stage.rollout.max_tokens,
-            temperature=self.stage.rollout.temperature if self.stage.kind == "grpo" else 1.0,
+            constant_length=rollout.max_tokens,
+            temperature=rollout.temperature if self.stage.kind == "grpo" else 1.0,
             seed=seed,
         )
 
@@ -142,7 +144,7 @@ class StageContext:
             pool,
             self._eval_sets,
             self.stage.eval,
-            self.stage.rollout.max_tokens,
+            self.schedule.at(step).rollout.max_tokens,
             derive_seed(self.recipe.seed, "eval"),
         )
         for result in results:

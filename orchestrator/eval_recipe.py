@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
 from orchestrator.model_folder import has_chat_template, read_config
+from orchestrator.schedule import Schedule
 from rollout.errors import InputError
 
 LENGTH = 4096
@@ -66,6 +67,7 @@ def evaluation_recipe(
     base = load_recipe(recipe, overrides) if recipe else _plain_recipe(model, sets, overrides)
     raw = to_toml(base)
     stage = raw["stages"][-1]
+    stage["rollout"], stage["schedule"] = Schedule(base.stages[-1]).last.rollout.model_dump(mode="json"), []
     stage["model"]["path"] = model
     stage["eval"].update(settings)
     if template:
@@ -78,6 +80,10 @@ def evaluation_recipe(
         }
     elif columns:
         raise InputError(f"--{next(iter(columns)).replace('_', '-')} describes the files of --set; there is none")
+    # Conversations have no answer to check.
+    stage["eval"]["sets"] = {
+        name: section for name, section in stage["eval"]["sets"].items() if not section.get("messages_column")
+    }
     if not stage["eval"]["sets"]:
         raise InputError(f"the last stage of {recipe} has no evaluation set; give one with --set NAME=PATH")
     if not stage["eval"]["samples"] and not stage["eval"]["greedy"]:
