@@ -49,6 +49,30 @@ def test_sft_needs_completions(tmp_path: Path) -> None:
     assert text.startswith("data.sources.a: sft needs worked completions")
 
 
+TALK = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+
+
+def chat(kind: str = "sft", template: str = "chat", **source: Any) -> Recipe:
+    data = {"sources": {"a": {"path": "chat.jsonl", "messages_column": "chat", **source}}, "template": template}
+    return recipe(stages=[{"name": "s", "kind": kind}], data=data, eval={"sets": {"t": {"path": "test.jsonl"}}})
+
+
+def test_conversations_are_for_sft_with_the_chat_template(tmp_path: Path) -> None:
+    write_rows(tmp_path / "chat.jsonl", [{"chat": TALK}])
+    write_rows(tmp_path / "test.jsonl", [{"prompt": "1+2", "answer": "3"}])
+    assert preflight(chat()) == [DOWNLOAD]
+    assert "conversations are for sft; grpo needs prompts" in fault(chat("grpo"))
+    assert "data.template = 'plain'; set it to \"chat\"" in fault(chat(template="plain"))
+    assert "holds whole conversations; remove completion_column" in fault(chat(completion_column="x"))
+
+
+def test_whatever_a_user_asks_in_a_conversation_must_not_be_evaluated_on(tmp_path: Path) -> None:
+    later = [*TALK, {"role": "user", "content": "1+2"}, {"role": "assistant", "content": "3"}]
+    write_rows(tmp_path / "chat.jsonl", [{"chat": later}])
+    write_rows(tmp_path / "test.jsonl", [{"prompt": "1+2", "answer": "3"}])
+    assert fault(chat()).startswith("eval.sets.t: 1 of its 1 questions occur in data.sources.a, such as '1+2'")
+
+
 def test_the_stage_is_named_where_stages_differ(tmp_path: Path) -> None:
     text = fault(load_recipe("arithmetic", ['stages.reasoning.data.sources.b.path="none.jsonl"']))
     assert text.startswith("data.sources.b (stage reasoning): no file or folder at none.jsonl")

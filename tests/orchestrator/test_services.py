@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import LearnerSection, Stage
-from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.services import Services, build_spec, learner_spec, optimizer_steps
 from tests.orchestrator.factories import recipe
 
 USED_BESIDE_THE_SPEC = {
@@ -62,6 +62,14 @@ def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> 
 def test_the_schedule_ends_with_the_last_optimizer_step() -> None:
     spec = learner_spec(stage_of(learner={"mini_batches": 4}, loop={"steps": 10}), "m", "r", 7, "cpu")
     assert spec.total_steps == 40
+
+
+def test_a_warm_up_may_be_a_share_of_the_optimizer_steps() -> None:
+    assert optimizer_steps(stage_of(learner={"mini_batches": 4, "warmup_share": 0.25}), 10) == (40, 10)
+    assert optimizer_steps(stage_of(learner={"warmup_steps": 7}), 10) == (10, 7)
+    # Supervised steps are not cut into mini-batches.
+    supervised = stage_of(learner={"mini_batches": 4, "warmup_share": 0.25}, stages=[{"name": "s", "kind": "sft"}])
+    assert optimizer_steps(supervised, 20) == (20, 5)
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])
