@@ -114,16 +114,21 @@ def train(
         str, typer.Option(metavar="ADDR", help="Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT.")
     ] = "",
     seed: Seed = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "",
+    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="End after this stage.")] = "",
+    only: Annotated[str, typer.Option(metavar="STAGE", help="Run no other stage.")] = "",
 ) -> None:
     """Train by a recipe, or continue the run that is in its folder.
 
-    A run is continued when its folder holds one: with the same settings, but cluster.* may differ and loop.steps may
-    grow. RECIPE may be that folder itself: rayzero train runs/arithmetic
+    A run is continued when its folder holds one: finished stages are not run again, and stages that have begun must have
+    the same settings, but cluster.* may differ and loop.steps of an unfinished one may grow. RECIPE may be that folder itself: rayzero train runs/arithmetic
     """
     from orchestrator.preflight import preflight
     from orchestrator.run_dir import check_run_dir
+    from orchestrator.wiring import select
 
     resolved = _load(recipe, overrides, address, seed)
+    selected = select(resolved.stages, first=first, last=last, only=only)
     folder = _run_folder(recipe)
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
     continued = check_run_dir(resolved, target)
@@ -134,7 +139,7 @@ def train(
     from orchestrator.pipeline import train as train_run
 
     try:
-        train_run(resolved, target)
+        train_run(resolved, target, selected)
     except ServiceError as error:
         raise ServiceError(f"{error}\ncontinue with: rayzero train {target}") from error
 

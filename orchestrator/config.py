@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from orchestrator.keys import flat
 from orchestrator.overrides import overridden
 from orchestrator.schedule import CAN_CHANGE, Schedule, check_schedule, refused_key
+from orchestrator.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class SourceSection(Section):
     """A JSONL, Parquet, CSV or Arrow file, a folder of them, or a saved `datasets` directory."""
     task: str = ""
     """A generated task instead of a path: `arithmetic`."""
+    stage: str = ""
+    """An earlier stage instead of a path: the rows that it left."""
     split: str = "train"
     """Split of a generated task (`train` or `held-out`) or of a `datasets` directory."""
     prompt_column: str = "prompt"
@@ -107,8 +110,8 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if bool(self.path) == bool(self.task):
-            raise ValueError("a source has either `path` or `task`")
+        if sum(map(bool, (self.path, self.task, self.stage))) != 1:
+            raise ValueError("a source has one of `path`, `task` and `stage`")
         return self
 
     def source(self, name: str) -> "Source":
@@ -116,7 +119,7 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.sources import Source
 
-        return Source(name=name, **self.model_dump(exclude={"weight"}))
+        return Source(name=name, **self.model_dump(exclude={"weight", "stage"}))
 
 
 class DataSection(Section):
@@ -368,6 +371,30 @@ class SftSection(Section):
     """Also measure the loss of evaluation sets with worked completions, before, every `loop.eval_every` steps, and after."""
 
 
+class RejectSection(Section):
+    """What a `reject` stage samples and keeps."""
+
+    samples: Annotated[int, Field(ge=1)] = 4
+    """Completions a prompt."""
+    keep: Literal["right", "shortest", "best"] = "right"
+    """Of what passes the filters: those that are `right` (the first function of their rubric gives 1 or more), the
+    `shortest` of these, or the `best` by reward, right or not."""
+    keep_at_most: Annotated[int, Field(ge=1)] = 1
+    """Completions kept of a prompt."""
+    filters: tuple[Literal["mixed_languages", "long_paragraph", "code_blocks", "code_only", "repetitive"], ...] = (
+        "mixed_languages",
+        "long_paragraph",
+        "code_blocks",
+    )
+    """Flags of the thought that drop a completion (those of R1 by default)."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of common shingles at which the later of two rows is dropped; 1: only the same words again."""
+    overlap_words: Annotated[int, Field(ge=0)] = 13
+    """A prompt that shares so many words in a row with an evaluation set is not asked; 0: not checked."""
+    shard_prompts: Annotated[int, Field(ge=1)] = 256
+    """Prompts between two writes: what a stop may lose."""
+
+
 class EvalSection(Section):
     sets: dict[str, SourceSection] = {}
     """Named evaluation sets; their problems must not occur in training."""
@@ -405,6 +432,7 @@ class Settings(Section):
     learner: LearnerSection = LearnerSection()
     loop: LoopSection = LoopSection()
     sft: SftSection = SftSection()
+    reject: RejectSection = RejectSection()
     eval: EvalSection = EvalSection()
 
 
@@ -443,14 +471,19 @@ class Change(Section):
         return values
 
 
-StageKind = Literal["sft", "grpo"]
+StageKind = Literal["sft", "grpo", "reject", "eval"]
 
 
 class Stage(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
     kind: StageKind
-    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning."""
+    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reject`: rejection sampling, which leaves rows;
+    `eval`: evaluation alone."""
+
+    model_from: str = ""
+    """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
+    it that left a policy."""
     schedule: tuple[Change, ...] = ()
     """Settings that change at a step (grpo), in the order of the steps."""
 
@@ -481,7 +514,9 @@ class Stage(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.data.sources:
+        if self.kind == "eval" and not self.eval.sets:
+            raise ValueError(f"stage {self.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
+        if self.kind != "eval" and not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
         for name, source in (*self.data.sources.items(), *self.eval.sets.items()):
             if source.rubric not in self.rewards.rubrics:
@@ -521,22 +556,11 @@ class Recipe(Section):
     """Every random choice of the run derives from it."""
     cluster: ClusterSection = ClusterSection()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    """In order; each starts from the model that the one before it left."""
+    """In order; each starts from the model that the one before it left, unless it says otherwise."""
 
     @model_validator(mode="after")
     def _wired(self) -> Self:
-        names = [stage.name for stage in self.stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two stages are called {name!r}")
-        first = self.stages[0].model
-        if not first.path and not first.build.tokenizer:
-            raise ValueError("model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
-        for stage in self.stages[1:]:
-            if stage.model.path != first.path:
-                raise ValueError(
-                    f"stage {stage.name!r} has a model.path of its own; it starts from the stage before it: remove the key"
-                )
+        check_wiring(self.stages)
         return self
 
 

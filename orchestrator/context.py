@@ -20,6 +20,7 @@ from orchestrator.evaluate import EvalResult, evaluate_sets
 from orchestrator.schedule import Schedule
 from orchestrator.services import Services, resolve_dtype
 from orchestrator.store import RunStore
+from orchestrator.wiring import parent_of
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
@@ -158,7 +159,7 @@ class StageContext:
 
     def needs_first_evaluation(self) -> bool:
         """Whether no stage before this one has already judged the weights that it starts from."""
-        return self.stage is self.recipe.stages[0]
+        return parent_of(self.recipe.stages, self.stage) is None
 
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Complete or absent: written aside, renamed when whole."""

@@ -22,6 +22,8 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
     reader = _Reader(recipe)
     for stage in recipe.stages:
         for name, section in stage.data.sources.items() if training else ():
+            if section.stage:  # its rows are made by the run
+                continue
             _check_columns(recipe, stage, f"data.sources.{name}", section, training=True)
             reader.read(stage, "data.sources", name, section)
         for name, section in stage.eval.sets.items():

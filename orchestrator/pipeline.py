@@ -1,10 +1,10 @@
-"""A run: its stages in order, each resumable, each handing its model on.
+"""A run: its stages in order, each resumable, each handing its model or its rows on (orchestrator/wiring.py).
 
-A stage whose export is there is finished and never run again; an unfinished one continues from its newest checkpoint.
+A finished stage is never run again; an unfinished one continues from its newest checkpoint.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +17,65 @@ from orchestrator.display import Display, percent
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.stages.evaluation import run_eval
 from orchestrator.stages.grpo import run_grpo
+from orchestrator.stages.reject import run_reject
 from orchestrator.stages.sft import run_sft
 from orchestrator.store import RunStore
+from orchestrator.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
+from rollout.errors import InputError
 from rollout.sources import load_rows
 
-KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {"sft": run_sft, "grpo": run_grpo}
+KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
+    "sft": run_sft,
+    "grpo": run_grpo,
+    "reject": run_reject,
+    "eval": run_eval,
+}
 
 
-def train(recipe: Recipe, run_dir: Path) -> None:
+def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None) -> None:
     """Run a recipe in `run_dir`, or continue what is there. Prints what is happening.
 
+    `selected`: only these of its stages; None: all.
+
     Raises:
-        InputError: something in the recipe is wrong, or another process writes this run.
+        InputError: something in the recipe is wrong, another process writes this run, or a stage that is not selected is
+            needed and not finished.
         ServiceError: a part of the system failed; the run can be continued.
         KeyboardInterrupt: after everything that was started has ended.
     """
     display = Display()
     with run_lock(run_dir.absolute()):
         store = RunStore(run_dir.absolute(), recipe)
-        _train(recipe, store, display, run_dir)
+        _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
     path = write_report(store.folder)
     _print_result(store, recipe, display)
     display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
-def _train(recipe: Recipe, store: RunStore, display: Display, run_dir: Path) -> None:
+def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, run_dir: Path) -> None:
+    finished = {stage.name for stage in recipe.stages if store.is_finished(stage.name)}
+    for missing in missing_before(recipe.stages, selected, finished):
+        raise InputError(f"{missing}; run that first")
     try:
-        if not all(store.is_finished(stage.name) for stage in recipe.stages):
+        if not all(stage.name in finished for stage in selected):
             with ray_session(recipe.cluster, run_dir.name) as device:
-                asyncio.run(_run(recipe, store, display, device))
+                asyncio.run(_run(recipe, selected, store, display, device))
     except KeyboardInterrupt:
         display.console.print(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
 
 
-async def _run(recipe: Recipe, store: RunStore, display: Display, device: Device) -> None:
+async def _run(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, device: Device) -> None:
     services = Services(device, recipe.cluster.start_timeout_s, display)
     requests = asyncio.create_task(serve_requests(store.folder, scale(services, display)))
     try:
-        model_path = recipe.stages[0].model.path
-        for stage in recipe.stages:
+        for stage in selected:
             if store.is_finished(stage.name):
                 display.line(f"{stage.name}: finished before")
             else:
-                model_path = await run_stage(recipe, stage, model_path, store, services, display)
-            model_path = str(store.export_folder(stage.name))
+                await run_stage(recipe, stage, store, services, display)
     finally:
         requests.cancel()
         await services.close()
@@ -80,17 +93,20 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
     return change
 
 
-async def run_stage(
-    recipe: Recipe, stage: Stage, model_path: str, store: RunStore, services: Services, display: Display
-) -> str:
+async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> None:
+    """One stage to its end: the model it starts from, its services, its kind's loop."""
     store.record("stage", stage.name, event="start")
-    length = f"{stage.loop.steps} steps" if stage.loop.steps else f"{stage.sft.epochs:g} epochs"
-    display.line(f"{stage.name}: {stage.kind}, {length}, on {services.device}")
+    length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
+    steps = length if stage.kind in LEAVES_POLICY else ""
+    display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
+    stage = with_rows_of_stages(stage, store)
+    parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
+    model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
-    await services.begin_rollout(stage, model)
+    await services.begin_rollout(stage, model, lineage=root.model.model_dump_json(include={"path", "build"}))
     learner = await services.learner()
-    model_path = model_path or await _build(recipe, stage, store, services, display)
+    model_path = model_path or await _build(recipe, root, store, services, display)
     model.set_result(model_path)
     spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
     parameters, tokenizer = await asyncio.gather(
@@ -103,19 +119,42 @@ async def run_stage(
     finally:
         context.close()
     store.record("stage", stage.name, event="end")
-    return str(store.export_folder(stage.name))
+    store.finish(stage.name)
 
 
-async def _build(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> str:
-    """The recipe's own small model, made once a run."""
-    folder = store.folder / "base"
+def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
+    """The stage with its sources that are stages replaced by the files that those left."""
+    sources = {
+        name: section.model_copy(
+            update={
+                "stage": "",
+                "path": str(store.data_folder(section.stage)),
+                "completion_column": section.completion_column or "completion",
+            }
+        )
+        if section.stage
+        else section
+        for name, section in stage.data.sources.items()
+    }
+    return stage.model_copy(update={"data": stage.data.model_copy(update={"sources": sources})})
+
+
+async def _build(recipe: Recipe, root: Stage, store: RunStore, services: Services, display: Display) -> str:
+    """The small model that a stage begins with, made once a run for all stages that begin with the same."""
+    first = next(stage for stage in recipe.stages if stage.model.build == root.model.build)
+    folder = store.folder / ("base" if first is recipe.stages[0] else f"base-{first.name}")
     if not (folder / "config.json").is_file():
         texts: list[str] = []
-        if stage.model.build.tokenizer == "bpe":
-            sections = {name: section for each in recipe.stages for name, section in each.data.sources.items()}
+        if root.model.build.tokenizer == "bpe":
+            sections = {
+                name: section
+                for each in recipe.stages
+                for name, section in each.data.sources.items()
+                if not section.stage
+            }
             rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
             texts = [f"{row.question}\n{row.completion or row.answer}" for row in rows]
-        count = await (await services.learner()).build(build_spec(stage, recipe.seed), texts, str(folder))
+        count = await (await services.learner()).build(build_spec(root, recipe.seed), texts, str(folder))
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
     return str(folder)
 

@@ -5,9 +5,12 @@ from rewards.sandbox import Limits
 from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, RubricSpec
 
+_FLAGS = (FunctionSpec(name="readability", label="readability", weight=0.0),)
+
 
 def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
-    """The rubrics of a stage as the reward service takes them."""
+    """The rubrics of a stage as the reward service takes them; in a `reject` stage with the flags that it filters by."""
+    flags = _FLAGS if stage.kind == "reject" and stage.reject.filters else ()
     return {
         name: tuple(
             FunctionSpec(
@@ -20,6 +23,7 @@ def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
             )
             for label, function in functions.items()
         )
+        + (() if "readability" in functions else flags)
         for name, functions in stage.rewards.rubrics.items()
     }
 

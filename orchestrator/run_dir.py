@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config import Recipe, Stage
 from orchestrator.keys import flat
 from orchestrator.run_record import read_metrics
+from orchestrator.wiring import parent_of
 from rollout.errors import InputError
 
 
@@ -19,7 +20,7 @@ def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
         InputError: the run has other settings, the folder holds something else, or it cannot be written.
     """
     # Only here: brings pyarrow.
-    from orchestrator.store import stored_recipe
+    from orchestrator.store import is_finished, stored_recipe
 
     check_writable("--run", run_dir / "recipe.toml")
     before = stored_recipe(run_dir)
@@ -27,9 +28,11 @@ def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
         if run_dir.is_dir() and any(entry.name[0] != "." for entry in run_dir.iterdir()):
             raise InputError(f"--run {run_dir}: holds files, but no run (no recipe.toml); choose another folder")
         return False
-    if not _has_work(run_dir):
+    begun = begun_stages(run_dir, before)
+    if not begun and not (run_dir / "base").exists():
         return False
-    changed = changes(before, recipe)
+    finished = {name for name in begun if is_finished(run_dir, name)}
+    changed = changes(before, recipe, begun, finished)
     if changed:
         more = f"\n  and {len(changed) - 5} more" if len(changed) > 5 else ""
         listed = "".join(f"\n  {change}" for change in changed[:5])
@@ -40,11 +43,16 @@ def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
     return True
 
 
-def _has_work(run_dir: Path) -> bool:
-    """Whether a run got further than its start; one that failed at once may be tried again with other settings."""
-    if (run_dir / "base").exists() or any(run_dir.glob("*/checkpoints/step-*")) or any(run_dir.glob("*/export")):
-        return True
-    return any(record.get("kind") in ("step", "eval") for record in read_metrics(run_dir))
+def begun_stages(run_dir: Path, recipe: Recipe) -> set[str]:
+    """Stages that got further than their start; those that failed at once may be tried again with other settings."""
+    recorded = {record.get("stage") for record in read_metrics(run_dir) if record.get("kind") in ("step", "eval")}
+    return {
+        stage.name
+        for stage in recipe.stages
+        if stage.name in recorded
+        or any((run_dir / stage.name).glob("checkpoints/step-*"))
+        or any((run_dir / stage.name / left).exists() for left in ("export", "data", "done"))
+    }
 
 
 def check_writable(option: str, file: Path) -> None:
@@ -60,33 +68,43 @@ def check_writable(option: str, file: Path) -> None:
         raise InputError(f"{option} {file.parent}: {parent} is not writable; choose another folder")
 
 
-def changes(before: Recipe, after: Recipe) -> list[str]:
+def changes(before: Recipe, after: Recipe, begun: set[str], finished: set[str]) -> list[str]:
     """What keeps `after` from continuing a run of `before`: `learner.lr: 1e-05 → 2e-05 (stage reasoning)`.
 
-    The cluster and the description may differ, and `loop.steps` may grow.
+    The cluster, the description and stages that have not begun may differ; `loop.steps` of an unfinished stage may grow.
     """
     found = [
         f"{key}: {_json(getattr(before, key))} → {_json(getattr(after, key))}"
         for key in ("name", "seed")
         if getattr(before, key) != getattr(after, key)
     ]
-    names = [[stage.name for stage in recipe.stages] for recipe in (before, after)]
-    if names[0] != names[1]:
-        return [*found, f"stages: {', '.join(names[0])} → {', '.join(names[1])}"]
+    now = {stage.name: stage for stage in after.stages}
     stages_of: dict[str, list[str]] = {}
-    for old, new in zip(before.stages, after.stages, strict=True):
-        for change in _stage_changes(old, new):
+    for old in before.stages:
+        if old.name not in begun:
+            continue
+        if old.name not in now:
+            found.append(f"stage {old.name}: has begun, but is gone from the recipe")
+            continue
+        for change in _stage_changes(old, now[old.name], old.name in finished):
             stages_of.setdefault(change, []).append(old.name)
+        parents = [parent_of(recipe.stages, stage) for recipe, stage in ((before, old), (after, now[old.name]))]
+        if _name(parents[0]) != _name(parents[1]):
+            found.append(f"stage {old.name}: starts from {_name(parents[0])} → {_name(parents[1])}")
     for change, stages in stages_of.items():
-        where = "" if len(stages) == len(names[0]) else f" (stage {', '.join(stages)})"
+        where = "" if len(stages) == len(before.stages) else f" (stage {', '.join(stages)})"
         found.append(f"{change}{where}")
     return found
 
 
-def _stage_changes(before: Stage, after: Stage) -> Iterator[str]:
+def _name(parent: Stage | None) -> str:
+    return f"stage {parent.name}" if parent else "its model section"
+
+
+def _stage_changes(before: Stage, after: Stage, finished: bool) -> Iterator[str]:
     old, new = (flat(stage.model_dump(mode="json")) for stage in (before, after))
     for key in dict.fromkeys((*old, *new)):
-        if old.get(key) == new.get(key) or (key == "loop.steps" and new[key] > old[key]):
+        if old.get(key) == new.get(key) or (key == "loop.steps" and not finished and new[key] > old[key]):
             continue
         yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
 

@@ -54,14 +54,15 @@ class Services:
         )
         self._learner = (shape, asyncio.create_task(start))
 
-    async def begin_rollout(self, stage: Stage, model: "asyncio.Future[str]") -> None:
+    async def begin_rollout(self, stage: Stage, model: "asyncio.Future[str]", lineage: str = "") -> None:
         """Start the engines in the background, unless such engines run already: their weights come by publish.
 
-        `model`: the folder or hub id, once it is there; engines import what they need meanwhile.
+        `model`: the folder or hub id, once it is there; engines import what they need meanwhile. `lineage`: models of
+        one name have one shape, so that engines of one can take the weights of another.
         """
         settings = stage.rollout
         spec = self._engine_spec(stage)
-        shape = (spec, settings.replicas, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
+        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
         if self._rollout is not None and self._rollout[0] == shape:
             return
         await self._close_rollout()

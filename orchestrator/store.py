@@ -5,7 +5,9 @@ metrics.jsonl                        one JSON object a line, `kind` = step | eva
 trajectories/STAGE/step-000012.parquet   one row a completion
 STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files, state.json, a refreshed reference;
                                      complete or absent
-STAGE/export/                        Hugging Face folder; its presence says that the stage is finished
+STAGE/export/                        Hugging Face folder of the model that the stage left
+STAGE/data/                          Parquet files of the rows that the stage left
+STAGE/done                           the stage is finished
 export                               link to the newest export
 tensorboard/STAGE/                   event files
 report.html
@@ -56,6 +58,7 @@ TRAJECTORY = pa.schema(
 )
 
 
+DONE = "done"
 HALF_CHECKPOINT = re.compile(r"step-\d{6,}\.part")
 """Folder of a checkpoint that is being written or deleted."""
 
@@ -99,8 +102,17 @@ class RunStore:
     def export_folder(self, stage: str) -> Path:
         return self.folder / stage / "export"
 
+    def data_folder(self, stage: str) -> Path:
+        """Parquet files with the rows that a stage left."""
+        return self.folder / stage / "data"
+
     def is_finished(self, stage: str) -> bool:
-        return self.export_folder(stage).is_dir()
+        return is_finished(self.folder, stage)
+
+    def finish(self, stage: str) -> None:
+        """Mark a stage as done: it is never run again."""
+        (self.folder / stage).mkdir(exist_ok=True)
+        write_atomically(self.folder / stage / DONE, b"")
 
     def link_export(self, stage: str) -> None:
         """Point RUN/export at the export of this stage."""
@@ -131,6 +143,11 @@ class RunStore:
             doomed = old.rename(old.with_suffix(".part"))
             shutil.rmtree(doomed)
         return path
+
+
+def is_finished(run_dir: Path, stage: str) -> bool:
+    """Of every kind: some leave a model, some rows, some only figures."""
+    return (run_dir / stage / DONE).is_file() or (run_dir / stage / "export").is_dir()
 
 
 def stored_recipe(folder: Path) -> Recipe | None:

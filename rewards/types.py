@@ -92,6 +92,11 @@ class Score:
     extracted: str = ""
     """What the first function that looks for an answer or a program has found."""
 
+    @property
+    def right(self) -> bool:
+        """Whether the first function of the rubric gives 1 or more: what counts as right where only that is asked."""
+        return next(iter(self.breakdown.values()), 0.0) >= 1
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ScoredGroup:

@@ -10,6 +10,7 @@ the engine alone generates them, the learner alone trains on them. Ceiling = bot
 import argparse
 import asyncio
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -62,8 +63,10 @@ async def bench(name: str, overrides: list[str], steps: int, folder: Path) -> No
                 recipe = variant(name, overrides, steps, staleness)
                 store = RunStore(folder / recipe.name, recipe)
                 stage = recipe.stages[0]
-                await run_stage(recipe, stage, base or stage.model.path, store, services, services.display)
-                base = base or stage.model.path or str(store.folder / "base")
+                if base and not stage.model.path:
+                    shutil.copytree(base, store.folder / "base")  # the same model again, in the run's own folder
+                await run_stage(recipe, stage, store, services, services.display)
+                base = stage.model.path or str(store.folder / "base")
                 rows.append((f"loop, max_staleness {staleness}", phases(store, steps)))
             context = StageContext(recipe, stage, base, load_tokenizer(base, False), store, services, services.display)
             rows += await ceilings(context, folder / "staleness-0", steps)

@@ -8,7 +8,7 @@ import sys
 import threading
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config import Recipe, load_recipe, parse_recipe, recipe_keys
+from orchestrator.config import Recipe, Stage, load_recipe, parse_recipe, recipe_keys
 from orchestrator.store import RunStore
 from orchestrator.submit import _job_in, absolute_paths, checked_address, is_loopback
 from rollout.errors import InputError, ServiceError
 
 pytestmark = pytest.mark.usefixtures("laptop")
 
-COMMANDS = ("train", "check", "submit", "eval", "report", "recipes", "doctor")
+COMMANDS = (
+    "train", "check", "submit", "eval", "score", "status", "scale", "stop", "report", "recipes", "doctor",
+)  # fmt: skip
 
 
 class Pipeline(types.ModuleType):
@@ -32,10 +34,12 @@ class Pipeline(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("orchestrator.pipeline")
         self.calls: list[tuple[Recipe, Path]] = []
+        self.selected: list[list[str]] = []
         self.failure: BaseException | None = None
 
-    def train(self, recipe: Recipe, run_dir: Path) -> None:
+    def train(self, recipe: Recipe, run_dir: Path, selected: Sequence[Stage]) -> None:
         self.calls.append((recipe, run_dir))
+        self.selected.append([stage.name for stage in selected])
         if self.failure is not None:
             raise self.failure
         RunStore(run_dir, recipe)
@@ -124,6 +128,12 @@ def test_help_lists_every_command_and_version_is_a_line(capsys: pytest.CaptureFi
 # --- train
 
 
+def test_train_hands_on_the_stages_that_are_asked_for(pipeline: Pipeline) -> None:
+    for options in ([], ["--only", "cold-start"], ["--from", "reasoning"], ["--until", "cold-start"]):
+        assert run(["train", "arithmetic", "--run", "mine", *options]) == 0
+    assert pipeline.selected == [["cold-start", "reasoning"], ["cold-start"], ["reasoning"], ["cold-start"]]
+
+
 def test_train_hands_on_the_recipe_and_its_folder(pipeline: Pipeline) -> None:
     argv = ["train", "arithmetic", "learner.lr=1e-3", "--address", "auto", "--seed", "7"]
     assert run(argv) == 0
@@ -145,9 +155,9 @@ def test_a_run_is_continued_by_recipe_or_by_folder(pipeline: Pipeline, capsys: p
 
 def test_a_run_is_not_continued_with_other_settings(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "arithmetic"]) == 0
-    assert run(["train", "arithmetic", "stages.reasoning.learner.lr=0.5"]) == 2
+    assert run(["train", "arithmetic", "stages.cold-start.learner.lr=0.5"]) == 2
     error = capsys.readouterr().err
-    assert "→ 0.5 (stage reasoning)" in error
+    assert "→ 0.5 (stage cold-start)" in error
     assert "rayzero train runs/arithmetic" in error
     assert "--run DIR" in error
     assert run(["train", "runs/arithmetic", "loop.steps=100000", "cluster.start_timeout_s=9"]) == 0

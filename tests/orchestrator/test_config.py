@@ -156,7 +156,7 @@ def explained(overrides: list[str]) -> str:
         ("data.sources.additions.promt_column=q", "additions.promt_column; did you mean 'prompt_column'?"),
         ("learner.lr=fast", "learner.lr = 'fast': input should be a valid number"),
         ("stages.reasoning.learner.lr=-1", "learner.lr (stage reasoning) = -1: input should be greater than 0"),
-        ("stages.reasoning.kind=rl", "kind (stage reasoning) = 'rl': input should be 'sft' or 'grpo'"),
+        ("stages.reasoning.kind=rl", "kind (stage reasoning) = 'rl': input should be 'sft', 'grpo'"),
         ("learner.lr", "write it as key=value"),
         ("learner=1", "learner = 1: is a section"),
         ("seed.x=1", "seed"),
@@ -226,7 +226,7 @@ def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
 def test_a_source_of_a_recipe_has_the_keys_and_defaults_of_the_source_that_is_read() -> None:
     section = SourceSection(task="arithmetic", limit=3)
     assert section.source("a") == Source(name="a", task="arithmetic", limit=3)
-    assert set(SourceSection.model_fields) - {"weight"} == {field.name for field in fields(Source)} - {"name"}
+    assert set(SourceSection.model_fields) - {"weight", "stage"} == {field.name for field in fields(Source)} - {"name"}
 
 
 def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:

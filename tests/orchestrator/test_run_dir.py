@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,10 @@ def test_another_cluster_and_more_steps_continue(tmp_path: Path) -> None:
 def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
     run_dir = begun(tmp_path / "r", load_recipe("arithmetic"))
     with pytest.raises(InputError) as caught:
-        check_run_dir(load_recipe("arithmetic", ["seed=2", "stages.reasoning.learner.lr=1"]), run_dir)
+        check_run_dir(load_recipe("arithmetic", ["seed=2", "stages.cold-start.learner.lr=1"]), run_dir)
     text = str(caught.value)
     assert "seed: 1 → 2" in text
-    assert "learner.lr: 0.0001 → 1.0 (stage reasoning)" in text
+    assert "learner.lr: 0.002 → 1.0 (stage cold-start)" in text
     assert f"rayzero train {run_dir}" in text
     assert "--run DIR" in text
 
@@ -63,14 +64,44 @@ def test_at_most_five_changes_are_listed(tmp_path: Path) -> None:
 
 def test_changes_name_what_came_and_what_went() -> None:
     more = recipe(data={"sources": {"b": {"task": "arithmetic"}}}, loop={"steps": 5})
-    found = changes(recipe(), more)
+    found = changes(recipe(), more, {"rl"}, set())
     assert 'data.sources.a.task: "arithmetic" → none' in found
     assert 'data.sources.b.task: none → "arithmetic"' in found
     assert "loop.steps: 100 → 5" in found
-    two = parse_recipe(
-        {**to_toml(recipe()), "stages": [*to_toml(recipe())["stages"], {**to_toml(recipe())["stages"][0], "name": "z"}]}
-    )
-    assert changes(recipe(), two) == ["stages: rl → rl, z"]
+
+
+def two_stages(**second: Any) -> Recipe:
+    stages = to_toml(recipe())["stages"]
+    return parse_recipe({**to_toml(recipe()), "stages": [*stages, {**stages[0], "name": "z", **second}]})
+
+
+def test_a_stage_that_has_not_begun_may_come_go_and_change(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", two_stages())
+    other = two_stages(learner={"lr": 0.5}, kind="sft", data={"sources": {"b": {"task": "arithmetic"}}})
+    assert check_run_dir(other, run_dir) is True
+    assert check_run_dir(recipe(), run_dir) is True
+
+
+def test_a_finished_stage_is_what_it_was(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", two_stages())
+    RunStore(run_dir, two_stages()).finish("rl")
+    assert changes(recipe(), recipe(loop={"steps": 200}), {"rl"}, {"rl"}) == ["loop.steps: 100 → 200"]
+    with pytest.raises(InputError, match=r"loop.steps: 100 → 200 \(stage rl\)"):
+        check_run_dir(parse_recipe(longer(two_stages(), "rl")), run_dir)
+    assert check_run_dir(parse_recipe(longer(two_stages(), "z")), run_dir) is True
+
+
+def longer(of: Recipe, stage: str) -> dict[str, Any]:
+    raw = to_toml(of)
+    next(each for each in raw["stages"] if each["name"] == stage)["loop"]["steps"] = 200
+    return raw
+
+
+def test_a_stage_that_has_begun_stays_and_keeps_its_parent() -> None:
+    assert changes(two_stages(), recipe(), {"rl", "z"}, set()) == ["stage z: has begun, but is gone from the recipe"]
+    found = changes(two_stages(), two_stages(model_from="own"), {"rl", "z"}, set())
+    assert 'model_from: "" → "own" (stage z)' in found
+    assert "stage z: starts from stage rl → its model section" in found
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:

@@ -1,0 +1,199 @@
+"""Rejection sampling: the model's own answers, judged and filtered, become rows to train on.
+
+    prompts ─ overlap with evaluation sets ─▶ sample k, score ─▶ samples/ ─▶ select (orchestrator/selection.py) ─▶ data/
+
+Samples are written as they come, so that a run that was stopped goes on with the prompts that are left and asks none
+twice. Every row says where it is from: prompt, sample, scores, model, seed.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.context import StageContext, derive_seed
+from orchestrator.data import load_prompts
+from orchestrator.selection import Row, Selection, select
+from orchestrator.similarity import Passages
+from rewards.types import ScoredGroup
+from rollout.errors import InputError
+from rollout.sources import load_rows
+from rollout.types import Prompt, Sampling
+
+SAMPLE = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("source", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("completion", pa.string()),
+        ("num_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("right", pa.bool_()),
+        ("reward", pa.float64()),
+        ("reward_parts", pa.map_(pa.string(), pa.float64())),
+        ("flags", pa.list_(pa.string())),
+        ("model", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+IN_FLIGHT = 4
+"""Groups asked for at a time, in terms of what the engines decode at a time."""
+
+
+async def run_reject(context: StageContext) -> None:
+    stage, settings = context.stage, context.stage.reject
+    sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
+    for note in sets.notes():
+        context.display.line(note)
+    questions = {
+        row.row_id: row.question
+        for name, section in stage.data.sources.items()
+        for row in load_rows(section.source(name), context.recipe.seed)
+    }
+    prompts = [prompt for own in sets.prompts.values() for prompt in own]
+    clean = without_overlap(context, prompts, questions)
+    folder = context.store.folder / stage.name / "samples"
+    done = {row["prompt_id"] for row in read_samples(folder)}
+    left = [(number, prompt) for number, prompt in enumerate(clean) if prompt.prompt_id not in done]
+    if done:
+        context.display.line(f"{stage.name}: continues after {len(done):,} of {len(clean):,} prompts")
+
+    await context.services.begin_rewards(stage, sets)
+    await context.publish(0)
+    with context.display.bar(stage.name, len(clean), len(clean) - len(left)) as bar:
+        for start in range(0, len(left), settings.shard_prompts):
+            part = left[start : start + settings.shard_prompts]
+            scored = await sample(context, part)
+            write_part(folder, [row for group in scored for row in sample_rows(group, questions, context.model_path)])
+            bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
+
+    order = {prompt.prompt_id: number for number, prompt in enumerate(clean)}
+    samples = sorted(read_samples(folder), key=lambda row: (order.get(row["prompt_id"], -1), row["sample"]))
+    chosen = select(samples, settings)
+    report(context, len(prompts) - len(clean), len(samples), chosen)
+    write_rows(context.store.data_folder(stage.name), chosen.kept)
+
+
+def without_overlap(context: StageContext, prompts: Sequence[Prompt], questions: dict[str, str]) -> list[Prompt]:
+    """Prompts that share no passage with an evaluation set of any stage of the recipe."""
+    words = context.stage.reject.overlap_words
+    if not words:
+        return list(prompts)
+    sections = {name: section for stage in context.recipe.stages for name, section in stage.eval.sets.items()}
+    held_out = [row.question for name, section in sections.items() for row in load_rows(section.source(name), seed=0)]
+    passages = Passages(held_out, words)
+    return [prompt for prompt in prompts if not passages.occur_in(questions[prompt.prompt_id])]
+
+
+async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -> list[ScoredGroup]:
+    """Scored groups of numbered prompts, in their order."""
+    stage = context.stage
+    pool, rewards = await context.services.rollout(), await context.services.rewards()
+    at_a_time = max(1, IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples)
+    places = asyncio.Semaphore(at_a_time)
+
+    async def one(number: int, prompt: Prompt) -> ScoredGroup:
+        sampling = Sampling(
+            n=stage.reject.samples,
+            temperature=stage.rollout.temperature,
+            max_tokens=stage.rollout.max_tokens,
+            seed=derive_seed(context.seed, number),
+        )
+        async with places:
+            scoring = rewards.begin(prompt)
+            group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
+            return await scoring.finish(group)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one(number, prompt)) for number, prompt in prompts]
+    return [task.result() for task in running]
+
+
+def sample_rows(group: ScoredGroup, questions: dict[str, str], model: str) -> list[Row]:
+    """Of the completions that could be scored; the others leave with a count, and are no rows."""
+    prompt = group.prompt
+    numbers = {id(completion): number for number, completion in enumerate(group.group.completions)}
+    return [
+        {
+            "prompt_id": prompt.prompt_id,
+            "sample": numbers[id(completion)],
+            "source": prompt.source,
+            "prompt": questions[prompt.prompt_id],
+            "answer": prompt.answer,
+            "completion": completion.text,
+            "num_tokens": len(completion.token_ids),
+            "finish_reason": completion.finish_reason,
+            "right": score.right,
+            "reward": score.value,
+            "reward_parts": list(score.breakdown.items()),
+            "flags": sorted(
+                name.removeprefix("readability.")
+                for name, raised in score.metrics.items()
+                if name.startswith("readability.") and raised
+            ),
+            "model": model,
+            "seed": completion.seed,
+        }
+        for completion, score in zip(group.completions, group.scores, strict=True)
+    ]
+
+
+# --- Files
+
+
+def read_samples(folder: Path) -> list[Row]:
+    """All samples so far, in the order in which they were written."""
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def write_part(folder: Path, rows: list[Row]) -> None:
+    """One more file of samples, whole or absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"part-{len(list(folder.glob('part-*.parquet'))):06d}.parquet"
+    aside = path.with_suffix(".part")
+    pq.write_table(pa.Table.from_pylist(rows, SAMPLE), aside)
+    aside.rename(path)
+
+
+def write_rows(folder: Path, rows: list[Row]) -> None:
+    """The rows that the stage leaves. Raises InputError when none is left."""
+    if not rows:
+        raise InputError(
+            f"{folder.parent.name}: not one sample is kept; see the yields above, and loosen [reject] or ask a better model"
+        )
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, SAMPLE), aside / "rows.parquet")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def report(context: StageContext, overlapping: int, samples: int, chosen: Selection) -> None:
+    """The yields, to the screen and to metrics.jsonl."""
+    yields = {"samples": samples, **chosen.dropped, "kept": len(chosen.kept)}
+    context.store.record(
+        "reject",
+        context.stage.name,
+        prompts=chosen.prompts + overlapping,
+        prompts_overlapping=overlapping,
+        prompts_kept=chosen.prompts_kept,
+        yields=yields,
+        length_mean=_mean([row["num_tokens"] for row in chosen.kept]),
+    )
+    share = {name: f"{100 * count / max(samples, 1):.1f} %" for name, count in yields.items()}
+    rows = [[name.replace("_", " "), f"{count:,}", share[name]] for name, count in yields.items()]
+    context.display.table(f"{context.stage.name}: what became of the samples", ["", "samples", "share"], rows)
+    context.display.line(
+        f"{context.stage.name}: rows for {chosen.prompts_kept:,} of {chosen.prompts + overlapping:,} prompts"
+        + (f" ({overlapping:,} shared a passage with an evaluation set)" if overlapping else "")
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

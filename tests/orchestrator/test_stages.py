@@ -1,0 +1,106 @@
+"""What the pipeline makes of a stage before it runs, and the files of rejection sampling."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import parse_recipe
+from orchestrator.pipeline import KINDS, with_rows_of_stages
+from orchestrator.stages.reject import read_samples, sample_rows, write_part, write_rows
+from orchestrator.store import RunStore
+from orchestrator.wiring import LEAVES_DATA, LEAVES_POLICY
+from rewards.types import Score, ScoredGroup
+from rollout.errors import InputError
+from rollout.sources import load_rows
+from tests.factories import scored_group
+
+STAGES = [
+    {"name": "sampled", "kind": "reject", "data": {"sources": {"a": {"task": "arithmetic"}}}},
+    {"name": "tuned", "kind": "sft", "data": {"sources": {"own": {"stage": "sampled"}, "b": {"task": "arithmetic"}}}},
+]
+RECIPE = parse_recipe({"name": "r", "model": {"path": "org/model"}, "stages": STAGES})
+
+
+def row(prompt_id: str, sample: int) -> dict[str, Any]:
+    return {
+        "prompt_id": prompt_id,
+        "sample": sample,
+        "source": "a",
+        "prompt": "2+3",
+        "answer": "5",
+        "completion": "so 5",
+        "num_tokens": 3,
+        "finish_reason": "stop",
+        "right": True,
+        "reward": 1.0,
+        "reward_parts": [("accuracy", 1.0)],
+        "flags": [],
+        "model": "org/model",
+        "seed": 7,
+    }
+
+
+def test_every_kind_has_a_loop_and_says_what_it_leaves() -> None:
+    assert set(KINDS) >= {*LEAVES_POLICY, *LEAVES_DATA}
+
+
+def test_rows_of_a_stage_are_read_as_worked_examples(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, RECIPE)
+    write_rows(store.data_folder("sampled"), [row("a/0", 0), row("a/1", 2)])
+    stage = with_rows_of_stages(RECIPE.stages[1], store)
+    assert stage.data.sources["b"] == RECIPE.stages[1].data.sources["b"]
+    loaded = load_rows(stage.data.sources["own"].source("own"), 0)
+    assert [(each.question, each.answer, each.completion) for each in loaded] == [("2+3", "5", "so 5")] * 2
+    assert loaded[1].fields["prompt_id"] == "a/1"
+    assert loaded[1].fields["seed"] == "7"
+
+
+def test_samples_are_added_file_by_file_and_a_half_written_one_is_none(tmp_path: Path) -> None:
+    assert read_samples(tmp_path) == []
+    write_part(tmp_path, [row("a/0", 0), row("a/0", 1)])
+    (tmp_path / "part-000001.part").write_bytes(b"half")
+    write_part(tmp_path, [row("a/1", 0)])
+    assert [(each["prompt_id"], each["sample"]) for each in read_samples(tmp_path)] == [
+        ("a/0", 0),
+        ("a/0", 1),
+        ("a/1", 0),
+    ]
+
+
+def test_no_row_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sampled: not one sample is kept"):
+        write_rows(tmp_path / "sampled" / "data", [])
+
+
+def test_a_row_says_where_it_is_from() -> None:
+    made = scored_group([1.0, 0.0])
+    first = made.scores[0]
+    group = ScoredGroup(
+        group=made.group,
+        completions=made.completions[:1],
+        scores=(
+            Score(
+                value=1.2,
+                status="ok",
+                breakdown={"accuracy": 1.0, "format": 1.0},
+                seconds=first.seconds,
+                metrics={"readability.code_blocks": 1.0, "readability.repetitive": 0.0, "format.other": 1.0},
+            ),
+        ),
+        num_errors=1,
+        seconds=0.0,
+    )
+    (made_row,) = sample_rows(group, {group.prompt.prompt_id: "the question"}, "org/model")
+    assert made_row["prompt"] == "the question"
+    assert (made_row["sample"], made_row["model"], made_row["seed"]) == (0, "org/model", group.completions[0].seed)
+    assert (made_row["right"], made_row["reward"], made_row["flags"]) == (True, 1.2, ["code_blocks"])
+
+
+def test_right_is_what_the_first_function_says() -> None:
+    def score(**breakdown: float) -> Score:
+        return Score(value=0.0, status="ok", breakdown=breakdown, seconds=0.0)
+
+    assert score(accuracy=1.0, format=0.0).right
+    assert not score(accuracy=0.0, format=1.0).right
+    assert not score().right
