@@ -491,7 +491,7 @@ class Stage(Settings):
     @classmethod
     def _steps_of_epochs(cls, values: Any) -> Any:
         """With epochs, steps that are not given are none, instead of their default."""
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or values.get("kind") != "sft":
             return values
         sft, loop = values.get("sft", {}), values.get("loop", {})
         if isinstance(sft, dict) and sft.get("epochs") and isinstance(loop, dict) and "steps" not in loop:

@@ -264,6 +264,7 @@ def test_sft_is_as_long_as_its_steps_or_its_epochs_say() -> None:
     assert lengths({}, {"steps": 7}) == (0, 7)
     assert lengths({"epochs": 1.5}) == (1.5, 0)
     assert lengths({"epochs": 2}, {"steps": 0}) == (2, 0)
+    assert [stage.loop.steps for stage in parse_recipe(two_stages(sft={"epochs": 2})).stages] == [0, 100]
 
 
 @pytest.mark.parametrize(
