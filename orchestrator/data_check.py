@@ -26,6 +26,8 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
                 continue
             _check_columns(recipe, stage, f"data.sources.{name}", section, training=True)
             reader.read(stage, "data.sources", name, section)
+        if training and stage.kind == "sft" and stage.sft.epochs:
+            reader.notes += _length(stage, reader)
         for name, section in stage.eval.sets.items():
             _check_columns(recipe, stage, f"eval.sets.{name}", section, training=False)
             reader.read(stage, "eval.sets", name, section)
@@ -71,12 +73,27 @@ def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: Source
         )
 
 
+def _length(stage: Stage, reader: "_Reader") -> list[str]:
+    """How many steps the epochs of a stage are, where all of its rows were read here."""
+    counts = [(section.weight, reader.num_examples(stage, section)) for section in stage.data.sources.values()]
+    if not all(count for _, count in counts):
+        return []
+    total = sum(int(stage.sft.epochs * weight * count + 0.5) for weight, count in counts)
+    steps = -(-total // stage.sft.batch_size)
+    return [
+        f"stage {stage.name}: sft.epochs = {stage.sft.epochs:g} are {total:,} examples, {steps:,} steps "
+        "(fewer if some are longer than model.max_tokens)"
+    ]
+
+
 class _Reader:
     """Reads every source of a recipe once and keeps its questions."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._questions: dict[str, tuple[str, ...]] = {}
+        self._counts: dict[str, tuple[int, int]] = {}
+        """(rows, turns of an assistant in them) of every source that was read to its end."""
         self._training: dict[str, str] = {}
         self._held_out: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
@@ -84,7 +101,7 @@ class _Reader:
     def read(self, stage: Stage, kind: str, name: str, section: SourceSection) -> None:
         """Raises InputError, with the key of the source in front, when a row cannot be used."""
         key = f"{kind}.{name}"
-        same = section.model_dump_json(exclude={"weight", "rubric"})
+        same = _origin(section)
         if same not in self._questions:
             self._questions[same] = self._load(stage, key, name, section)
         questions = self._questions[same]
@@ -93,6 +110,12 @@ class _Reader:
             return
         for question in questions:
             self._training.setdefault(question, key)
+
+    def num_examples(self, stage: Stage, section: SourceSection) -> int:
+        """That a stage makes of a source; 0: not known here."""
+        rows, turns = self._counts.get(_origin(section), (0, 0))
+        every_turn = section.messages_column and stage.sft.mask_prompt and stage.sft.turns == "all"
+        return turns if every_turn else rows
 
     def _load(self, stage: Stage, key: str, name: str, section: SourceSection) -> tuple[str, ...]:
         # Only here: brings pyarrow, which `--help` and a mistake in the recipe do not wait for.
@@ -111,6 +134,9 @@ class _Reader:
             # The key says which source it is, and where to mend it.
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
             raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
+        if source.limit == section.limit:
+            turns = sum(message["role"] == "assistant" for row in rows for message in row.messages)
+            self._counts[_origin(section)] = len(rows), turns
         return tuple(
             text.strip()
             for row in rows
@@ -127,6 +153,11 @@ class _Reader:
                     f"such as {_short(seen[0])!r}\n"
                     "an evaluation on training data says nothing: remove them from one of the two"
                 )
+
+
+def _origin(section: SourceSection) -> str:
+    """The same for sections whose rows are the same."""
+    return section.model_dump_json(exclude={"weight", "rubric"})
 
 
 def _short(text: str) -> str:

@@ -66,6 +66,28 @@ def test_conversations_are_for_sft_with_the_chat_template(tmp_path: Path) -> Non
     assert "holds whole conversations; remove completion_column" in fault(chat(completion_column="x"))
 
 
+def test_the_length_of_epochs_is_told_where_it_can_be_counted(tmp_path: Path) -> None:
+    def told(**sft: Any) -> list[str]:
+        sources = {
+            "a": {"path": "chat.jsonl", "messages_column": "chat"},
+            "b": {"path": "rows.jsonl", "completion_column": "answer", "weight": 0.5},
+        }
+        data = {"sources": sources, "template": "chat"}
+        sft = {"epochs": 2, "batch_size": 10, **sft}
+        return [
+            note
+            for note in preflight(recipe(stages=[{"name": "s", "kind": "sft"}], data=data, sft=sft))
+            if "epochs" in note
+        ]
+
+    write_rows(tmp_path / "chat.jsonl", [{"chat": [*TALK, *TALK]}] * 9)
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": str(i), "answer": "x"} for i in range(7)])
+    (note,) = told()
+    assert note.startswith("stage s: sft.epochs = 2 are 43 examples, 5 steps")
+    assert "are 25 examples, 3 steps" in told(turns="last")[0]
+    assert told(epochs=0) == []
+
+
 def test_whatever_a_user_asks_in_a_conversation_must_not_be_evaluated_on(tmp_path: Path) -> None:
     later = [*TALK, {"role": "user", "content": "1+2"}, {"role": "assistant", "content": "3"}]
     write_rows(tmp_path / "chat.jsonl", [{"chat": later}])
