@@ -69,6 +69,7 @@ def evaluation_recipe(
     stage = raw["stages"][-1]
     stage["rollout"], stage["schedule"] = Schedule(base.stages[-1]).last.rollout.model_dump(mode="json"), []
     stage["model"]["path"] = model
+    stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["eval"].update(settings)
     if template:
         stage["data"]["template"] = template
