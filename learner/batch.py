@@ -1,7 +1,12 @@
 """Scored groups → what the ranks compute on: flat packs of tokens with their share in the objective.
 
 A sequence is a prompt and one completion. A pack is sequences laid end to end up to a token budget; attention does not
-cross from one to the next (learner/attention.py). The weights carry the whole normalisation of a mini-batch:
+cross from one to the next (learner/attention.py). Sequences of one pack that have the same prompt share it: its tokens
+stand there once, and are read by all of them. That always pays, since nothing is computed that would not be computed
+apart; it saves (G − 1) · P of the G · (P + L) tokens of a group with prompts of P and completions of L tokens, so most where
+prompts are long beside completions. What it costs is freedom to balance, so ranks decide how far to go (`_cut`).
+
+The weights carry the whole normalisation of a mini-batch:
 
     sequence   w = 1 / (S · L_i)    mean over the tokens of completion i, then over the S completions (GRPO)
     token      w = 1 / Σ_i L_i      mean over all tokens (DAPO)
@@ -10,6 +15,8 @@ cross from one to the next (learner/attention.py). The weights carry the whole n
 so the sum over any partition into packs and ranks is the same objective.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
@@ -18,6 +25,9 @@ from typing import Literal
 import numpy as np
 
 from rewards.types import ScoredGroup
+
+_LEAST_SHARED = 8
+"""Tokens of the shortest prompt that is shared: a few tokens cost less than reading them from another place."""
 
 LengthNorm = Literal["sequence", "token", "constant"]
 
@@ -35,6 +45,11 @@ class Sequence:
     """[L] float32 of the tokens from `first_target` on; None for supervised data."""
 
     @property
+    def prompt(self) -> bytes:
+        """The same for sequences that may share their prompt; empty: too short to be worth it."""
+        return self.token_ids[: self.first_target].tobytes() if self.first_target >= _LEAST_SHARED else b""
+
+    @property
     def num_targets(self) -> int:
         """L: tokens that train."""
         return len(self.token_ids) - self.first_target
@@ -42,18 +57,25 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pack:
-    """One forward pass of one rank. T tokens of all its sequences, N of them targets."""
+    """One forward pass of one rank: K spans of tokens, T in all, that make S sequences with N targets.
+
+    A span is a whole sequence, a prompt that several sequences share, or what one of those has after it.
+    """
 
     token_ids: np.ndarray
     """[T] int64"""
     position_ids: np.ndarray
-    """[T] int64, restarts at 0 with every sequence."""
+    """[T] int64 place in the sequence."""
     lengths: np.ndarray
-    """[S] int64 tokens of each sequence; sums to T."""
+    """[K] int64 tokens of each span; sums to T."""
+    prefixes: np.ndarray
+    """[K] int64 which span is read before this one (the shared prompt); −1: none."""
     rows: np.ndarray
     """[S] int64 which of the sequences given to `make_batch` each is; −1 in an empty pack."""
+    ends: np.ndarray
+    """[S] int64 index into T of each sequence's last token."""
     target_positions: np.ndarray
-    """[N] int64 index into T whose *next* token is a target."""
+    """[N] int64 index into T of the token that a target follows; the end of a shared prompt once for each of its sequences."""
     targets: np.ndarray
     """[N] int64 token ids."""
     segments: np.ndarray
@@ -76,15 +98,17 @@ class TrainingBatch:
     """The sampler's; the learner divides its logits by it."""
     num_sequences: int
     num_tokens: int
-    """Tokens forwarded, prompts included, no padding."""
+    """Of all sequences, prompts included, also where a shared one is forwarded once."""
     num_targets: int
     """Tokens that train."""
 
     @property
     def padding_share(self) -> float:
         """Of the tokens that pass through the model, those of empty packs: 0 unless a rank has less work than another."""
-        forwarded = sum(len(pack.token_ids) for mini in self.packs for rank in mini for pack in rank)
-        return 1 - self.num_tokens / forwarded if forwarded else 0.0
+        packs = [pack for mini in self.packs for rank in mini for pack in rank]
+        forwarded = sum(len(pack.token_ids) for pack in packs)
+        padding = sum(len(pack.token_ids) for pack in packs if not pack.weights.any())
+        return padding / forwarded if forwarded else 0.0
 
 
 def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
@@ -162,51 +186,126 @@ def _split(
             case "constant":
                 return 1 / (len(sequences) * constant_length)
 
-    shares: list[list[_Unit]] = [[] for _ in range(ranks)]
-    loads = [0] * ranks
-    for unit in sorted(units, key=_num_tokens, reverse=True):
-        rank = loads.index(min(loads))
-        shares[rank].append(unit)
-        loads[rank] += _num_tokens(unit)
-    per_rank = [[_pack(part, weight) for part in _fill(share, budget)] for share in shares]
+    bins = _cut(units, ranks, budget)
     # Forward passes are collective under ZeRO-3, so a rank with less work runs empty packs.
-    most = max(len(packs) for packs in per_rank)
-    empty = _empty_pack(len(units[0]))
-    return tuple(tuple(packs + [empty] * (most - len(packs))) for packs in per_rank)
+    packs = [_pack(members, weight) if members else _empty_pack(len(units[0])) for members in bins]
+    # From the fullest on, there and back over the ranks, so that the sums of the ranks are equal too.
+    steps = [packs[first : first + ranks] for first in range(0, len(packs), ranks)]
+    return tuple(zip(*(step if i % 2 == 0 else step[::-1] for i, step in enumerate(steps)), strict=True))
 
 
-def _num_tokens(unit: _Unit) -> int:
-    return sum(len(sequence.token_ids) for _, sequence in unit)
+def _num_tokens(members: _Unit) -> int:
+    """To forward: a prompt that sequences share counts once."""
+    total, seen = 0, set()
+    for _, sequence in members:
+        total += sequence.num_targets if sequence.prompt in seen else len(sequence.token_ids)
+        if sequence.prompt:
+            seen.add(sequence.prompt)
+    return total
 
 
-def _fill(units: list[_Unit], budget: int) -> list[_Unit]:
-    """Consecutive runs of at most `budget` tokens; a longer unit stands alone."""
-    parts: list[_Unit] = []
-    used = budget
-    for unit in units:
-        if used + _num_tokens(unit) > budget:
-            parts.append([])
-            used = 0
-        parts[-1].extend(unit)
-        used += _num_tokens(unit)
-    return parts
+def _cut(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
+    """Units → packs, a multiple of `ranks`, the fullest first.
+
+    Units with the same prompt stay together, in pieces: large ones repeat few prompts, small ones balance better. The size
+    that lets the ranks finish first is taken: where they wait for each other, a step lasts as long as its fullest pack.
+    """
+    mean = sum(map(_num_tokens, units)) / ranks
+    sizes = {budget} | {min(budget, math.ceil(mean / parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32)}
+    candidates = [_balanced(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
+    return min(candidates, key=lambda packs: sum(map(_num_tokens, packs[::ranks])))
+
+
+def _pieces(units: list[_Unit], size: int) -> list[_Unit]:
+    """Units with the same prompt, in pieces of up to `size` tokens; a larger unit is a piece by itself."""
+    by_prompt: dict[object, list[_Unit]] = {}
+    for unit in sorted(units, key=_num_tokens, reverse=True):
+        by_prompt.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
+    pieces: list[_Unit] = []
+    for same in by_prompt.values():
+        asked = same[0][0][1].first_target
+        used = math.inf
+        for unit in same:
+            cost = _num_tokens(unit)
+            if used + cost - asked > size:
+                pieces.append([])
+                used = asked
+            pieces[-1].extend(unit)
+            used += cost - asked
+    return pieces
+
+
+def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
+    """Pieces → packs, a multiple of `ranks` and as few as the budget allows, the fullest first.
+
+    Largest first, each to the pack with the least so far. A piece over the budget (one long sequence) stands alone.
+    """
+    costs = {id(piece): _num_tokens(piece) for piece in pieces}
+    pieces = sorted(pieces, key=lambda piece: costs[id(piece)], reverse=True)
+    alone = sum(cost > budget for cost in costs.values())
+    least = alone + -(-sum(cost for cost in costs.values() if cost <= budget) // budget)
+    for steps in range(-(-least // ranks), len(pieces) + 1):
+        bins: list[_Unit] = [[] for _ in range(steps * ranks)]
+        loads = [0] * len(bins)
+        for piece in pieces:
+            least_loaded = loads.index(min(loads))
+            if loads[least_loaded] and loads[least_loaded] + costs[id(piece)] > budget:
+                break
+            bins[least_loaded].extend(piece)
+            loads[least_loaded] += costs[id(piece)]
+        else:
+            return sorted(bins, key=_num_tokens, reverse=True)
+    raise AssertionError("a pack for every piece is always enough")
 
 
 def _pack(members: _Unit, weight: Callable[[Sequence], float]) -> Pack:
-    sequences = [sequence for _, sequence in members]
-    lengths = np.array([len(sequence.token_ids) for sequence in sequences], dtype=np.int64)
+    spans: list[np.ndarray] = []
+    """Token ids of each span."""
+    firsts: list[int] = []
+    """Position of its first token in the sequence."""
+    prefixes: list[int] = []
+    uses = Counter(sequence.prompt for _, sequence in members if sequence.prompt)
+    shared: dict[bytes, int] = {}
+    """Prompt → its span."""
+    sources, own = [], []
+    """Of each sequence: spans of the token before its first target, and of its last."""
+    for _, sequence in members:
+        asked = sequence.first_target
+        if uses[sequence.prompt] < 2:
+            spans.append(sequence.token_ids)
+            firsts.append(0)
+            prefixes.append(-1)
+            sources.append(len(spans) - 1)
+        else:
+            if sequence.prompt not in shared:
+                shared[sequence.prompt] = len(spans)
+                spans.append(sequence.token_ids[:asked])
+                firsts.append(0)
+                prefixes.append(-1)
+            sources.append(shared[sequence.prompt])
+            spans.append(sequence.token_ids[asked:])
+            firsts.append(asked)
+            prefixes.append(shared[sequence.prompt])
+        own.append(len(spans) - 1)
+    lengths = np.array([len(span) for span in spans], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    ends = (starts + lengths - 1)[own]
+    sequences = [sequence for _, sequence in members]
     counts = [sequence.num_targets for sequence in sequences]
-    spans = [
-        np.arange(start + sequence.first_target - 1, start + length - 1)
-        for start, length, sequence in zip(starts, lengths, sequences, strict=True)
+    positions = [
+        np.concatenate([[starts[source] + sequence.first_target - 1], np.arange(end - count + 1, end)])
+        for sequence, source, end, count in zip(sequences, sources, ends, counts, strict=True)
     ]
     return Pack(
-        token_ids=np.concatenate([sequence.token_ids for sequence in sequences]),
-        position_ids=np.concatenate([np.arange(length) for length in lengths]),
+        token_ids=np.concatenate(spans),
+        position_ids=np.concatenate(
+            [np.arange(first, first + len(span)) for first, span in zip(firsts, spans, strict=True)]
+        ),
         lengths=lengths,
+        prefixes=np.array(prefixes, dtype=np.int64),
         rows=np.array([row for row, _ in members], dtype=np.int64),
-        target_positions=np.concatenate(spans),
+        ends=ends,
+        target_positions=np.concatenate(positions),
         targets=np.concatenate([sequence.token_ids[sequence.first_target :] for sequence in sequences]),
         segments=np.repeat(np.arange(len(sequences)), counts),
         weights=np.repeat([weight(sequence) for sequence in sequences], counts).astype(np.float32),
@@ -227,7 +326,9 @@ def _empty_pack(together: int) -> Pack:
         token_ids=np.zeros(2 * together, np.int64),
         position_ids=np.tile(np.arange(2), together),
         lengths=np.full(together, 2),
+        prefixes=np.full(together, -1),
         rows=np.full(together, -1),
+        ends=first + 1,
         target_positions=first,
         targets=np.zeros(together, np.int64),
         segments=np.arange(together),

@@ -1,19 +1,18 @@
 """The policy as a module: packs of tokens in, log-probabilities and entropies of the targets out. And a reward model.
 
-The logits of all tokens never exist at a time: only positions whose next token trains pass through the output head, in
-chunks that are recomputed in the backward pass, so memory does not grow with tokens × vocabulary.
+Only positions whose next token trains pass through the output head, and their logits never exist at a time
+(learner/head.py).
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from learner.attention import NAME, Layout, make_layout, packed_attention
+from learner.attention import NAME, Layout, packed_attention
 from learner.batch import Pack
+from learner.head import LanguageHead
 from rollout.errors import InputError
 
 
@@ -23,7 +22,7 @@ class PackTensors:
 
     token_ids: Tensor
     position_ids: Tensor
-    lengths: Tensor
+    ends: Tensor
     layout: Layout
     target_positions: Tensor
     targets: Tensor
@@ -41,8 +40,8 @@ def to_device(pack: Pack, device: torch.device) -> PackTensors:
     return PackTensors(
         token_ids=tensor(pack.token_ids),
         position_ids=tensor(pack.position_ids),
-        lengths=tensor(pack.lengths),
-        layout=make_layout(pack.lengths, device),
+        ends=tensor(pack.ends),
+        layout=Layout(pack.lengths, pack.prefixes, device),
         target_positions=tensor(pack.target_positions),
         targets=tensor(pack.targets),
         segments=tensor(pack.segments),
@@ -57,26 +56,21 @@ class Policy(nn.Module):
 
     def __init__(self, model: Any, logit_chunk_tokens: int) -> None:
         super().__init__()
+        head = model.get_output_embeddings()
+        assert isinstance(head, nn.Linear), f"the output layer is a {type(head).__name__}"
+        head.__class__ = LanguageHead
         self.model = model
         self.chunk = logit_chunk_tokens
 
     def forward(self, pack: PackTensors, temperature: float, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """[N] float32 log-probabilities of the targets under logits / temperature, [N] entropies.
 
-        The entropies carry a gradient only when asked: it costs further tensors of the size of a chunk's logits.
+        The entropies carry a gradient only when asked: it costs one more tile of logits.
         """
         states = last_states(self.model, pack).index_select(0, pack.target_positions)
         head = self.model.get_output_embeddings()
-        logprobs, entropies = [], []
-        for hidden, targets in zip(states.split(self.chunk), pack.targets.split(self.chunk), strict=True):
-            arguments = (head, hidden, targets, temperature, entropy_gradient)
-            if torch.is_grad_enabled():
-                part = checkpoint(_target_logprobs, *arguments, use_reentrant=False)
-            else:
-                part = _target_logprobs(*arguments)
-            logprobs.append(part[0])
-            entropies.append(part[1])
-        return torch.cat(logprobs), torch.cat(entropies)
+        logprobs, entropies = head(states, pack.targets, temperature, entropy_gradient, self.chunk)
+        return logprobs, entropies
 
 
 class RewardModel(nn.Module):
@@ -88,7 +82,7 @@ class RewardModel(nn.Module):
 
     def forward(self, pack: PackTensors) -> Tensor:
         """[S] float32 scores."""
-        states = last_states(self.model, pack).index_select(0, pack.lengths.cumsum(0) - 1)
+        states = last_states(self.model, pack).index_select(0, pack.ends)
         scores: Tensor = self.model.score(states)[:, 0].float()
         return scores
 
@@ -102,18 +96,6 @@ def last_states(model: Any, pack: PackTensors) -> Tensor:
         layout=pack.layout,
     ).last_hidden_state[0]
     return states
-
-
-def _target_logprobs(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    logits = head(hidden).float() / temperature
-    logsumexp = logits.logsumexp(-1)
-    picked = logits.gather(-1, targets[:, None])[:, 0]
-    with nullcontext() if entropy_gradient else torch.no_grad():
-        # H = log Σ e^z − Σ p z
-        entropy = logsumexp - (torch.softmax(logits, -1) * logits).sum(-1)
-    return picked - logsumexp, entropy
 
 
 def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit_chunk_tokens: int) -> Policy:

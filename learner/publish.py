@@ -4,17 +4,24 @@
     nccl   the engines are told first, then rank 0 broadcasts into vLLM's own transfer engine
     ipc    CUDA handles of rank 0's tensors travel in the manifest; engines on the same GPU map them
 
-Under ZeRO-3 every rank takes part in gathering a bucket; only rank 0 keeps it.
+Adapters (LoRA) are small, and travel as a peft folder in shared memory on every host.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rollout.weights import Bucket, TensorMeta, WeightManifest, remove_segments, segment_folder, write_bucket
+from learner.gather import Named, carry
+from learner.lora import adapter_config, adapter_parameters, base_name
+from rollout.weights import Bucket, TensorMeta, WeightManifest, discard, remove_segments, segment_folder, write_bucket
+
+
+def base_parameters(model: Any) -> Named:
+    """What the engine's own model is made of, under its Hugging Face names; tied parameters once."""
+    named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
+    return [(name, parameter) for name, parameter in named if name]
 
 
 class SharedMemoryPublisher:
@@ -23,6 +30,7 @@ class SharedMemoryPublisher:
     backend = "shm"
 
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
+        """`dtype`: the engine's, in which the bytes are written."""
         self.rank = rank
         self.bucket_bytes = bucket_bytes
         self.dtype = dtype
@@ -30,15 +38,17 @@ class SharedMemoryPublisher:
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
         """Collective over the ranks; the manifest on rank 0, None elsewhere."""
-        buckets: list[Bucket] = []
-        for i, parameters in enumerate(_buckets(model, self.bucket_bytes)):
-            with _gathered([parameter for _, parameter in parameters], sharded):
-                if self.folder is not None:
-                    buckets.append(self._write(self.folder / f"{version}-{i}", parameters))
-        if self.folder is None:
+        folder = self.folder
+
+        def write(index: int, bucket: Named) -> Bucket:
+            assert folder is not None
+            return _write(folder / f"{version}-{index}", bucket, self.dtype)
+
+        written = carry(base_parameters(model), self.bucket_bytes, sharded, write if folder else None)
+        if folder is None:
             return None
-        size = sum(bucket.num_bytes for bucket in buckets)
-        return WeightManifest(version=version, backend="shm", num_bytes=size, buckets=tuple(buckets))
+        size = sum(bucket.num_bytes for bucket in written)
+        return WeightManifest(version=version, backend="shm", num_bytes=size, buckets=tuple(written))
 
     def connect(self, address: str, port: int, world_size: int) -> None:
         """Shared memory needs no meeting."""
@@ -48,41 +58,55 @@ class SharedMemoryPublisher:
 
     def release(self, manifest: WeightManifest) -> None:
         """The engines have it: free the shared memory."""
-        for bucket in manifest.buckets:
-            Path(bucket.path).unlink(missing_ok=True)
+        discard(manifest)
 
     def close(self) -> None:
         if self.folder is not None:
             remove_segments(self.folder)
 
-    def _write(self, path: Path, parameters: list[tuple[str, Any]]) -> Bucket:
-        tensors = [parameter.detach().to("cpu", self.dtype).contiguous() for _, parameter in parameters]
-        metas = tuple(
-            TensorMeta(name=name, dtype=str(self.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
-            for (name, _), tensor in zip(parameters, tensors, strict=True)
+
+class AdapterPublisher:
+    """Adapters → a peft folder in shared memory: what vLLM loads as one."""
+
+    def __init__(self, rank: int, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.folder: Path | None = segment_folder() if rank == 0 else None
+
+    def stage(self, model: Any, version: int, sharded: bool) -> tuple[Bucket, ...]:
+        """Collective over the ranks; the files of the folder on rank 0, nothing elsewhere."""
+        from safetensors.torch import save
+
+        parts: list[dict[str, torch.Tensor]] = carry(
+            adapter_parameters(model),
+            64 << 20,
+            sharded,
+            (lambda _, bucket: {name: _on_wire(p, self.dtype).clone() for name, p in bucket}) if self.folder else None,
         )
-        return write_bucket(path, [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors], metas)
+        if self.folder is None:
+            return ()
+        folder = self.folder / f"{version}-adapter"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        contents = {
+            "adapter_model.safetensors": save({name: tensor for part in parts for name, tensor in part.items()}),
+            "adapter_config.json": json.dumps(adapter_config(model)).encode(),
+        }
+        return tuple(write_bucket(folder / name, [data], ()) for name, data in contents.items())
+
+    def close(self) -> None:
+        if self.folder is not None:
+            remove_segments(self.folder)
 
 
-def _buckets(model: Any, limit: int) -> Iterator[list[tuple[str, Any]]]:
-    """Parameters in the model's order, in runs of about `limit` bytes (float32)."""
-    bucket: list[tuple[str, Any]] = []
-    size = 0
-    for name, parameter in model.named_parameters():
-        # Under ZeRO-3 a parameter is empty outside a gather; `ds_numel` is its true size.
-        count = 4 * getattr(parameter, "ds_numel", parameter.numel())
-        if bucket and size + count > limit:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append((name, parameter))
-        size += count
-    if bucket:
-        yield bucket
+def _write(path: Path, bucket: Named, dtype: torch.dtype) -> Bucket:
+    """One tensor is converted at a time: the bucket exists once, as the learner holds it."""
+    metas = tuple(
+        TensorMeta(name=name, dtype=str(dtype).removeprefix("torch."), shape=tuple(parameter.shape))
+        for name, parameter in bucket
+    )
+    flat = (_on_wire(parameter, dtype).reshape(-1).view(torch.uint8).numpy() for _, parameter in bucket)
+    return write_bucket(path, flat, metas)
 
 
-def _gathered(parameters: list[Any], sharded: bool) -> Any:
-    if not sharded:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(parameters)
+def _on_wire(parameter: Any, dtype: torch.dtype) -> torch.Tensor:
+    tensor: torch.Tensor = parameter.detach().to("cpu", dtype).contiguous()
+    return tensor

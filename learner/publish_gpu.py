@@ -7,11 +7,12 @@ The engines' side is driven by the loop (`RolloutPool.load`), for all transports
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 
+from learner.gather import stream
+from learner.publish import base_parameters
 from rollout.weights import WeightManifest
 
 
@@ -20,8 +21,9 @@ class NcclPublisher:
 
     backend = "nccl"
 
-    def __init__(self, rank: int, dtype: torch.dtype) -> None:
+    def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
+        self.bucket_bytes = bucket_bytes
         self.dtype = dtype
         self._engine: Any = None
         self._source: _Source | None = None
@@ -33,14 +35,14 @@ class NcclPublisher:
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
 
         info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=world_size, rank=0)
-        self._source = _Source(self.dtype)
+        self._source = _Source(self.bucket_bytes, self.dtype)
         self._engine = NCCLTrainerWeightTransferEngine.trainer_init(info, client=_Silent(), source=self._source)
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
         """Names and shapes only: the bytes follow in `send`, while the engines receive."""
         if self.rank != 0:
             return None
-        metas = [(name, _shape(parameter)) for name, parameter in model.named_parameters()]
+        metas = [(name, _shape(parameter)) for name, parameter in base_parameters(model)]
         size = sum(torch.Size(shape).numel() for _, shape in metas) * self.dtype.itemsize
         dtype = str(self.dtype).removeprefix("torch.")
         payload = {
@@ -53,7 +55,7 @@ class NcclPublisher:
     def send(self, model: Any, sharded: bool) -> None:
         """Collective over the ranks: all gather, rank 0 broadcasts."""
         if self.rank != 0:
-            for _ in _tensors(model, self.dtype, sharded):
+            for _ in stream(base_parameters(model), self.bucket_bytes, sharded):
                 continue
             return
         assert self._source is not None
@@ -69,12 +71,13 @@ class NcclPublisher:
 
 
 class IpcPublisher:
-    """Weights → CUDA IPC handles. The tensors are kept until `release`."""
+    """Weights → CUDA IPC handles. The tensors are kept until `release`; under ZeRO-3 they are a whole second model."""
 
     backend = "ipc"
 
-    def __init__(self, rank: int, dtype: torch.dtype) -> None:
+    def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
+        self.bucket_bytes = bucket_bytes
         self.dtype = dtype
         self._held: list[torch.Tensor] = []
 
@@ -84,8 +87,9 @@ class IpcPublisher:
 
         device = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
         names, shapes, handles = [], [], []
-        for name, tensor in _tensors(model, self.dtype, sharded):
+        for name, tensor in stream(base_parameters(model), self.bucket_bytes, sharded):
             if self.rank == 0:
+                tensor = tensor.to(self.dtype)
                 # Under ZeRO-3 a gathered tensor is gone after its turn; elsewhere this is the parameter itself.
                 tensor = tensor.clone() if sharded else tensor.contiguous()
                 self._held.append(tensor)
@@ -117,7 +121,8 @@ class IpcPublisher:
 class _Source:
     """vLLM's `WeightSource` over the learner's model as it is when `send` is called."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, bucket_bytes: int, dtype: torch.dtype) -> None:
+        self._bucket_bytes = bucket_bytes
         self._dtype = dtype
 
     def aim(self, model: Any, sharded: bool) -> None:
@@ -126,10 +131,11 @@ class _Source:
     def metadata(self) -> list[Any]:
         from vllm.distributed.weight_transfer.base import ParamMeta
 
-        return [ParamMeta(name, self._dtype, _shape(p)) for name, p in self._model.named_parameters()]
+        return [ParamMeta(name, self._dtype, _shape(p)) for name, p in base_parameters(self._model)]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return _tensors(self._model, self._dtype, self._sharded)
+        tensors = stream(base_parameters(self._model), self._bucket_bytes, self._sharded)
+        return ((name, tensor.to(self._dtype)) for name, tensor in tensors)
 
 
 class _Silent:
@@ -146,17 +152,3 @@ class _Silent:
 
 def _shape(parameter: Any) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
-
-
-def _tensors(model: Any, dtype: torch.dtype, sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, parameter in model.named_parameters():
-        with _gathered(parameter, sharded):
-            yield name, parameter.detach().to(dtype)
-
-
-def _gathered(parameter: Any, sharded: bool) -> Any:
-    if not sharded:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters([parameter])

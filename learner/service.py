@@ -1,23 +1,33 @@
 """The learner service: one Ray actor a rank, and the group that the loop talks to. The ranks fail together."""
 
 import asyncio
+import re
 import socket
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.batch import TrainingBatch
 from learner.build import BuildSpec, build_model
+from learner.progress import Note, Progress, RankState, diagnosis
 from learner.spec import LearnerSpec
 from learner.tally import is_extreme, merged
-from rollout.errors import ServiceError
+from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
-from rollout.weights import WeightManifest
+from rollout.weights import Holding, WeightManifest
+
+GRACE_S = 10.0
+"""After the first rank failed: how long the others may take to finish, fail, or be found dead."""
+ANSWER_S = 5.0
+"""How long a rank may take to say where it stands."""
 
 
 class LearnerActor:
@@ -25,6 +35,7 @@ class LearnerActor:
 
     def __init__(self, rank: int) -> None:
         self._index = rank
+        self._progress = Progress()
 
     def address(self) -> tuple[str, int, str]:
         """(ip, free port, node id) of this actor's host, for the rendezvous."""
@@ -36,7 +47,8 @@ class LearnerActor:
     def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float) -> bool:
         from learner.steps import LearnerRank
 
-        self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s)
+        with self._progress.verb("meet"):
+            self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress)
         return True
 
     def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
@@ -44,7 +56,19 @@ class LearnerActor:
 
     def call(self, verb: str, *args: Any) -> Any:
         """One of LearnerRank's verbs."""
-        return getattr(self._rank, verb)(*args)
+        with self._progress.verb(verb):
+            return getattr(self._rank, verb)(*args)
+
+    @ray.method(concurrency_group="progress")
+    def progress(self) -> tuple[Note, float]:
+        """Answers while a verb runs: where this rank stands, and for how many seconds already."""
+        return self._progress.read()
+
+    @ray.method(concurrency_group="progress")
+    def free(self) -> None:
+        """Free the shared memory of publishes, whatever a verb is at: this rank is about to be ended."""
+        if hasattr(self, "_rank"):
+            self._rank.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +97,20 @@ class TrainStats:
 
 
 class LearnerGroup:
-    """The ranks as one service. Every verb goes to all of them; the first failure ends the wait for the others."""
+    """The ranks as one service. Every verb goes to all of them, and they fail together: when one dies, raises or hangs,
+    all are ended, and the error names it."""
 
-    def __init__(
-        self, actors: list[Any], group: PlacementGroup, node: str, timeout_s: float, seconds_to_start: float
-    ) -> None:
+    def __init__(self, actors: list[Any], group: PlacementGroup, timeout_s: float) -> None:
         self._actors = actors
         self._group = group
-        self._timeout_s = timeout_s
-        self.node = node
+        self.timeout_s = timeout_s
+        """Longest wait for one verb."""
+        self._ended = ""
+        self.node = ""
         """Node of rank 0, from which weights are published."""
-        self.start_seconds = seconds_to_start
+        self.start_seconds = 0.0
+        self._adapts = False
+        self._holding = Holding()
 
     @classmethod
     async def start(
@@ -108,7 +135,7 @@ class LearnerGroup:
         began = loop.time()
         bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
         group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
-        remote = ray.remote(LearnerActor)
+        remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
         actors = [
             remote.options(
                 name=f"{name}-{rank}",
@@ -121,10 +148,12 @@ class LearnerGroup:
             ).remote(rank)
             for rank in range(ranks)
         ]
+        learner = cls(actors, group, timeout_s)
         address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
         meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s) for actor in actors]
-        await within(asyncio.gather(*meetings), start_timeout_s, f"{ranks} learner ranks to meet at {address}:{port}")
-        return cls(actors, group, node, timeout_s, loop.time() - began)
+        await learner._together("meet", meetings, start_timeout_s)
+        learner.node, learner.start_seconds = node, loop.time() - began
+        return learner
 
     @property
     def ranks(self) -> int:
@@ -133,11 +162,15 @@ class LearnerGroup:
     async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
         """A small model from scratch in `folder`; returns its number of parameters."""
         call = self._actors[0].build.remote(spec, texts, folder)
-        return int(await within(call, self._timeout_s, "learner rank 0 to build a model"))
+        return int(await within(call, self.timeout_s, "learner rank 0 to build a model"))
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
-        return int((await self._all("open", spec))[0])
+        count = int((await self._all("open", spec))[0])
+        self._adapts = spec.lora_rank > 0
+        self._holding = Holding(base=spec.model_path)
+        self._changed()
+        return count
 
     async def plan(self, total_steps: int, warmup_steps: int) -> None:
         """The length of the stage and of its warm-up, in optimizer steps, where `open` could not know them yet."""
@@ -145,6 +178,7 @@ class LearnerGroup:
 
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
+        self._changed()
         stats = await self._all("train", ray.put(batch), objective)
         figures = merged(rank.figures for rank in stats)
         parts = merged(rank.parts for rank in stats)
@@ -182,10 +216,14 @@ class LearnerGroup:
         pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
-    async def stage_weights(self, version: int) -> WeightManifest:
-        """Make the current weights ready for the engines as `version`."""
-        manifest: WeightManifest = (await self._all("stage_weights", version))[0]
-        return manifest
+    async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
+        """Make the current weights ready for the engines as `version`: all that is not in `held`, which they hold."""
+        now = self._holding
+        base = held is None or held.base != now.base
+        # An engine that takes another base drops its adapter.
+        adapter = base or held is None or held.adapter != now.adapter
+        manifest: WeightManifest = (await self._all("stage_weights", version, base, adapter))[0]
+        return replace(manifest, holding=now)
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
@@ -193,7 +231,7 @@ class LearnerGroup:
 
     async def meet(self, pool: RolloutPool) -> None:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
-        address, port, _ = await within(self._actors[0].address.remote(), self._timeout_s, "learner rank 0")
+        address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
         await asyncio.gather(pool.meet(address, port, size), self._all("meet_engines", address, port, size))
 
@@ -204,6 +242,7 @@ class LearnerGroup:
         await self._all("save", str(folder), state)
 
     async def load(self, folder: Path) -> None:
+        self._changed()
         await self._all("load", str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
@@ -211,16 +250,91 @@ class LearnerGroup:
 
     async def close(self) -> None:
         """Free shared memory, then end the actors and their reservation."""
-        closing = asyncio.gather(*(actor.call.remote("close") for actor in self._actors), return_exceptions=True)
-        await asyncio.wait({asyncio.ensure_future(closing)}, timeout=10)
-        for actor in self._actors:
-            ray.kill(actor)
+        if not self._ended:
+            await self._end(self._actors)
         remove_placement_group(self._group)
 
+    def _changed(self) -> None:
+        """The weights are, or may be, other ones than before: with adapters, those alone."""
+        name = uuid.uuid4().hex
+        self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
+
     async def _all(self, verb: str, *args: Any) -> list[Any]:
-        calls = asyncio.gather(*(actor.call.remote(verb, *args) for actor in self._actors))
-        what = f"{self.ranks} learner rank{'s' * (self.ranks > 1)} to finish `{verb}`"
-        try:
-            return list(await within(calls, self._timeout_s, what))
-        except ServiceError as problem:
-            raise ServiceError(f"learner: {problem}") from problem
+        if self._ended:
+            raise ServiceError(f"`{verb}`: the learner was ended before: {self._ended}")
+        return await self._together(verb, [actor.call.remote(verb, *args) for actor in self._actors], self.timeout_s)
+
+    async def _together(self, verb: str, calls: list[Any], timeout_s: float) -> list[Any]:
+        """The answers of all ranks.
+
+        Raises:
+            InputError: as a rank raised it.
+            ServiceError: a rank died, raised or hung; all of them have been ended.
+        """
+        answers = [asyncio.ensure_future(call) for call in calls]
+        for answer in answers:
+            # When this wait is cancelled, an answer that fails later has been asked for by nobody.
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        began = asyncio.get_running_loop().time()
+        _, waiting = await asyncio.wait(answers, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+        failed = any(_problem(answer) for answer in answers)
+        if failed and waiting:
+            # The ranks that a dead one leaves behind fail too, often before its death is noticed.
+            _, waiting = await asyncio.wait(waiting, timeout=GRACE_S)
+        mistakes = [problem for problem in map(_problem, answers) if isinstance(problem, InputError)]
+        if not failed and not waiting:
+            return [answer.result() for answer in answers]
+        if mistakes and not waiting:
+            raise mistakes[0] from None
+        waited = asyncio.get_running_loop().time() - began
+        states = await self._states(answers)
+        self._ended = diagnosis(verb, states, waited)
+        await self._end(actor for actor, state in zip(self._actors, states.values(), strict=True) if state.note)
+        if mistakes:
+            raise mistakes[0] from None
+        raise ServiceError(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
+
+    async def _states(self, answers: list[Any]) -> dict[int, RankState]:
+        """Ask every rank where it stands. They answer from a thread of its own, in the middle of a verb too."""
+
+        async def ask(rank: int, answer: Any) -> RankState:
+            problem = _problem(answer)
+            if answer.done() and problem is None:
+                return RankState(finished=True, note=Note())
+            if isinstance(problem, RayActorError):
+                return RankState(died=_reason(problem))
+            try:
+                note, seconds = await within(self._actors[rank].progress.remote(), ANSWER_S, f"rank {rank}")
+            except ServiceError as silence:
+                if isinstance(silence.__cause__, RayActorError):
+                    return RankState(died=_reason(silence.__cause__))
+                note, seconds = None, 0.0
+            return RankState(failed=_reason(problem) if problem else "", note=note, seconds=seconds)
+
+        states = await asyncio.gather(*(ask(rank, answer) for rank, answer in enumerate(answers)))
+        return dict(enumerate(states))
+
+    async def _end(self, answering: Iterable[Any]) -> None:
+        """Free shared memory on the ranks that answer, then end all of them, also one that waits for ever."""
+        freeing = asyncio.gather(*(actor.free.remote() for actor in answering), return_exceptions=True)
+        await asyncio.wait({asyncio.ensure_future(freeing)}, timeout=ANSWER_S)
+        for actor in self._actors:
+            ray.kill(actor)
+
+
+def _problem(answer: Any) -> BaseException | None:
+    """What a rank raised, or that it is gone; None while it works and when it has answered."""
+    if not answer.done() or answer.cancelled():
+        return None
+    problem: BaseException | None = answer.exception()
+    return problem.cause if isinstance(problem, RayTaskError) and problem.cause is not None else problem
+
+
+def _reason(problem: BaseException) -> str:
+    """In one line."""
+    text = " ".join(str(problem).split())
+    if isinstance(problem, RayActorError):
+        # Ray's account ends in a paragraph of advice about memory.
+        detail = re.search(r"Worker exit detail: (.+?)( Some common causes|$)", text)
+        return f"killed, out of memory, or crashed: {detail[1]}" if detail else text
+    return f"{type(problem).__name__}: {text}"

@@ -41,6 +41,8 @@ class LearnerSpec(LossSpec):
     dtype: Literal["float32", "bfloat16"]
     trust_remote_code: bool
     zero_stage: int
+    offload_optimizer: bool
+    """The optimizer's state and step on the CPU (ZeRO 1 to 3)."""
     seed: int
 
     lr: float
@@ -55,6 +57,13 @@ class LearnerSpec(LossSpec):
     max_grad_norm: float
     activation_checkpointing: bool
     logit_chunk_tokens: int
+
+    lora_rank: int = 0
+    """Of the adapters that train in place of the model; 0: the model itself trains."""
+    lora_alpha: float = 32
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get one; empty: all linear ones but the head."""
 
     head: Literal["language", "score"] = "language"
     """What stands on the last layer: the model's own, or one number a sequence (reward models)."""

@@ -6,7 +6,6 @@ all ranks call it with the same arguments, and each picks its own share.
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,16 +18,28 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack, TrainingBatch
+from learner.checkpoint import (
+    TAG,
+    Layout,
+    load_random_state,
+    load_relaid,
+    read_record,
+    save_random_state,
+    write_record,
+)
+from learner.export import export_model
 from learner.kl import kl_estimate
+from learner.lora import BaseReference, add_adapters, load_trained
 from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss, sft_loss
 from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
-from learner.publish import SharedMemoryPublisher
+from learner.progress import Progress
+from learner.publish import AdapterPublisher, SharedMemoryPublisher
 from learner.reference import Reference, refresh_is_due
 from learner.schedule import learning_rate
 from learner.spec import LearnerSpec
 from learner.tally import merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
-from rollout.weights import WeightManifest
+from rollout.weights import WeightManifest, discard
 
 Objective = Literal["grpo", "sft", "reward_model"]
 
@@ -59,7 +70,14 @@ class LearnerRank:
     """One data-parallel rank: an HF model inside a DeepSpeed engine, and the frozen reference beside it."""
 
     def __init__(
-        self, rank: int, ranks: int, master_address: str, master_port: int, threads: int, timeout_s: float
+        self,
+        rank: int,
+        ranks: int,
+        master_address: str,
+        master_port: int,
+        threads: int,
+        timeout_s: float,
+        progress: Progress | None = None,
     ) -> None:
         os.environ.update(
             RANK=str(rank),
@@ -81,6 +99,8 @@ class LearnerRank:
         deepspeed.init_distributed(
             dist_backend="nccl" if self.cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout_s)
         )
+        self.progress = progress or Progress()
+        self.progress.watch_collectives()
 
     def open(self, spec: LearnerSpec) -> int:
         """Load the model of a stage (dropping the one before); returns its number of parameters.
@@ -97,27 +117,28 @@ class LearnerRank:
         self.sharded = spec.zero_stage == 3
         self.policy = self._load_model(spec)
         self.cost = ModelCost.of(self.policy.model)
+        if spec.lora_rank:
+            add_adapters(self.policy, spec)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         if spec.activation_checkpointing:
             self.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.policy.train()  # models are loaded for inference, and `transformers` recomputes only in training
         optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
+            [parameter for parameter in self.policy.parameters() if parameter.requires_grad],
             lr=spec.lr,
             betas=(spec.beta1, spec.beta2),
             weight_decay=spec.weight_decay,
-            fused=spec.zero_stage == 0,
+            # On the CPU the fused step is vectorised and threaded: what DeepSpeed's own CPU optimizer, which compiles
+            # for minutes at first use, is for.
+            fused=spec.zero_stage == 0 or spec.offload_optimizer,
         )
         self.ds_engine, *_ = deepspeed.initialize(
             model=self.policy, optimizer=optimizer, config=_deepspeed_config(spec), dist_init_required=False
         )
-        self.reference = (
-            Reference(self._load_policy(spec.reference_path), _deepspeed_config(spec), self.sharded)
-            if spec.reference_path
-            else None
-        )
+        self.reference = self._open_reference(spec) if spec.reference_path else None
         if not hasattr(self, "publisher"):
             self.publisher = self._open_publisher(spec)
+            self.adapters = AdapterPublisher(self.rank, self.dtype)
         return count
 
     def plan(self, total_steps: int, warmup_steps: int) -> None:
@@ -130,24 +151,29 @@ class LearnerRank:
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), self.optimizer_steps
         mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
+        self.progress.at("log-probabilities before the first step")
         anchors = self._anchors(mini_batches, batch.temperature, objective)
         figures: list[dict[str, float]] = []
         parts: Counter[str] = Counter()
         norms, lr = [], self._set_learning_rate()
-        for packs, anchor in zip(mini_batches, anchors, strict=True):
+        for number, (packs, anchor) in enumerate(zip(mini_batches, anchors, strict=True), 1):
             lr = self._set_learning_rate()
             for i, (pack, (old, reference)) in enumerate(zip(packs, anchor, strict=True)):
+                self.progress.at(f"mini-batch {number} of {len(mini_batches)}, micro-batch {i + 1} of {len(packs)}")
                 self.ds_engine.set_gradient_accumulation_boundary(i == len(packs) - 1)
                 loss = self._loss(objective, pack, batch.temperature, old, reference)
                 # DeepSpeed averages gradients over ranks; the weights already hold the mean over the whole batch.
                 self.ds_engine.backward(loss.loss * self.ranks)
                 figures.append(_numbers(loss.figures))
                 parts.update(_numbers(loss.parts))
+            self.progress.at(f"mini-batch {number} of {len(mini_batches)}, optimizer step")
             norm = self._plain_grad_norm()
             self.ds_engine.step()
             norms.append(float(self.ds_engine.get_global_grad_norm() if norm is None else norm))
             self.optimizer_steps += 1
-        if self.reference and refresh_is_due(steps_before, self.optimizer_steps, self.spec.reference_refresh_steps):
+        if isinstance(self.reference, Reference) and refresh_is_due(
+            steps_before, self.optimizer_steps, self.spec.reference_refresh_steps
+        ):
             self.reference.refresh(self.policy)
         return RankStats(
             figures=merged(figures),
@@ -187,9 +213,21 @@ class LearnerRank:
                     pairs.append((values, pack.rollout_logprobs))
         return pairs
 
-    def stage_weights(self, version: int) -> WeightManifest | None:
-        """Make the current weights ready to be loaded as `version`; the manifest on rank 0."""
-        return self.publisher.stage(self.policy.model, version, self.sharded)
+    def stage_weights(self, version: int, base: bool = True, adapter: bool = True) -> WeightManifest | None:
+        """Make the current weights ready to be loaded as `version`; the manifest on rank 0.
+
+        Args:
+            base: whether the engines lack the model as it is, but for its adapters.
+            adapter: whether they lack the adapters, if it has any.
+        """
+        self._sends_base = base
+        manifest = self.publisher.stage(self.policy.model, version, self.sharded) if base else None
+        files = self.adapters.stage(self.policy.model, version, self.sharded) if self.spec.lora_rank and adapter else ()
+        if self.rank != 0:
+            return None
+        manifest = manifest or WeightManifest(version=version, backend=self.spec.backend, num_bytes=0)
+        size = manifest.num_bytes + sum(file.num_bytes for file in files)
+        return replace(manifest, adapter=files, num_bytes=size)
 
     def meet_engines(self, address: str, port: int, world_size: int) -> None:
         """Form the group that weights are broadcast in (nccl)."""
@@ -197,51 +235,82 @@ class LearnerRank:
 
     def send_weights(self) -> None:
         """While the engines load what was staged: send what the manifest does not hold."""
-        self.publisher.send(self.policy.model, self.sharded)
+        if self._sends_base:
+            self.publisher.send(self.policy.model, self.sharded)
 
     def release_weights(self, manifest: WeightManifest) -> None:
         self.publisher.release(manifest)
+        discard(manifest)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """DeepSpeed's checkpoint of model, optimizer and step counter; beside it the reference, if it was refreshed, and
-        the caller's state as JSON."""
-        self.ds_engine.save_checkpoint(
-            folder, tag="learner", client_state={"optimizer_steps": self.optimizer_steps}, save_latest=False
-        )
-        if self.reference:
-            self.reference.save(Path(folder), self.rank)
+        """DeepSpeed's checkpoint of what trains and its optimizer; beside it the layout, the random state of every rank, the
+        reference, if it was refreshed, and the caller's state as JSON."""
+        path = Path(folder)
+        self.ds_engine.save_checkpoint(folder, tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+        save_random_state(path, self.rank)
+        if isinstance(self.reference, Reference):
+            self.reference.save(path, self.rank)
         if self.rank == 0:
-            (Path(folder) / "state.json").write_text(json.dumps(state, indent=1))
+            write_record(path, self._layout, self.optimizer_steps, self.ds_engine)
+            (path / "state.json").write_text(json.dumps(state, indent=1))
 
     def load(self, folder: str) -> None:
-        """Raises FileNotFoundError when the folder holds no checkpoint of this many ranks."""
-        path, client_state = self.ds_engine.load_checkpoint(folder, tag="learner")
-        if path is None:
-            raise FileNotFoundError(f"{folder} holds no learner checkpoint")
-        self.optimizer_steps = int(client_state["optimizer_steps"])
-        if self.reference:
-            self.reference.load(Path(folder))
+        """Continue from a checkpoint of the same model. That of another number of ranks or another ZeRO stage too: to
+        rounding the same, with random states that begin anew.
+
+        Raises:
+            FileNotFoundError: the folder holds no such checkpoint.
+        """
+        path = Path(folder)
+        layout, self.optimizer_steps = read_record(path)
+        if layout == self._layout:
+            if self.ds_engine.load_checkpoint(folder, tag=TAG, custom_load_fn=load_trained)[0] is None:
+                raise FileNotFoundError(f"{folder} holds no learner checkpoint")
+        else:
+            load_relaid(self.ds_engine, path)
+        if layout.ranks == self.ranks:
+            load_random_state(path, self.rank)
+        if isinstance(self.reference, Reference):
+            self.reference.load(path)
 
     def export(self, folder: str, tokenizer_from: str) -> None:
-        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`."""
-        import deepspeed
-
-        model = self.policy.model
-        parameters = dict(model.named_parameters())
-        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.sharded):
-            if self.rank == 0:
-                state = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-                _write_export(model, state, Path(folder), tokenizer_from, self.spec.trust_remote_code)
+        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
+        adapters, the weights are the merged ones, and the adapter is in `adapter/`."""
+        export_model(
+            self.policy.model,
+            Path(folder),
+            tokenizer_from,
+            rank=self.rank,
+            sharded=self.sharded,
+            bucket_bytes=self.spec.bucket_bytes,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
 
     def close(self) -> None:
         """Free the shared memory of publishes."""
         if hasattr(self, "publisher"):
             self.publisher.close()
+            self.adapters.close()
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(
+            ranks=self.ranks,
+            zero_stage=self.ds_engine.zero_optimization_stage(),
+            dtype=self.spec.dtype,
+            offload_optimizer=self.spec.offload_optimizer,
+        )
 
     def _load_model(self, spec: LearnerSpec) -> Policy | RewardModel:
         if spec.head == "language":
             return self._load_policy(spec.model_path)
         return load_reward_model(spec.model_path, self.dtype, trust_remote_code=spec.trust_remote_code).to(self.device)
+
+    def _open_reference(self, spec: LearnerSpec) -> Reference | BaseReference:
+        if spec.lora_rank:
+            assert isinstance(self.policy, Policy)
+            return BaseReference(self.policy, self.ds_engine)
+        return Reference(self._load_policy(spec.reference_path), _deepspeed_config(spec), self.sharded)
 
     def _load_policy(self, path: str) -> Policy:
         policy = load_policy(
@@ -258,7 +327,7 @@ class LearnerRank:
         from learner.publish_gpu import IpcPublisher, NcclPublisher
 
         publisher = NcclPublisher if spec.backend == "nccl" else IpcPublisher
-        return publisher(self.rank, self.dtype)
+        return publisher(self.rank, spec.bucket_bytes, self.dtype)
 
     def _anchors(
         self, mini_batches: list[list[PackTensors]], temperature: float, objective: Objective
@@ -346,30 +415,28 @@ def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
+    """Of bfloat16 only what is computed with: master weights, gradient sums and their reduction are float32.
+
+    DeepSpeed sums gradients in float32 from stage 1 on only, so stage 0 becomes 1: the same update with less memory.
+    """
+    half = spec.dtype == "bfloat16"
+    zero: dict[str, Any] = {"stage": max(spec.zero_stage, int(half))}
+    if spec.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         # Micro-batches differ in size and number, so the boundary is set by hand and the loss is already normalised.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": spec.max_grad_norm,
-        "zero_optimization": {"stage": spec.zero_stage},
-        "bf16": {"enabled": spec.dtype == "bfloat16"},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-
-
-def _write_export(
-    model: Any, state: dict[str, Tensor], folder: Path, tokenizer_from: str, trust_remote_code: bool
-) -> None:
-    from transformers import AutoTokenizer
-
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=state)
-    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
 
 
 # The pack type is part of this module's interface: a batch is made of them.

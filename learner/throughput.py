@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -49,14 +50,14 @@ class ModelCost:
         )
 
     def forward_flops(self, packs: Iterable[Pack]) -> float:
-        """Of one forward pass over packs; the empty packs of ranks without work cost nothing."""
+        """Of one forward pass over packs: a shared prompt once, the empty packs of ranks without work nothing."""
         total = 0.0
         for pack in packs:
             if pack.weights.any():
-                squares = float((pack.lengths.astype(float) ** 2).sum())
-                total += 2 * (
-                    self.linear * len(pack.token_ids) + self.attention * squares + self.head * len(pack.targets)
-                )
+                before = np.where(pack.prefixes < 0, 0, pack.lengths[pack.prefixes]).astype(float)
+                # A span of L tokens after P others: each token sees P and, on average, half of L.
+                seen = float((pack.lengths * (2 * before + pack.lengths)).sum())
+                total += 2 * (self.linear * len(pack.token_ids) + self.attention * seen + self.head * len(pack.targets))
         return total
 
 

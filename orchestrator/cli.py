@@ -121,7 +121,9 @@ def train(
     """Train by a recipe, or continue the run that is in its folder.
 
     A run is continued when its folder holds one: finished stages are not run again, and stages that have begun must have
-    the same settings, but cluster.* may differ and loop.steps of an unfinished one may grow. RECIPE may be that folder itself: rayzero train runs/arithmetic
+    the same settings, but loop.steps of an unfinished one may grow, and cluster.* and what it is computed on, such as
+    learner.ranks, learner.zero_stage and rollout.replicas, may differ. RECIPE may be that folder itself: rayzero train
+    runs/arithmetic
     """
     from orchestrator.preflight import preflight
     from orchestrator.run_dir import check_run_dir
@@ -291,7 +293,7 @@ def _settings(values: dict[str, Any]) -> list[str]:
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
     from orchestrator import doctor
-    from orchestrator.sizes import memory, stage_places
+    from orchestrator.sizes import adapter_parameters, memory, parameters, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
@@ -306,6 +308,9 @@ def _placement(recipe: "Recipe") -> list[str]:
         total = doctor.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
+        if adapters := adapter_parameters(stage):
+            share = f"{adapters:,} parameters of adapters beside {parameters(stage.model):,} frozen ones"
+            stages_of.setdefault(f"trains  {share}", []).append(stage.name)
     return [
         line if len(names) == len(recipe.stages) else f"{line} (stage {', '.join(names)})"
         for line, names in stages_of.items()
@@ -448,11 +453,22 @@ def score(
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from None
         target = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
-        lines = (line for line in _watched(source, stack) if line.strip())
-        for line in score_lines(lines, functions, settings, processes):
+        for line in score_lines(_up_to_the_last(_watched(source, stack)), functions, settings, processes):
             tally.add(line)
             print(line, file=target, flush=not out)
     typer.echo(summary(tally.statuses, tally.mean), err=True)
+
+
+def _up_to_the_last(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Without the blank lines at the end. One between others is malformed like any that holds no object."""
+    num_blank = 0
+    for line in lines:
+        if not line.strip():
+            num_blank += 1
+            continue
+        yield from [b""] * num_blank
+        num_blank = 0
+        yield line
 
 
 def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:

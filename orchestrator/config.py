@@ -68,7 +68,8 @@ class ModelSection(Section):
     path: str = ""
     """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass and of the engine. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Of the forward pass and of the engine; master weights and gradient sums are float32 always. `auto`: bfloat16 on a GPU,
+    float32 on a CPU."""
     max_tokens: Annotated[int, Field(ge=8)] = 512
     """Longest prompt plus completion that the engine accepts."""
     trust_remote_code: bool = False
@@ -238,6 +239,9 @@ class LearnerSection(Section):
     """Data-parallel ranks, one Ray actor each."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the host's memory and step there (ZeRO 1 to 3): slower, 12 bytes a parameter less on
+    the GPUs."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate (AdamW)."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -259,9 +263,15 @@ class LearnerSection(Section):
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Tokens whose logits exist at a time; memory is this times the vocabulary."""
+    """Tokens that pass through the output head at a time, a part of the vocabulary after the other."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
+    """Train adapters of this rank beside the frozen model (LoRA), which alone are saved and published; 0: the model."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get adapters, such as `["q_proj", "v_proj"]`; empty: all linear layers but the head."""
     advantage_baseline: Literal["group_mean", "leave_one_out"] = "group_mean"
     """What a reward is compared with: the mean of its group (GRPO) or of the others in it (RLOO)."""
     advantage_scale: Literal["group_std", "batch_std", "batch_reward_std", "none"] = "group_std"
@@ -318,6 +328,12 @@ class LearnerSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _offload(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer = true needs zero_stage = 1, 2 or 3: at 0 DeepSpeed offloads nothing")
+        return self
+
+    @model_validator(mode="after")
     def _loss(self) -> Self:
         if 0 < self.dual_clip <= 1:
             raise ValueError(f"dual_clip = {self.dual_clip:g}: give more than 1, such as 3, or 0 for no bound")
@@ -325,6 +341,11 @@ class LearnerSection(Section):
             raise ValueError(
                 f"dual_clip = {self.dual_clip:g} bounds a clipped ratio, which policy_loss = "
                 f"{self.policy_loss!r} does not have; set it to 0"
+            )
+        if self.lora_rank and self.kl_coef and self.reference_refresh_steps:
+            raise ValueError(
+                f"reference_refresh_steps = {self.reference_refresh_steps}: with adapters (lora_rank) the reference is "
+                "the model without them and cannot be refreshed; set it to 0"
             )
         keeps_one = self.importance_floor <= 1 <= self.importance_cap or self.importance_cap == 0
         if self.importance_mode == "mask" and not keeps_one:

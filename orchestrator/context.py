@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ class StageContext:
         """The learner's current weights to every engine, as `version`."""
         learner, pool = await self.services.learner(), await self.services.rollout()
         with self.clocks.publish.running():
-            manifest = await learner.stage_weights(version)
-            if manifest.backend == "nccl":
+            began = time.perf_counter()
+            manifest = await learner.stage_weights(version, pool.holding)
+            if manifest.backend == "nccl" and manifest.has_base:
                 await self.services.meet()
             try:
                 report, _ = await asyncio.gather(pool.load(manifest, learner.node), learner.send_weights())
-                return report
+                return replace(report, seconds=time.perf_counter() - began)
             finally:
                 await learner.release_weights(manifest)
 

@@ -70,6 +70,7 @@ def evaluation_recipe(
     stage["rollout"], stage["schedule"] = Schedule(base.stages[-1]).last.rollout.model_dump(mode="json"), []
     stage["model"]["path"] = model
     stage["model_from"] = ""
+    stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["eval"].update(settings)
     if template:
         stage["data"]["template"] = template

@@ -99,6 +99,11 @@ def check_memory(recipe: Recipe, training: bool) -> list[str]:
         return []
     notes = []
     for stage in recipe.stages:
+        if training and stage.learner.offload_optimizer:
+            notes.append(
+                f"{key_in(recipe, stage, 'learner.offload_optimizer')} = true saves nothing on a machine without GPUs: "
+                "the optimizer is in its memory anyway"
+            )
         if training:
             _check_shared_memory(recipe, stage, parameters(stage.model) * wire_bytes(stage.model))
         need = sum(memory(stage, training).values())

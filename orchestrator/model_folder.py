@@ -90,8 +90,21 @@ def _refuse_pointer(named: str, file: Path) -> None:
                 raise InputError(f"{named}: {file.name} is a Git LFS pointer, not the file; run `git lfs pull` there")
 
 
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """Name → shape, by the headers of the weights; empty for pickled weights.
+
+    Raises:
+        InputError: a safetensors file is not whole.
+    """
+    return {name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in _header(file).items()}
+
+
 def _safetensors_parameters(file: Path) -> int:
-    """From the header alone. A file that was cut short is found here too."""
+    return sum(math.prod(shape) for shape in _header(file).values())
+
+
+def _header(file: Path) -> dict[str, list[int]]:
+    """Name → shape, from the header alone. A file that was cut short is found here too."""
     try:
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
@@ -100,9 +113,9 @@ def _safetensors_parameters(file: Path) -> int:
             total = stream.tell()
             stream.seek(8)
             header = json.loads(stream.read(size))
-        tensors = [value for name, value in header.items() if name != "__metadata__"]
-        if total < 8 + size + max((tensor["data_offsets"][1] for tensor in tensors), default=0):
+        header.pop("__metadata__", None)
+        if total < 8 + size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0):
             raise ValueError("it is shorter than its header says")
-        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+        return {name: [int(length) for length in tensor["shape"]] for name, tensor in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: not a whole safetensors file ({error}); copy or download it again") from None

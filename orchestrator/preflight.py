@@ -6,6 +6,7 @@ nor any of the checks imports torch, vllm, ray or transformers.
 
 from orchestrator.config import Recipe
 from orchestrator.data_check import check_data
+from orchestrator.lora_check import check_lora
 from orchestrator.loss_check import check_loss
 from orchestrator.machine_check import check_cluster, check_engine, check_memory, check_places
 from orchestrator.model_check import check_model, check_template
@@ -36,6 +37,7 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
         notes += check_model(recipe, stage)
         check_template(recipe, stage)
         notes += check_loss(recipe, stage)
+        notes += check_lora(recipe, stage)
     notes += check_data(recipe, training)
     if not recipe.cluster.address:
         notes += check_memory(recipe, training)

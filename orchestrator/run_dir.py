@@ -12,6 +12,14 @@ from orchestrator.run_record import read_metrics
 from orchestrator.wiring import parent_of
 from rollout.errors import InputError
 
+FREE = {
+    "loop.keep_checkpoints",
+    *(f"rollout.{key}" for key in ("replicas", "kv_cache_gb", "gpu_memory", "cpus", "gpus", "threads", "timeout_s")),
+    *(f"learner.{key}" for key in ("ranks", "zero_stage", "offload_optimizer", "activation_checkpointing")),
+    *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "cpus", "gpus", "threads", "timeout_s")),
+}
+"""Keys that say on what a run is computed, not what: they change it by no more than rounding, so it may go on with others."""
+
 
 def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
     """Whether the folder holds a run, which this recipe would then continue.
@@ -71,7 +79,8 @@ def check_writable(option: str, file: Path) -> None:
 def changes(before: Recipe, after: Recipe, begun: set[str], finished: set[str]) -> list[str]:
     """What keeps `after` from continuing a run of `before`: `learner.lr: 1e-05 → 2e-05 (stage reasoning)`.
 
-    The cluster, the description and stages that have not begun may differ; `loop.steps` of an unfinished stage may grow.
+    The cluster, the description, the keys of FREE and stages that have not begun may differ; `loop.steps` of an unfinished
+    stage may grow.
     """
     found = [
         f"{key}: {_json(getattr(before, key))} → {_json(getattr(after, key))}"
@@ -104,7 +113,8 @@ def _name(parent: Stage | None) -> str:
 def _stage_changes(before: Stage, after: Stage, finished: bool) -> Iterator[str]:
     old, new = (flat(stage.model_dump(mode="json")) for stage in (before, after))
     for key in dict.fromkeys((*old, *new)):
-        if old.get(key) == new.get(key) or (key == "loop.steps" and not finished and new[key] > old[key]):
+        grows = key == "loop.steps" and not finished and new[key] > old[key]
+        if key in FREE or old.get(key) == new.get(key) or grows:
             continue
         yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
 

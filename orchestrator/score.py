@@ -6,6 +6,7 @@ A line that cannot be read or scored is a line with status `error` and the reaso
 
 import asyncio
 import json
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -171,13 +172,29 @@ async def _score_all(rubric: Rubric, lines: list[bytes]) -> list[str]:
 async def _score_line(rubric: Rubric, line: bytes) -> str:
     record: Any = None
     try:
-        record = json.loads(line)
+        record = _decoded(line)
         sample = sample_of(record)
     except (ValueError, RecursionError) as problem:  # ValueError: not JSON, not UTF-8, or not what is needed
         score = Score(value=0.0, status="error", breakdown={}, seconds=0.0, error=f"malformed line: {problem}")
     else:
         score = await rubric.score(sample)
     return _result(record, score)
+
+
+def _decoded(line: bytes) -> Any:
+    """Raises ValueError, RecursionError: it is no JSON. NaN and infinities are none, and no output line could repeat them."""
+    if not line.strip():
+        raise ValueError("it is empty")
+    return json.loads(line.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def sample_of(record: Any) -> Sample:

@@ -160,6 +160,8 @@ class Services:
             eager=stage.rollout.eager,
             backend=backend(stage, self.device),
             device=self.device,
+            lora_rank=stage.learner.lora_rank,
+            lora_targets=stage.learner.lora_targets if stage.learner.lora_rank else (),
         )
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from orchestrator.config import BuildSection, ModelSection, Stage
 from orchestrator.doctor import on_gpus
-from orchestrator.model_folder import folder_parameters
+from orchestrator.model_folder import folder_parameters, tensor_shapes
 
 CHARACTER_VOCABULARY = 262
 """256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/build.py)."""
+NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "score", "classifier", "norm")
+"""Parts of the names of matrices that get no adapter: embeddings and heads."""
 TRAINING_BYTES = 16
 """Bytes a parameter of a learner: weights, gradients and AdamW's two moments, in float32 (bfloat16 needs as much)."""
 
@@ -41,6 +43,41 @@ def _built_parameters(build: BuildSection) -> int:
     return (1 if build.tied else 2) * vocabulary * width + build.layers * layer + width
 
 
+def linear_layers(model: ModelSection) -> dict[str, tuple[int, int]]:
+    """Name → (outputs, inputs) of the layers that can have adapters; empty when the model's size is not known."""
+    if not model.path:
+        return _built_layers(model.build)
+    folder = Path(model.path)
+    shapes = tensor_shapes(folder) if folder.is_dir() else {}
+    return {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in NOT_ADAPTED)
+    }
+
+
+def _built_layers(build: BuildSection) -> dict[str, tuple[int, int]]:
+    width, kv_width, inner = build.hidden, build.hidden // build.heads * build.kv_heads, build.intermediate
+    attention = {"q_proj": (width, width), "k_proj": (kv_width, width), "v_proj": (kv_width, width)}
+    rest = {
+        "o_proj": (width, width),
+        "gate_proj": (inner, width),
+        "up_proj": (inner, width),
+        "down_proj": (width, inner),
+    }
+    return {f"{i}.{name}": shape for i in range(build.layers) for name, shape in (attention | rest).items()}
+
+
+def adapter_parameters(stage: Stage) -> int:
+    """Number of parameters of the adapters that train in place of the model (LoRA); 0: none, or not known here."""
+    settings = stage.learner
+    return sum(
+        settings.lora_rank * sum(shape)
+        for name, shape in linear_layers(stage.model).items()
+        if not settings.lora_targets or name.rpartition(".")[2] in settings.lora_targets
+    )
+
+
 def memory(stage: Stage, training: bool = True) -> dict[str, float]:
     """What → estimated bytes over all processes, without activations; empty when the model's size is not known."""
     count = parameters(stage.model)
@@ -53,6 +90,11 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
     if not training:
         return parts
     whole, sharded = _training_bytes(stage.learner.zero_stage)
+    if stage.learner.lora_rank:
+        # The frozen base, in the dtype of the forward pass, is divided as parameters are: by stage 3.
+        parts["frozen base"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
+        parts["adapters"] = float(adapter_parameters(stage) * (ranks * whole + sharded))
+        return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
     if stage.kind == "grpo" and stage.learner.kl_coef > 0:
         parts["reference"] = float(ranks * count * item)

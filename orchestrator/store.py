@@ -3,8 +3,8 @@
 recipe.toml                          the resolved recipe
 metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
 trajectories/STAGE/step-000012.parquet   one row a completion
-STAGE/checkpoints/step-000020/       resumable: DeepSpeed's files, state.json, a refreshed reference;
-                                     complete or absent
+STAGE/checkpoints/step-000020/       resumable, also on other ranks: DeepSpeed's files, learner.json (layout, versions),
+                                     random states, state.json, a refreshed reference; complete or absent
 STAGE/export/                        Hugging Face folder of the model that the stage left
 STAGE/data/                          Parquet files of the rows that the stage left
 STAGE/done                           the stage is finished

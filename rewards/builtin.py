@@ -12,6 +12,7 @@ from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction
 from rewards.language import language_consistency
 from rewards.length import soft_overlong
 from rewards.math_answer import judge
+from rewards.parts import opens_thought
 from rewards.readability import readability
 from rewards.repetition import repetition
 from rewards.scorers import KINDS
@@ -88,7 +89,8 @@ class CodeTests:
             task = parse_task(_decoded(sample.fields), self._tools.limits)
         except InputError as problem:
             return Judgement(status="error", error=str(problem))
-        result = await score_code(await self._tools.sandbox(), sample.completion, task, self._scoring)
+        sandbox, thinking = await self._tools.sandbox(), opens_thought(sample.prompt)
+        result = await score_code(sandbox, sample.completion, task, self._scoring, thinking=thinking)
         return Judgement(
             value=result.value,
             status=result.status,

@@ -10,9 +10,12 @@ A task may set `time_limit_s` (of one test) and `memory_mb` (of the whole run).
 
 Outputs are compared line by line without trailing blanks and without empty lines at the end; a non-zero exit status fails
 whatever was printed. Programs under assertions are imported, not run as `__main__`, and values compare as Python compares
-them. Everything runs in the sandbox, the tests apart from the program (see `rewards/sandbox.py`).
+them; an object that a function returns where the test means a number, a text or a list is no such value, whatever it answers
+(rewards/cell/remote.py). A test that is a comparison without `assert` counts as one. Solutions that are called by `fn_name`
+find the usual imports (`List`, `heapq`, …), as they do where such tasks come from. Everything runs in the sandbox, the tests apart from the program (see `rewards/sandbox.py`).
 """
 
+import ast
 import dataclasses
 import json
 import math
@@ -29,8 +32,21 @@ from rollout.errors import InputError
 Scoring = Literal["all", "fraction"]
 """`all`: 1 when every test passes, else 0, and the first failure ends the run; `fraction`: the share that passes."""
 
-_PYTHON = ("python", "python3", "py", "py3")
+_IMPORTS = """
+import bisect, collections, functools, heapq, itertools, math, random, re, string
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import cache, cmp_to_key, lru_cache, reduce
+from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest
+from itertools import accumulate, chain, combinations, count, groupby, pairwise, permutations, product, zip_longest
+from math import ceil, comb, floor, gcd, inf, isqrt, lcm, log, log2, perm, sqrt
+from typing import *
+""".lstrip()
+"""What such tasks take for granted: their solutions are methods of a class that is handed in without imports."""
+_PYTHON = re.compile(r"[{.]*py(?:thon)?[\d.]*(?:[^\w.-].*)?", re.IGNORECASE)
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`]*)")
+_LATE_FENCE = re.compile(r"[^`]*?()(`{3,})(py(?:thon)?[\d.]*\s*)", re.IGNORECASE)
+"""Behind words of its line; only where it says that it is Python."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +58,8 @@ class CodeTask:
     calls: Assertions | None = None
     prompt: str = ""
     """HumanEval's: the program begins as it does where the response leaves that out."""
+    preamble: str = ""
+    """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -80,13 +98,16 @@ class CodeResult:
         return sum(test.outcome == "unsupported" for test in self.tests)
 
 
-async def score_code(sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all") -> CodeResult:
+async def score_code(
+    sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all", *, thinking: bool = False
+) -> CodeResult:
     """Judge a response. A fault of the sandbox is tried once more, with a fresh worker, before it is an `error`.
 
     So are tests that are no Python, define no `check`, or import what is not there: no program could pass them.
+    `thinking`: the prompt opened the thinking part of the response.
     """
     began = time.perf_counter()
-    program = program_of(response)
+    program = program_of(response, thinking=thinking)
     if task.prompt and task.calls:
         program = _completed(task.prompt, task.calls.entry_point, program)
     error = ""
@@ -126,6 +147,7 @@ def _error(program: str, task: CodeTask, began: float, error: str) -> CodeResult
 
 
 async def _run(sandbox: Sandbox, program: str, task: CodeTask, stop: bool) -> tuple[CaseResult, ...]:
+    program = _with_preamble(task.preamble, program)
     if task.calls:
         verdicts = await sandbox.run_tests(program, dataclasses.replace(task.calls, stop=stop), task.limits)
         return tuple(_from_verdict(verdict) for verdict in verdicts)
@@ -173,15 +195,18 @@ def _lines(text: bytes) -> list[bytes]:
 # --- The program of a response
 
 
-def program_of(response: str) -> str:
-    """The last Python fence after the thinking part, else the last fence there, else everything there."""
+def program_of(response: str, *, thinking: bool = False) -> str:
+    """The last Python fence after the thinking part, else the last fence there, else everything there.
+
+    `thinking`: the prompt opened the thinking part, so that the response only closes it.
+    """
     _, closed, after = response.rpartition("</think>")
-    if not closed and "<think>" in response:
+    if not closed and (thinking or "<think>" in _before_fences(response)):
         return ""  # it never came to an answer
     reply = after if closed else response
     blocks = _fences(reply)
     for language, text in reversed(blocks):
-        if language in _PYTHON:
+        if _PYTHON.fullmatch(language):
             return text
     if blocks:
         return blocks[-1][1]
@@ -189,28 +214,43 @@ def program_of(response: str) -> str:
     return reply[start + len("<answer>") : end] if 0 <= start < end else reply
 
 
+def _before_fences(text: str) -> str:
+    """A program may well hold the word `<think>`."""
+    return text[: min(len(text) if at < 0 else at for at in (text.find("```"), text.find("~~~")))]
+
+
 def _fences(text: str) -> list[tuple[str, str]]:
     """Language and content of every fenced block; one that nobody closed goes to the end. Linear in the text."""
     blocks: list[tuple[str, str]] = []
-    open_fence: re.Match[str] | None = None
+    opened: re.Match[str] | None = None
     content: list[str] = []
     for line in text.split("\n"):
-        fence = _FENCE.fullmatch(line)
-        if open_fence is None:
-            open_fence, content = fence, []
-        elif fence and not fence[3].strip() and fence[2][0] == open_fence[2][0] and len(fence[2]) >= len(open_fence[2]):
-            blocks.append((_language(open_fence), "\n".join(content)))
-            open_fence = None
+        bare = line.strip().removeprefix("<answer>").removesuffix("</answer>")
+        fence = _FENCE.fullmatch(line if len(bare) == len(line.strip()) else bare)
+        if opened is None:
+            opened, content = fence or _LATE_FENCE.fullmatch(line.rstrip()), []
+        elif fence and _closes(fence, opened):
+            blocks.append((opened[3].strip(), "\n".join(content)))
+            opened = None
         else:
-            content.append(line.removeprefix(open_fence[1]))
-    if open_fence is not None:
-        blocks.append((_language(open_fence), "\n".join(content)))
+            content.append(line.removeprefix(opened[1]))
+    if opened is not None:
+        blocks.append((opened[3].strip(), _until_late_close(content, opened[2])))
     return blocks
 
 
-def _language(fence: re.Match[str]) -> str:
-    words = fence[3].split(maxsplit=1)
-    return words[0].lower() if words else ""
+def _closes(fence: re.Match[str], opened: re.Match[str]) -> bool:
+    same = fence[2][0] == opened[2][0] and len(fence[2]) >= len(opened[2]) and not fence[3].strip()
+    return same and len(fence[1]) < len(opened[1]) + 4  # deeper, it belongs to the program: a docstring with a fence
+
+
+def _until_late_close(content: list[str], mark: str) -> str:
+    """A block without a closing line: up to a line that has the mark at its end."""
+    for index, line in enumerate(content):
+        stripped = line.rstrip().removesuffix("</answer>").rstrip()
+        if stripped.endswith(mark):
+            return "\n".join([*content[:index], stripped.removesuffix(mark)])
+    return "\n".join(content)
 
 
 def _completed(prompt: str, entry_point: str, code: str) -> str:
@@ -220,15 +260,26 @@ def _completed(prompt: str, entry_point: str, code: str) -> str:
     )
     if not defines:
         return prompt + code
-    if code.lstrip().startswith("from __future__"):
+    preamble = _preamble(prompt, entry_point)
+    return _with_preamble(preamble, code)
+
+
+def _with_preamble(preamble: str, code: str) -> str:
+    if not preamble.strip():
         return code
-    return _preamble(prompt, entry_point) + code
+    future = re.compile(r"^from __future__ import .*$", re.M)  # has to come first
+    return "\n".join([*future.findall(code), preamble + future.sub("", code)])
 
 
 def _preamble(prompt: str, entry_point: str) -> str:
-    """What stands in the prompt before the function that is asked for."""
-    start = re.search(rf"^(?:async\s+)?def\s+{re.escape(entry_point)}\b", prompt, re.M)
-    return prompt[: start.start()] if start else ""
+    """What stands in the prompt before the function that is asked for; nothing where that is no Python."""
+    start = re.search(rf"^(?:@.*\n)*(?:(?:async\s+)?def|class)\s+{re.escape(entry_point)}\b", prompt, re.M)
+    preamble = prompt[: start.start()] if start else ""
+    try:
+        ast.parse(preamble)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    return preamble
 
 
 # --- The tests of a task
@@ -294,7 +345,7 @@ def _list_of_tests(tests: list[Any], fields: Mapping[str, Any], limits: Limits) 
             }
             for test in tests
         ]
-        return CodeTask(calls=Assertions(tests=calls), limits=limits)
+        return CodeTask(calls=Assertions(tests=calls), preamble=_imports(name), limits=limits)
     pairs = [(_stream(test["input"]), _stream(test["output"])) for test in tests]
     return CodeTask(pairs=pairs, limits=limits)
 
@@ -316,7 +367,11 @@ def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> Code
         }
         for given, output in zip(inputs, outputs, strict=True)
     ]
-    return CodeTask(calls=Assertions(tests=calls), limits=limits)
+    return CodeTask(calls=Assertions(tests=calls), preamble=_imports(fn_name), limits=limits)
+
+
+def _imports(under_test: str) -> str:
+    return f"{_IMPORTS}globals().pop({under_test!r}, None)\n"
 
 
 def _function_name(name: Any) -> str:

@@ -1,5 +1,7 @@
 """The R1 form: exactly one think part, then exactly one answer part, nothing else (DeepSeek-R1, arXiv:2501.12948)."""
 
+import unicodedata
+
 from rewards.parts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, opens_thought
 
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
@@ -16,8 +18,8 @@ def format_tags(
 ) -> float:
     """1.0 when the completion is `<think>…</think><answer>…</answer>`, else 0.0. Linear in the length of the text.
 
-    Every tag stands there once, in this order, and both parts hold something other than white space. White space
-    around the parts is always free.
+    Every tag stands there once, in this order, and both parts hold something that can be seen. White space around the
+    parts is always free.
 
     Args:
         prompt: looked at only for a `<think>` at its end.
@@ -34,8 +36,11 @@ def format_tags(
     if opens_thought(prompt) if opened is None else opened:
         completion = THINK_OPEN + completion
     counts = (1, 1, 1, 1) if answer_tags else (1, 1, 0, 0)
-    if any(completion.count(tag) != count for tag, count in zip(TAGS, counts, strict=True)):
-        return 0.0
+    small = completion.lower()
+    for tag, count in zip(TAGS, counts, strict=True):
+        # A tag in capitals is none, and yet a second one beside the right one.
+        if completion.count(tag) != count or small.count(tag) != count:
+            return 0.0
     before, _, rest = completion.partition(THINK_OPEN)
     thought, _, rest = rest.partition(THINK_CLOSE)
     between, after = "", ""
@@ -47,7 +52,16 @@ def format_tags(
             return 0.0
     if strict and (before + between + after).strip():
         return 0.0
-    return 1.0 if thought.strip() and rest.strip() else 0.0
+    return 1.0 if _shows(thought) and _shows(rest) else 0.0
+
+
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols by their category that are drawn as nothing."""
+
+
+def _shows(part: str) -> bool:
+    """Whether anything in it can be seen: no white space, no control or format signs alone."""
+    return any(unicodedata.category(sign)[0] not in "CZ" and sign not in _BLANK for sign in part)
 
 
 def format_reward(completion: str) -> float:

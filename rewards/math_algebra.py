@@ -23,7 +23,8 @@ Mono = tuple[tuple[str, Fraction | int], ...]
 Poly = dict[Mono, Fraction]
 """Sum of terms, none of them zero; {} is 0."""
 
-_MAX_BITS = 2048
+_MAX_BITS = 8192
+"""Of a number: 7^2023 has 5,680."""
 _MAX_TERMS = 200
 _MAX_NAME = 2000
 _MAX_WORK = 2000
@@ -31,7 +32,6 @@ _MAX_WORK = 2000
 _MAX_POWER = 32
 _MAX_NESTING = 40
 _MAX_FACTORIAL = 200
-_MAX_BINOMIAL = 1000
 _PRIMES = [p for p in range(2, 1000) if all(p % q for q in range(2, isqrt(p) + 1))]
 _I = "i"
 _OPAQUE = "?"
@@ -263,7 +263,7 @@ def _whole_power(base: Ratio, degree: int) -> Ratio:
 
 
 def _root(base: Ratio, degree: Fraction) -> Ratio | None:
-    """base ** degree for one positive term, or a single letter; None where it is neither."""
+    """base ** degree for one term, positive or with an odd root, or a single letter; None where it is neither."""
     if base.is_zero:
         return base if degree > 0 else None
     if base.den != _ONE or len(base.num) != 1:
@@ -272,6 +272,10 @@ def _root(base: Ratio, degree: Fraction) -> Ratio | None:
     if value < 0 and degree == Fraction(1, 2):
         inner = _root(-base, degree)
         return inner * atom(_I) if inner is not None and not mono else None
+    if value < 0 and degree.denominator % 2:
+        # The odd root of a negative number is meant to be the real one.
+        inner = _root(-base, degree)
+        return inner if inner is None or degree.numerator % 2 == 0 else -inner
     letters = [(name, exponent) for name, exponent in mono if name[0] != "#" and name not in _POSITIVE]
     # √(x²) is |x| and √(xy) not always √x·√y: of letters only a single one, to the first power, is taken.
     if value <= 0 or len(letters) > 1 or (letters and (letters[0][1] != 1 or letters[0][0][0] == _OPAQUE)):
@@ -683,8 +687,10 @@ def _binomial(upper: Ratio, lower: Ratio) -> Ratio:
     top, bottom = upper.rational, lower.rational
     if top is None or bottom is None:
         return _opaque(f"binom({upper.key},{lower.key})")
-    if top.denominator != 1 or bottom.denominator != 1 or not 0 <= bottom <= top <= _MAX_BINOMIAL:
+    if top.denominator != 1 or bottom.denominator != 1 or not 0 <= bottom <= top:
         raise NotAlgebra("no such binomial")
+    if min(bottom, top - bottom) * int(top).bit_length() > _MAX_BITS:
+        raise NotAlgebra("too large a binomial")
     return number(comb(int(top), int(bottom)))
 
 

@@ -9,7 +9,7 @@ sympy, and all the rules about structure are on this page.
 import itertools
 import re
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
@@ -102,6 +102,8 @@ def plain_number(text: str) -> Fraction | int | None:
     if not text or len(text) > _MAX_DIGITS or text[0] not in "0123456789-+.":
         return None
     top, slash, bottom = text.partition("/")
+    if slash and " " in top.strip():
+        return None  # 2 191/500 is a mixed fraction
     numerator = _decimal(top.strip())
     if not slash or numerator is None:
         return numerator
@@ -147,6 +149,8 @@ class Words:
     """Text, and whatever else is equal only to itself."""
 
     text: str
+    letters: str = field(default="", compare=False)
+    """Up to three small letters of a formula, which may be a product: xy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ Node = Value | Words | Based | Group | Several | Matrix | Relation | Named
 _INFINITY = re.compile(r"([-+]?)\s*(?:\\infty|infinity|inf|oo)")
 _MATRIX = re.compile(r"\\begin\s*\{([pbBv]?matrix|smallmatrix|array)\}(?:\s*\{[clr| ]*\})?(.*)\\end\s*\{\1\}", re.S)
 _BASED = re.compile(
-    r"(?:\\text\s*\{\s*|\(\s*)?([0-9A-Fa-f]+)(?:\s*[)}])?\s*(?:_\s*(?:\{\s*)?(?:\\text\s*\{\s*)?\(?|(?:\\text\s*\{)?\s*\(?\s*(?:in )?base[- ]?\s*\}?\s*)"
+    r"(?:\\text\s*\{\s*|\(\s*)?([0-9A-Fa-f]+)(?:\s*[)}])?\s*(?:_\s*(?:\{\s*)?(?:\\text\s*\{\s*)?\(?(?:base[- ]?\s*\}?\s*)?|(?:\\text\s*\{)?\s*\(?\s*(?:in )?base[- ]?\s*\}?\s*)"
     r"(?:(?<=[{(e \}\-])\s*(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*\)?\s*\}*\)?|(\d))"
 )
 _BASES = {
@@ -214,6 +218,7 @@ _CONGRUENCE = re.compile(
     r"(?:([A-Za-z])\s*)?(?:\\equiv\s*)?(?P<rest>-?\d{1,30})\s*"
     r"(?:\\p?mod|\\bmod|\(?\s*(?:\\text\s*\{\s*)?\(?\s*mod)\s*\}?\s*\{?\s*(?P<modulus>\d{1,30})\s*\}?\s*\)?\s*\}?"
 )
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _ALL_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _JOIN = re.compile(
     r"\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"
@@ -223,7 +228,25 @@ _JOIN = re.compile(
 _ONLY_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '’\-][^\W\d_]+)*|[^\W\d_]+(?: [^\W\d_]+)+")
 _JOINED = "\x00"
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])", re.I)
-_NOTHING = frozenset(("no solution", "no solutions", "empty set", "the empty set"))
+_NOTHING = frozenset(("no solution", "empty set", "the empty set"))
+_ALL_REALS = frozenset(
+    (
+        "all real numbers",
+        "all reals",
+        "all real number",
+        "the set of all real numbers",
+        "the real numbers",
+        "set of all real numbers",
+    )
+)
+_SYNONYMS = {"dne": "does not exist"}
+_LETTERS_MULTIPLIED = re.compile(r"[a-z](?: ?[a-z]){1,2}")
+_SHORT_WORDS = frozenset(
+    str.split(
+        "no on yes odd one two ten six all any nan inf dne new old red tie may mon tue wed thu fri sat sun jan feb mar apr jun "
+        "jul aug sep oct nov dec now won own net tow was saw am pm is in to do go so up us we he she not ton nor"
+    )
+)
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _REALS = re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\R(?![A-Za-z])")
 _RELATION = re.compile(
@@ -245,13 +268,19 @@ _NAME = re.compile(
 )
 _TUPLE_NAME = re.compile(r"\(\s*(?:\\?[A-Za-z]+(?:_\{?\d\}?)?\s*,\s*){1,5}\\?[A-Za-z]+(?:_\{?\d\}?)?\s*\)")
 _LABEL = re.compile(r"\\text\s*\{\s*([A-Za-z ]{1,40}?)\s*(?::|\bis|\bpoint)\s*\}\s*:?\s*(?=\S)")
+_FUNCTION_OF_ONE = re.compile(
+    r"\\?(?:sin|cos|tan|cot|sec|csc|ln|log)\s*(?:\^\s*\{?\s*2\s*\}?)?\s*(?:\(\s*(?:[A-Za-z]|\\[a-z]{2,8})\s*\)|[A-Za-z]|\\[a-z]{2,8})"
+)
 _FUNCTION_OF = re.compile(r"[a-zA-Z]\([a-z]\)")
 # Spaces mean nothing, but between two numbers.
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _ELEMENT = re.compile(r"([A-Za-z])(?:\s*\\in\s*\\mathbb\s*(?:\{\s*R\s*\}|R))?")
 _ELEMENT_AGAIN = re.compile(r"^\s*[A-Za-z]\s*\\in\s*\\mathbb\s*(?:\{\s*R\s*\}|R)\s*,")
+_ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*\|")
+_ALL_BUT = re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R)\s*(?:\\setminus|-)\s*\\\{([^{},]{1,60})\\\}")
 _POINT = re.compile(r"[A-Z]'?\s*(?=\()")
 _OUTWARD = re.compile(r"([\](\[])([^\[\](){}]*,[^\[\](){}]*)([\])\[])")
+_TRIGONOMETRY = re.compile("sin|cos|tan|cot|sec|csc")
 _SET_ALGEBRA = re.compile(r"\\(?:setminus|backslash|cap)(?![A-Za-z])")
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -285,13 +314,18 @@ def _read_wrapped(text: str, depth: int) -> Node | None:
         inside = match[1].strip()
         # A word between braces is a word, and never letters multiplied.
         is_word = inside.isalpha() and not _INFINITY.fullmatch(inside)
-        return _read_words(inside, depth) or Words(words(inside)) if is_word else read(inside, depth)
+        if not is_word:
+            return read(inside, depth)
+        node = _read_words(inside, depth)
+        return Words(words(inside)) if node is None or isinstance(node, Words) else node
     match = _LABEL.match(text)
     if match and not is_doubt(match[1]):
         return read(text[match.end() :], depth)
     match = _INFINITY.fullmatch(text)
     if match:
         return Words("-∞" if match[1] == "-" else "∞")
+    if _ISO_DATE.fullmatch(text):
+        return Words(text)
     if _REALS.fullmatch(text):
         return Group("(", ")", (Words("-∞"), Words("∞")))
     return None
@@ -355,12 +389,19 @@ def _both(listed: Several) -> Node:
 
 
 def _interval(node: Node) -> Group | None:
+    """Of x, where it is no point: one end is infinite, or it was not written as `x = (…)`."""
     value = node.value if isinstance(node, Named) else None
-    return (
-        value
-        if isinstance(value, Group) and value.left in "([" and Words("∞") in (value.parts[1], _mirrored(value))
-        else None
-    )
+    if not isinstance(node, Named) or not isinstance(value, Group) or value.left not in "([" or len(value.parts) != 2:
+        return None
+    is_between = node.relation is None and len(node.name) == 1 and node.name.islower()
+    return value if is_between or Words("∞") in (value.parts[1], _mirrored(value)) else None
+
+
+def _are_rays(listed: Several) -> bool:
+    """Intervals that are told from points by an infinite end: a list of them is their union."""
+    groups = [part for part in listed.parts if isinstance(part, Group) and part.left in "([" and len(part.parts) == 2]
+    ends = (Words("∞"), Words("-∞"))
+    return len(groups) == len(listed.parts) and any(part in ends for group in groups for part in group.parts)
 
 
 def _mirrored(interval: Group) -> Node:
@@ -436,7 +477,16 @@ def _read_set(inside: str, depth: int) -> Node | None:
     return Several("{", listed.parts)
 
 
+def _all_but(point: Value) -> Several:
+    """The real numbers without one."""
+    return Several("∪", (Group("(", ")", (Words("-∞"), point)), Group("(", ")", (point, Words("∞")))))
+
+
 def _read_union(text: str, depth: int) -> Node | None:
+    without = _ALL_BUT.fullmatch(text)
+    point = read(without[1], depth) if without else None
+    if isinstance(point, Value):
+        return _all_but(point)
     parts = re.split(r"\\cup(?![A-Za-z])", text) if "\\cup" in text else []
     if not 1 < len(parts) <= _MAX_PARTS:
         return None
@@ -483,8 +533,7 @@ def _single_relation(op: str, left: str, right: str, depth: int) -> Node:
         return Words(f"{left}{op}{right}")
     sides = Relation(op, read(left, depth), read(right, depth))
     if op == "≠" and re.fullmatch("[A-Za-z]", left) and isinstance(sides.right, Value):
-        rays = Group("(", ")", (Words("-∞"), sides.right)), Group("(", ")", (sides.right, Words("∞")))
-        return Named(left, Several("∪", rays), sides)
+        return Named(left, _all_but(sides.right), sides)
     if op != "=":
         return sides
     if _is_name(left):
@@ -515,6 +564,10 @@ def _equation_chain(sides: list[str], depth: int) -> Node:
     """a = b = c is the last value with the first name, as long as what stands between is the same value."""
     named = _is_name(sides[0])
     values = [read(side, depth) for side in (sides[1:] if named else sides)]
+    first = values[0]
+    is_asked_for = not named and isinstance(first, Value) and first.ratio and first.ratio.num_letters >= 2
+    if is_asked_for and all(_Comparison(None).same(value, values[-1]) is True for value in values[1:-1]):
+        return Relation("=", first, values[-1])
     if any(_Comparison(None).same(value, values[-1]) is False for value in values):
         return Words(" = ".join(sides))
     return Named(_name(sides[0]), values[-1], None) if named else values[-1]
@@ -529,7 +582,22 @@ def _ray(op: str, left: str, right: str, depth: int) -> Node | None:
     ):
         name = side.ratio.symbol if isinstance(side, Value) and side.ratio else None
         if name and isinstance(other, Value) and other.ratio and other.ratio.is_constant:
-            return Named(name, Group(*group), None)
+            return Named(name, Group(*group), Relation(op, low, high))
+    return _distance(op, low, high)
+
+
+def _distance(op: str, low: Node, high: Node) -> Node | None:
+    """|x| < 5 and |x| > 5."""
+    for side, other, is_within in ((low, high, True), (high, low, False)):
+        match = _ABSOLUTE.fullmatch(_text_of(side))
+        if match is None or not isinstance(other, Value) or other.ratio is None or not other.ratio.is_constant:
+            continue
+        minus = Value(f"-({other.text})", -other.ratio)
+        left, right = ("(", ")") if op == "<" else ("[", "]")
+        if is_within:
+            return Named(match[1], Group(left, right, (minus, other)), Relation(op, low, high))
+        rays = Group("(", right, (Words("-∞"), minus)), Group(left, ")", (other, Words("∞")))
+        return Named(match[1], Several("∪", rays), Relation(op, low, high))
     return None
 
 
@@ -578,7 +646,14 @@ def _read_words(text: str, depth: int) -> Node | None:
     value = number_in_words(plain)
     if value is not None:
         return Value(text, math_algebra.number(value))
-    return Several("{", ()) if plain in _NOTHING else Words(plain)
+    if plain in _ALL_REALS:
+        return Group("(", ")", (Words("-∞"), Words("∞")))
+    if plain.startswith("no "):
+        plain = plain.removesuffix("s")
+    if plain in _NOTHING:
+        return Several("{", ())
+    is_product = _LETTERS_MULTIPLIED.fullmatch(text) and plain not in _SHORT_WORDS
+    return Words(_SYNONYMS.get(plain, plain), "".join(text.split()) if is_product else "")
 
 
 _READERS = (
@@ -592,6 +667,10 @@ def _expression(text: str, depth: int) -> Node:
     ratio = None if has_short_unit(text) else _algebra(text)
     if ratio is not None:
         return Value(text, ratio)
+    if "°" in text[:-1] and not text.endswith(("°C", "°F")) and not _TRIGONOMETRY.search(text):
+        ratio = _algebra(text.replace("°", ""))
+        if ratio is not None:
+            return Value(text.replace("°", ""), ratio, "°")
     peeled = peel(text)
     if peeled is None:
         return Words(words(text))
@@ -684,7 +763,7 @@ class _Comparison:
             if not isinstance(value, Value) or value.ratio is None or not value.ratio.is_constant:
                 return False
             left = found.left.ratio if isinstance(found.left, Value) else None
-            if left is not None and left.num_letters >= 2:
+            if (left is not None and left.num_letters >= 2) or _FUNCTION_OF_ONE.fullmatch(_text_of(found.left)):
                 return self.same(value, reference)
             return _all((self.same(found.left, value), self.same(value, reference)))
         return self.same(found, reference)
@@ -696,17 +775,27 @@ class _Comparison:
         if isinstance(found, Group) and isinstance(reference, Group):
             return self._groups(found, reference)
         if isinstance(found, Several) and isinstance(reference, Several):
-            if found.kind == reference.kind or "∪" not in (found.kind, reference.kind):
-                return self._unordered(found.parts, reference.parts)
-            return False
+            if "∪" in (found.kind, reference.kind) and not all(map(_are_rays, (found, reference))):
+                return found.kind == reference.kind and self._unordered(found.parts, reference.parts)
+            return self._unordered(found.parts, reference.parts)
         if isinstance(found, Matrix) and isinstance(reference, Matrix):
             return self._matrices(found, reference)
         if isinstance(found, Relation) and isinstance(reference, Relation):
             return self._relations(found, reference)
         if isinstance(found, Based) or isinstance(reference, Based):
             return _based(found, reference)
+        if isinstance(found, Words) and isinstance(reference, Words) and found.text == reference.text:
+            return True
         if isinstance(found, Words) and isinstance(reference, Words):
-            return found.text == reference.text
+            # xy is yx. Three letters in another order may be an arrangement that was asked for.
+            letters = found.letters
+            return bool(letters) and reference.letters in (letters, letters[::-1] if len(letters) == 2 else letters)
+        if isinstance(found, Value) and isinstance(reference, Words):
+            reference = _multiplied(reference)
+        if isinstance(found, Words) and isinstance(reference, Value):
+            found = _multiplied(found)
+        if isinstance(found, Value) and isinstance(reference, Value):
+            return self._values(found, reference)
         return self._across(found, reference)
 
     def _across(self, found: Node, reference: Node) -> Decision:
@@ -735,7 +824,7 @@ class _Comparison:
     def _values(self, found: Value, reference: Value) -> Decision:
         if "%" in (found.unit, reference.unit) and found.unit != reference.unit:
             return self._percent(found, reference)
-        if found.unit and reference.unit and found.unit != reference.unit:
+        if found.unit and reference.unit and not _same_unit(found.unit, reference.unit):
             return False
         if found.unit != reference.unit:
             one, other = (_with_letter_unit(found, reference.unit), reference)
@@ -837,6 +926,12 @@ def _are_functions(one: str, other: str) -> bool:
     return "y" in (one, other) and any(_FUNCTION_OF.fullmatch(name) for name in (one, other))
 
 
+def _multiplied(words: Words) -> Node:
+    """xy, read as a word, is a product where the other side is a value."""
+    ratio = _algebra(words.letters) if words.letters else None
+    return words if ratio is None else Value(words.letters, ratio)
+
+
 def _by_name(parts: tuple[Node, ...]) -> tuple[Node, ...]:
     """y = 1, x = 2 stands for the pair (2, 1)."""
     names = [part.name for part in parts if isinstance(part, Named)]
@@ -854,9 +949,20 @@ def _with_letter_unit(value: Value, unit: str) -> Value:
     return value if number is None else Value(core, math_algebra.number(number), unit)
 
 
+def _text_of(node: Node) -> str:
+    return node.text if isinstance(node, Value) else ""
+
+
+def _same_unit(one: str, other: str) -> bool:
+    """5° may be 5°C or 5°F, but 5°C is not 5°F."""
+    return one == other or (one[0] == other[0] == "°" and "°" in (one, other))
+
+
 def _difference(relation: Relation) -> Ratio | None:
     left, right = relation.left, relation.right
     if not (isinstance(left, Value) and isinstance(right, Value) and left.ratio and right.ratio):
+        return None
+    if left.unit or right.unit:
         return None
     try:
         return left.ratio + -right.ratio
@@ -898,13 +1004,10 @@ def _choices(found: str, reference: str) -> Decision:
         if _CHOICE.fullmatch(reference) or _CHOICE.fullmatch(found):
             return expected == chosen
         return compare(_beside(found), _beside(reference)) if expected == chosen else None
-    if (
-        expected is not None
-        and not _CHOICE.fullmatch(reference)
-        and plain_number(normal(_beside(reference))) is not None
-    ):
+    if expected is not None and plain_number(normal(_beside(reference))) is not None:
         return compare(found, _beside(reference))
-    return None
+    beside, other = (_beside(found), reference) if expected is None else (_beside(reference), found)
+    return True if beside and compare(beside, other) else None
 
 
 def _beside(choice: str) -> str:

@@ -32,7 +32,6 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 _DIGITS = (50, 100)
 _SPARE_DIGITS = 8
-_NUM_POINTS = 4
 _MIN_POINTS = 2
 _MAX_EXTRA = 4000
 
@@ -202,6 +201,9 @@ class _Sympy:
         return _CONSTANTS[name] if name in _CONSTANTS else sympy.Symbol(name, real=True)
 
     def power(self, base: Any, exponent: Any) -> Any:
+        if exponent.is_Rational and exponent.q % 2 and exponent.q > 1 and base.is_real and not base.is_nonnegative:
+            # As in the exact rung, the odd root of a negative number is the real one.
+            return sympy.sign(base) ** exponent.p * sympy.Pow(sympy.Abs(base), exponent)
         return sympy.Pow(base, exponent)
 
     def absolute(self, inside: Any) -> Any:
@@ -253,22 +255,50 @@ def _equal(left: sympy.Expr, right: sympy.Expr, extra: int) -> Decision:
     if extra > _MAX_EXTRA:
         return None
     letters = sorted(left.free_symbols | right.free_symbols, key=str)
+    extra += _digits_of(left, right)
+    if extra > _MAX_EXTRA:
+        return None
     if not letters:
         return _all_close(left, right, extra)
-    draw = random.Random(f"{left} {right}")
+    is_complex = left.has(sympy.I) or right.has(sympy.I)
     agreed = 0
-    for turn in range(_NUM_POINTS):
-        # All positive, all negative, mixed: √(x²) is not x.
-        signs = [1 if turn % 3 == 0 else -1 if turn % 3 == 1 else draw.choice((1, -1)) for _ in letters]
-        point = {
-            letter: sign * sympy.Rational(draw.randint(10**5, 4 * 10**6), 10**6 + 3)
-            for letter, sign in zip(letters, signs, strict=True)
-        }
-        decision = _close(left, right, _DIGITS[0] + extra, point)
+    for point in _points(letters, left, right):
+        decision = _close(left, right, _DIGITS[0] + extra, point, real=not is_complex)
         if decision is False:
             return False
         agreed += decision is True
     return True if agreed >= _MIN_POINTS else None
+
+
+def _digits_of(*sides: Any) -> int:
+    """What the numbers that have been computed may take from the precision: (10^-9)^9 is one of 81 digits."""
+    rationals = {number for side in sides for number in side.atoms(sympy.Rational)}
+    lengths = [(abs(number.p).bit_length() + number.q.bit_length()) * 0.302 for number in rationals]
+    return int(2 * sum(length for length in lengths if length > 4))
+
+
+_BRANCHING = (sympy.Abs, sympy.sign, sympy.floor, sympy.ceiling, sympy.Max, sympy.Min, sympy.Piecewise, sympy.log)
+
+
+def _points(letters: list[Any], left: Any, right: Any) -> Iterator[dict[Any, Any]]:
+    """Values to try for the letters: all positive, all negative and mixed, since √(x²) is not x.
+
+    Where an expression has branches also beyond its largest number, since |x − 5| is 5 − x only as far as 5.
+    """
+    draw = random.Random(f"{left} {right}")
+    mixed = [draw.choice((1, -1)) for _ in letters]
+    tries = [([1] * len(letters), 4), ([-1] * len(letters), 4), (mixed, 4), ([1] * len(letters), 4)]
+    roots = (power.exp for side in (left, right) for power in side.atoms(sympy.Pow))
+    if left.has(*_BRANCHING) or right.has(*_BRANCHING) or any(not exponent.is_integer for exponent in roots):
+        largest = max((abs(number) for side in (left, right) for number in side.atoms(sympy.Rational)), default=1)
+        far = max(8, min(math.ceil(4 * largest), 10**6))
+        tries += [([1] * len(letters), far), ([-1] * len(letters), far)]
+    for signs, size in tries:
+        least = 10**5 if size == 4 else size * 10**6 // 2
+        yield {
+            letter: sign * sympy.Rational(draw.randint(least, size * 10**6), 10**6 + 3)
+            for letter, sign in zip(letters, signs, strict=True)
+        }
 
 
 def _all_close(left: Any, right: Any, extra: int) -> Decision:
@@ -280,14 +310,18 @@ def _all_close(left: Any, right: Any, extra: int) -> Decision:
     return True
 
 
-def _close(left: Any, right: Any, digits: int, point: dict[Any, Any] | None = None) -> Decision:
+def _close(left: Any, right: Any, digits: int, point: dict[Any, Any] | None = None, *, real: bool = False) -> Decision:
     """Two numbers, relative to their size; None where one of them has no value.
 
     Args:
         point: the values of the letters; not put into the expressions, where sympy would look for roots of them.
+        real: the expressions are meant for real values. Where both have none the point is outside of their domain, and
+            what complex values they have there is a matter of branches: √(1/n) and 1/√n for n < 0.
     """
     values = [sympy.N(side, digits, subs=point) for side in (left, right)]
     if not all(value.is_number and value.is_finite for value in values):
+        return None
+    if real and not any(value.is_real for value in values):
         return None
     size = max(abs(value) for value in values)
     tolerance = sympy.Float(10) ** -(digits - _SPARE_DIGITS)

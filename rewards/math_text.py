@@ -138,12 +138,20 @@ _SIGNS = {
     "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "√": "sqrt", "°": "^\\circ ", "±": "\\pm ",
     "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "θ": "\\theta ",
     "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "ω": "\\omega ", "μ": "\\mu ",
-    "‑": "-", "⁄": "/", "、": ", ", "∛": "sqrt[3]", "¢": "\\text{ cents}",
+    "‑": "-", "⁄": "/", "、": ", ", "∛": "sqrt[3]", "∜": "sqrt[4]", "¢": "\\text{ cents}", "∙": "\\cdot ", "•": "\\cdot ",
+    "∶": ":", "º": "^\\circ ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "∣": "|",
+    "⩽": "\\le ", "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ", "∖": "\\setminus ", "ℚ": "\\mathbb{Q}", "ℤ": "\\mathbb{Z}",
+    "ℕ": "\\mathbb{N}", "ℂ": "\\mathbb{C}", "≡": "\\equiv ", "…": "\\ldots ", "⋯": "\\ldots ", "≈": "\\approx ", "∧": "\\land ",
+    "∨": "\\lor ", "⇒": "\\Rightarrow ", "→": "\\to ", "σ": "\\sigma ", "δ": "\\delta ", "ε": "\\epsilon ", "τ": "\\tau ",
+    "ρ": "\\rho ", "ψ": "\\psi ", "µ": "\\mu ", "Δ": "\\Delta ", "Σ": "\\Sigma ", "Ω": "\\Omega ",
     "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅛": " 1/8", "⅙": " 1/6",
     "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ", "\u202f": " ", "⟨": "\\langle ", "⟩": "\\rangle ",
 }  # fmt: skip
 _SIGN = re.compile("|".join(_SIGNS))
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+|ⁿ")
+_SUBSCRIPT = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+"""Shown as nothing at all. What turns the order of signs round is not among them: that is another answer to read."""
 
 _COMMANDS = {
     **dict.fromkeys(
@@ -170,14 +178,23 @@ _SPACES = re.compile(r"\s+")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 _PHRASE = re.compile(
-    r"(?P<text>\\text\s*\{\s*)?(?:so |thus |hence |therefore,? )?(?:the |my )?(?:final )?(?:answer|result|ans)(?: is|\s?:)\s*:?\s*(?(text)\}?|)\s*",
+    r"(?P<text>\\text\s*\{\s*)?(?:so |thus |hence |therefore,? )?(?:the |my )?(?:final |correct )?(?:answer|result|ans|option|choice)(?: is|\s?:)\s*:?\s*(?(text)\}?|)\s*",
     re.I,
 )
 _FUNCTION_NAMES = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
 _BEFORE = (
+    (re.compile(r"\{\s*\}(?=\s*\^)"), ""),
     (_DEGREE, "°"),
     (re.compile(r"\\(?:text)?color\s*\{[A-Za-z!0-9]{1,20}\}"), ""),
     (re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)(?![A-Za-z])"), r"\\text{"),
+    # A vector, and no text; a formula in bold.
+    (re.compile(r"\\math(?:bf|it)\s*(?:\{\s*([A-Za-z])\s*\}|\s([A-Za-z])(?![A-Za-z]))"), r" \1\2 "),
+    (
+        re.compile(
+            r"\\(?:math|text)(?:bf|it|rm|sf)?\s*\{(?=\s*-?\s*\d{0,9}\s*\\[dt]?(?:frac|sqrt|pi|binom)(?![A-Za-z]))"
+        ),
+        "{",
+    ),
     (re.compile(r"\\\\\s*\[\s*-?[\d.]{1,6}\s*(?:pt|ex|em|mm|cm)\s*\]"), r"\\\\"),
     # 0.\dot{1}4\dot{2} is another way to write 0.\overline{142}.
     (re.compile(r"(?<=[.\d])\\dot\s*\{?(\d)\}?(?:(\d{0,20})\\dot\s*\{?(\d)\}?)?"), r"\\overline{\1\2\3}"),
@@ -188,8 +205,11 @@ _AFTER = (
     # The power of a unit stands outside of its text.
     (re.compile(r"\\text\s*\{([^{}^]*)\^\s*(?:\{\s*(\d)\s*\}|(\d))\s*\}"), r"\\text{\1}^\2\3"),
     (re.compile(r"\\text\s*\{\s*([ie])\s*\}(?=\s*[\^+\-])|(?<=[\d)}+\-])\s*\\text\s*\{([ie])\}"), r"\1\2"),
-    (re.compile(rf"\\text\s*\{{\s*({_FUNCTION_NAMES})\s*\}}"), r"\\\1 "),
+    # Five seconds are no secant.
+    (re.compile(rf"\\text\s*\{{\s*({_FUNCTION_NAMES})\s*\}}(?=\s*[\w\\({{^])"), r"\\\1 "),
     (re.compile(r"\\overline\s*(\d)"), r"\\overline{\1}"),
+    (re.compile(r"(?<=\d)\s*\^\s*(?:\{\s*)?\\text\s*\{\s*(st|nd|rd|th)\s*\}(?:\s*\})?"), r"\\text{\1}"),
+    (re.compile(r"°\s*(?:\\text\s*\{\s*([CF])\s*\}|([CF])(?![A-Za-z]))"), r"°\1\2"),
     # A fraction of units is one unit.
     (
         re.compile(
@@ -204,6 +224,9 @@ _PLAIN = (
     (re.compile(r"(?<=[\d)}])\s*\^\s*(?:\{\s*)?(?:\\text\s*\{\s*o\s*\}|o(?![A-Za-z]))(?:\s*\})?"), "°"),
     # A time of day, a product with a power of ten, an aside that repeats the answer, a ratio.
     (re.compile(r"(:\s?\d\d)\s*(\\text\s*\{\s*)?([AaPp])\.?\s?[Mm](?![A-Za-z])\.?(?(2)\s*\}|)"), r"\1 \3m"),
+    (re.compile(r"(?<=\d)\s*(\\text\s*\{\s*)?([AaPp])\.\s?[Mm]\.?(?![A-Za-z])(?(1)\s*\}|)"), r" \2m"),
+    (re.compile(r"(?<=\d)\s*\^\s*\{\s*(st|nd|rd|th)\s*\}"), r"\\text{\1}"),
+    (re.compile(r"^(?:\\text\s*\{\s*(?:negative|minus)\s*\}|(?:negative|minus)\s)\s*(?=\d)", re.I), "-"),
     (re.compile(r"^(?:USD\s*|US(?=\$))\$?(?=[\d.])"), "$"),
     (re.compile(r"(?<=\d)\s*[xX]\s*10\s*\^"), r"\\times 10^"),
     (re.compile(r"\(\s*(?:or|=|i\.e\.,?)\s+([^()]{1,60})\)$"), r" or \1"),
@@ -222,8 +245,12 @@ def normal(text: str) -> str:
     `\\left( \\dfrac{1}{2},\\ 3 \\right)` → `( \\frac{1}{2}, 3 )`; degrees become `°`, `\\mathrm` becomes `\\text`.
     """
     text = text.strip()
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")  # it stands for something else where lists are read
     if not text.isascii():
+        text = text.translate(_INVISIBLE).strip()
         text = _SIGN.sub(lambda match: _SIGNS[match[0]], text)
+        text = _SUBSCRIPT.sub(lambda match: "_{" + unicodedata.normalize("NFKC", match[0]) + "}", text)
         text = _SUPERSCRIPT.sub(
             lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text
         )
@@ -245,6 +272,8 @@ def normal(text: str) -> str:
         for pattern, spelling in _PLAIN:
             text = pattern.sub(spelling, text)
     text = _SPACES.sub(" ", text.replace("~", " ")).strip()
+    if text.endswith(("..", "\\ldots")):
+        text = _unfinished(text)
     # A factorial is no exclamation.
     text = text.rstrip(" \t.,;:").lstrip(" \t,;:=" if text[:2] != "==" else " ")
     match = _PHRASE.match(text)
@@ -253,6 +282,24 @@ def normal(text: str) -> str:
     rest = _undelimited(text[match.end() :].strip()).rstrip(" \t.,;:")
     # The phrase and the answer may stand in one \\text.
     return "\\text{" + rest if rest.endswith("}") and rest.count("}") > rest.count("{") else rest
+
+
+_UNFINISHED = re.compile(r"(?P<head>.*?(?<![\d.])\d*\.)(?P<digits>\d{1,60})(?:\.{2,}|\s?\\ldots)")
+_PERIOD = re.compile(r"(\d*?)(?:(\d)\2{2,}|(\d{2,12}?)\3+)")
+
+
+def _unfinished(text: str) -> str:
+    """A decimal that goes on: 0.333… is 0.\\overline{3}; one whose digits do not repeat names no number."""
+    head = text.rstrip(".")
+    if head.rstrip().endswith(","):
+        return head + "\\ldots"  # a list that goes on
+    match = _UNFINISHED.fullmatch(text)
+    if match is None:
+        return text
+    period = _PERIOD.fullmatch(match["digits"])
+    if period is None:
+        return f"{match['head']}{match['digits']}\\ldots"
+    return f"{match['head']}{period[1]}\\overline{{{period[2] or period[3]}}}"
 
 
 def _undelimited(text: str) -> str:

@@ -13,23 +13,30 @@ _SAME = {
         "in": "inch", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram gm", "kg": "kilogram", "mg": "milligram",
         "lb": "pound", "oz": "ounce", "s": "second sec", "min": "minute", "h": "hour hr", "l": "liter litre",
         "ml": "milliliter millilitre", "°": "degree deg", "dollar": "usd buck us$", "euro": "eur", "cent": "¢",
-        "%": "percent percentage pct", "mph": "mi/h", "km/h": "kmh kph", "unit": "",
+        "%": "percent percentage pct", "mph": "mi/h", "km/h": "kmh kph", "unit": "", "th": "st nd rd",
     }.items()
     for name in names.split()
 }  # fmt: skip
 _SHORT = frozenset(
     str.split(
         "mm cm km ft in yd mi kg mg ml lb oz hr min sec mph kph kmh usd eur deg pct gm am pm day hrs yr yrs man men cup cat "
-        "dog pen bag box car egg hat pie toy bus gal bar jar kid boy ton pts lbs ozs"
+        "dog pen bag box car egg hat pie toy bus gal bar jar kid boy ton pts lbs ozs st nd rd th"
     )
 )
 """Units of two or three letters that are taken as such outside `\\text`; other short words may be letters multiplied."""
 _SHORT_UNIT = re.compile(
-    rf"[-+]?[\d., /]*\d\s*(?:(?:per|an?) (?:{'|'.join(sorted(_SHORT))})|(?:mm|cm|km|kg|mg|ml|ft|lb|hr)|\s(?:{'|'.join(sorted(_SHORT))}|[mshgL]))\.?"
-    rf"(?:\s?\^\s?\{{?\d\}}?|\s?/\s?(?:{'|'.join(sorted(_SHORT))}|[smh]))?",
+    rf"[-+]?[\d., /]*\d\s*(?:(?:per|an?) (?:{'|'.join(sorted(_SHORT))})|(?:mm|cm|km|kg|mg|ml|ft|lb|hr|st|nd|rd|th)|\s(?:{'|'.join(sorted(_SHORT))}|[mshgL]))\.?"
+    rf"(?:\s?\^\s?\{{?\d\}}?|\s?/\s?(?:{'|'.join(sorted(_SHORT))}|[smh])(?:\s?\^\s?\{{?\d\}}?)?)?",
     re.I,
 )
-_LETTERS = ("m", "s", "h", "g", "l")
+_LETTERS = ("m", "s", "h", "g", "l", "L")
+_SYMBOLS = frozenset(
+    str.split(
+        "A C F H J L N V W cc cl dB dl dL eV GB gs Hz kB KB kg kJ kN kPa kV kW MB mA MJ mL mN MPa mV mW MW nm Pa pt qt "
+        "sq cu sr TB d t u"
+    )
+)
+"""Further units of one or two letters, taken as such within `\\text` only: elsewhere they are letters multiplied."""
 _JOINING = frozenset(("per", "of", "a", "an", "the", "in", "each"))
 _REFUSED = frozenset(
     str.split(
@@ -38,14 +45,22 @@ _REFUSED = frozenset(
         "less fewer greater wrong incorrect false negative infinity pi mod modulo base remainder approximately approx around "
         "roughly between possibly perhaps otherwise without except either neither nor instead actually wait sqrt root never "
         "k bn mn fail fails failed exclude excluded excluding reject rejected invalid impossible mistake reciprocal opposite "
-        "inverse whereas unless only if else ish cannot"
+        "inverse whereas unless only if else ish cannot double doubled triple tripled quadruple quadrupled twice thrice halved "
+        "below above under beneath short repeating recurring repeated lakh lakhs crore crores googol myriad mille permille "
+        "sin cos tan cot csc exp log extraneous tau phi psi chi eta rho alpha beta gamma delta theta lambda sigma omega"
     )
 )
 """Words that change or doubt the number before them: an answer with one of them is text."""
 
+_FRACTION = re.compile(
+    r"(?:\w*(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie|hundred|thousand|illion)ths?"
+    r"|\w*illions?|\w*(?:tuple|fold)d?)"
+)
+"""Words that multiply or divide by a number, in its own name: 5 eighths, threefold."""
+
 _TEXT_TAIL = re.compile(r"^(?P<core>.+?)\s*\\text\s*\{(?P<unit>[^{}]*)\}\s*(?P<power>\^\s*(?:\{\s*\d\s*\}|\d))?$")
 _PLAIN_TAIL = re.compile(
-    r"^(?P<core>.*[\d)}\]])(?P<space>\s*)(?P<unit>[A-Za-z]+(?:[ /][A-Za-z]+){0,5})(?P<power>\s?\^\s?\{?\d\}?)?\.?$"
+    r"^(?P<core>.*[\d)}\]])(?P<space>\s*)(?P<unit>/?[A-Za-z]+(?:[ /][A-Za-z]+){0,5})(?P<power>\s?\^\s?\{?\d\}?)?\.?$"
 )
 _UNIT = re.compile(r"[A-Za-z¢%°'/ .\-()]*")
 _ONES = str.split(
@@ -53,12 +68,20 @@ _ONES = str.split(
     "eighteen nineteen"
 )
 _TENS = str.split("twenty thirty forty fifty sixty seventy eighty ninety")
+_PARTS = {
+    3: ("third",), 4: ("fourth", "quarter"), 5: ("fifth",), 6: ("sixth",), 7: ("seventh",), 8: ("eighth",), 9: ("ninth",),
+    10: ("tenth",),
+}  # fmt: skip
 _NUMBERS: dict[str, int | Fraction] = {
     **{name: value for value, name in enumerate(_ONES)},
     **{name: 10 * value for value, name in enumerate(_TENS, 2)},
     **{f"{ten}{sign}{one}": 10 * tens + ones for tens, ten in enumerate(_TENS, 2) for ones, one in enumerate(_ONES[:10])
        if ones for sign in "- "},
-    "one hundred": 100, "one half": Fraction(1, 2), "one-half": Fraction(1, 2),
+    **{f"{one} {name}": value * scale for value, one in enumerate(_ONES) if value for name, scale in _SCALES.items()},
+    **{f"{one}{sign}{name}{'s' * (value > 1)}": Fraction(value, below)
+       for value, one in enumerate(_ONES[:10]) if value for sign in "- " for below, names in _PARTS.items() for name in names},
+    **{f"{one}{sign}halves": Fraction(value, 2) for value, one in enumerate(_ONES[:10]) if value > 1 for sign in "- "},
+    "half": Fraction(1, 2), "one half": Fraction(1, 2), "one-half": Fraction(1, 2), "one dozen": 12, "a dozen": 12,
 }  # fmt: skip
 
 
@@ -74,7 +97,11 @@ def has_short_unit(text: str) -> bool:
 
 def is_doubt(text: str) -> bool:
     """Whether a word in it changes or doubts what it says."""
-    return any(word in _REFUSED for word in re.findall(r"[a-z]{2,}", text.casefold()))
+    return any(_changes(word) for word in re.findall(r"[a-z]{2,}", text.casefold()))
+
+
+def _changes(word: str) -> bool:
+    return word in _REFUSED or word in _NUMBERS or _FRACTION.fullmatch(word) is not None
 
 
 def peel(text: str) -> tuple[str, str, Fraction | int] | None:
@@ -92,7 +119,7 @@ def peel(text: str) -> tuple[str, str, Fraction | int] | None:
         if inner is None or not (inner[1] in ("", unit) or inner[1].startswith("/")):
             return None
         return sign + inner[0], unit + inner[1].removeprefix(unit), inner[2]
-    for tail in ("%", "°", *_CURRENCY):
+    for tail in ("%", "°", "°C", "°F", *_CURRENCY):
         if text.endswith(tail):
             return text[: -len(tail)].rstrip(), _CURRENCY.get(tail, tail), 1
     match = _TEXT_TAIL.match(text) or _PLAIN_TAIL.match(text)
@@ -105,30 +132,43 @@ def _with_words(match: re.Match[str], is_text: bool) -> tuple[str, str, Fraction
     core, unit = match["core"], match["unit"].strip(" .").replace("(", "").replace(")", "")
     if not _UNIT.fullmatch(unit):
         return None
-    found = unit.replace("/", " / ").casefold().split()
-    if any(word in _REFUSED and (is_text or len(word) > 1) for word in found):
-        return None
+    spelt = unit.replace("/", " / ").split()
+    found = [word.casefold() for word in spelt]
     scale = _SCALES.get(found[0].removesuffix("s"), 1) if found else 1
     if scale != 1:
-        found = found[1:]
+        spelt, found = spelt[1:], found[1:]
+    if any(_changes(word) and (is_text or len(word) > 1) for word in found):
+        return None
+    if is_text and any(map(_is_factor, spelt)):
+        return None
     if any(word.removesuffix("s") in _SCALES for word in found):
         return None
-    if not is_text and scale == 1 and not _are_words(found, bool(match["space"])):
+    if not is_text and scale == 1 and not _are_words(spelt, found, bool(match["space"])):
         return match[0], "", 1
     exponent = re.sub(r"[\s{}]", "", match["power"] or "")
     return core.rstrip(" ,"), _name(found) + exponent, scale
 
 
-def _are_words(found: list[str], apart: bool) -> bool:
-    """Whether letters after a number are words, rather than letters multiplied: 5cm, 5 apples, but 5xy and 5 x."""
+def _is_factor(word: str) -> bool:
+    """Whether letters in `\\text` are a factor and no unit: 5\\text{x}, 5\\text{ab}."""
+    if len(word) > 2 or not word.isalpha():
+        return False
+    lower = word.casefold()
+    return not (word in _SYMBOLS or word in _LETTERS or lower in _SHORT or lower in _JOINING or lower in _SAME)
+
+
+def _are_words(spelt: list[str], found: list[str], apart: bool) -> bool:
+    """Whether letters after a number are words, rather than letters multiplied: 5cm, 5 apples, but 5xy, 5 x and 5 M."""
     long = [word for word in found if len(word) > 3 or word in _SHORT]
-    if apart and len(found) == 1 and found[0] in _LETTERS:
+    if apart and len(found) == 1 and spelt[0] in _LETTERS:
+        return True
+    if apart and "/" in found and all(word in (*_LETTERS, "/") for word in spelt):
         return True
     known = (*_SHORT, *_JOINING, *_LETTERS, "/")
     return (
         bool(long)
         and all(len(word) > 3 or word in known for word in found)
-        and (apart or found[0] in _SHORT or len(found[0]) > 4)
+        and (apart or found[0] in _SHORT or found[0] == "/" or len(found[0]) > 4)
     )
 
 
@@ -149,7 +189,7 @@ def _name(found: list[str]) -> str:
         named.append(_SAME.get(word) or _SAME.get(singular) or singular)
     if not named and power:
         named = ["unit"]
-    name = " ".join(named).replace(" / ", "/")
+    name = " ".join(named).replace(" / ", "/").replace("/ ", "/")
     return _SAME.get(name, name) + power
 
 

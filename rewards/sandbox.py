@@ -9,7 +9,7 @@ form of assertions run in a second cell beside the program's (`rewards/cell/judg
 
 Contained, in tier A (namespaces; the default where the kernel allows it):
 - files: the program sees the interpreter, the system's libraries (`/usr`, `/lib`), five devices and an empty scratch
-  directory of its own in memory, capped in bytes and inodes and replaced after use; no /proc, no /sys, no /etc, no home;
+  directory of its own in memory, capped in bytes and inodes and replaced after any change; no /proc, no /sys, no /etc, no home;
 - network: none, with no interface and no sockets but pairs within the program; no io_uring, no vsock;
 - processes: it sees and signals only its own; at most `Limits.processes`; all of them are ended before a result is given;
 - memory of all its processes together (watched every 20 ms; address space capped), CPU, file size, open files;
@@ -19,7 +19,8 @@ In tier B (namespaces refused; Landlock, seccomp, limits) the same holds with th
 process can be started, names and attributes of files outside can be seen (`stat`), contents cannot.
 
 Not contained: what the kernel itself gets wrong; timing as a channel between programs; load on the memory bus and caches;
-reading `/usr`. Programs cannot read packages outside the standard library, `/dev/stdin` (there is no /proc) or the network.
+reading `/usr`. Programs cannot read packages outside the standard library, `/dev/stdin` (there is no /proc) or the network,
+nor use locks between processes (there is no /dev/shm, so no `multiprocessing.Pool`).
 """
 
 import asyncio
@@ -27,6 +28,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -495,7 +497,10 @@ class _Inputs:
         while await _readable(cell, deadline):
             event, _ = receive(cell)
             if event is None:
-                return await self._ended(cell, deadline)
+                run, alive = await self._ended(cell, deadline)
+                if run.outcome == "exited":  # of the cell, not of the test: of that nothing is known
+                    run = Run(outcome="signal", code=signal.SIGKILL)
+                return run, alive
             self._compiled |= event["event"] == "compiled"
             if event["event"] == "broken":
                 await self._worker.end_cell()

@@ -6,8 +6,8 @@ ATTACKS: dict[str, str] = {
     "reading files of the host": "open('/etc/passwd')",
     "listing the root of the host": "os.listdir('/etc')",
     "reading about other processes": "open('/proc/self/environ')",
-    "writing beside the interpreter": "write(os.path.join(os.path.dirname(os.__file__), 'rayzero-probe'))",
-    "writing to shared memory": "write('/dev/shm/rayzero-probe')",
+    "writing beside the interpreter": "write(os.path.dirname(os.__file__))",
+    "writing to shared memory": "write('/dev/shm')",
     "a network socket": "socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
     "a socket to the hypervisor": "socket.socket(40, socket.SOCK_STREAM)",
     "a socket to local services": "socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)",
@@ -20,7 +20,10 @@ ATTACKS: dict[str, str] = {
 _PROGRAM = """
 import json, os, resource, signal, socket
 def refused(): raise OSError
-def write(path): open(path, 'x').close(); os.remove(path)
+def write(folder):
+    path = os.path.join(folder, 'rayzero-probe-%d' % os.getpid())
+    open(path, 'x').close()
+    os.remove(path)
 worked = []
 for name, attack in json.loads(input()).items():
     try: eval(attack)

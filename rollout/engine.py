@@ -8,13 +8,15 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from rollout.errors import ServiceError
 from rollout.types import Completion, FinishReason, Prompt, Sampling
-from rollout.weights import Backend, LoadReport, WeightManifest
+from rollout.weights import Backend, LoadReport, WeightManifest, verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,14 @@ class EngineSpec:
     backend: Backend
     """How weights arrive."""
     device: Literal["cpu", "cuda"]
+    lora_rank: int = 0
+    """Largest rank of the adapter that the engine applies; 0: none."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that have adapters; empty: all linear ones but the head."""
 
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that vLLM makes room for; a smaller rank is padded with zeros."""
 
 Finished = tuple[int, Completion]
 """(index in its group, completion)."""
@@ -61,6 +70,8 @@ class VllmEngine:
         self._spec = spec
         self._loads = 0
         self._loading = asyncio.Lock()
+        self._adapter: Any = None
+        self._checksums: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     async def start(cls, replica: int, spec: EngineSpec, model_path: str) -> "VllmEngine":
@@ -74,6 +85,15 @@ class VllmEngine:
         from rollout.shm_plugin import register
 
         register()
+        lora: dict[str, Any] = {}
+        if spec.lora_rank:
+            lora = {
+                "enable_lora": True,
+                "max_loras": 1,
+                "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= spec.lora_rank),
+                # Of other layers, such as the head of some models, vLLM would multiply by zeros, which costs as much.
+                "lora_target_modules": list(spec.lora_targets or _linear_layers(model_path, spec.trust_remote_code)),
+            }
         args = AsyncEngineArgs(
             model=model_path,
             dtype=spec.dtype,
@@ -96,6 +116,7 @@ class VllmEngine:
             # Of every completion the first token and then all others at once: see `generate`.
             stream_interval=spec.max_tokens + 1,
             disable_log_stats=True,
+            **lora,
         )
         llm = AsyncLLM.from_engine_args(args)
         await llm.update_weight_version("0")
@@ -134,7 +155,8 @@ class VllmEngine:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids), cache_salt=str(self._loads))
         pieces: dict[int, _Pieces] = {index: _Pieces() for index in range(sampling.n)}
         # Requests of a retried group must not share an id with the first try.
-        async for output in self._llm.generate(tokens, params, f"{group_id}@{time.monotonic_ns()}"):
+        request = f"{group_id}@{time.monotonic_ns()}"
+        async for output in self._llm.generate(tokens, params, request, lora_request=self._adapter):
             ended = [part.index for part in output.outputs if pieces[part.index].add(part)]
             if ended:
                 texts = self._tokenizer.batch_decode(
@@ -155,23 +177,27 @@ class VllmEngine:
         Raises:
             ServiceError: the weights arrived damaged; the engine then must not serve.
         """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
         async with self._loading:
+            for file in manifest.adapter:
+                verified(file.path, file.num_bytes, file.checksum)
             paused = time.perf_counter()
-            # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
-            await self._llm.pause_generation(mode="keep", clear_cache=False)
-            await self._llm.start_weight_update()
-            for payload in _payloads(manifest):
-                await self._llm.update_weights(WeightTransferUpdateRequest(update_info=payload))
-            await self._llm.finish_weight_update(weight_version=str(manifest.version))
-            checksums = await self._checksums(manifest)
-            self._loads += 1
-            await self._llm.resume_generation()
+            if manifest.has_base or manifest.adapter:
+                # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
+                await self._llm.pause_generation(mode="keep", clear_cache=False)
+                if manifest.has_base:
+                    await self._load_base(manifest)
+                if manifest.adapter:
+                    await self._load_adapter(manifest)
+                self._loads += 1
+                await self._llm.update_weight_version(str(manifest.version))
+                await self._llm.resume_generation()
+            else:
+                # The same weights under another number.
+                await self._llm.update_weight_version(str(manifest.version))
             return LoadReport(
                 replica=self._replica,
                 version=manifest.version,
-                checksums=checksums,
+                checksums=tuple(chain.from_iterable(self._checksums.values())),
                 pause_seconds=time.perf_counter() - paused,
             )
 
@@ -189,12 +215,33 @@ class VllmEngine:
         """End vLLM's processes."""
         self._llm.shutdown()
 
-    async def _checksums(self, manifest: WeightManifest) -> tuple[str, ...]:
+    async def _load_base(self, manifest: WeightManifest) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._llm.start_weight_update()
+        for payload in _payloads(manifest):
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=payload))
+        # vLLM drops its adapters here: they belong to the weights that are gone.
+        await self._llm.finish_weight_update()
+        self._adapter = None
         if manifest.backend == "shm":
             # The workers have compared each bucket's bytes with these; the CPU backend keeps no plain copy to digest.
-            return tuple(f"{bucket.checksum:08x}" for bucket in manifest.buckets)
-        digests = await self._llm.compute_weight_checksums()
-        return tuple(f"{name}={digest}" for worker in digests for name, digest in sorted(worker.items()))
+            found = [f"{bucket.checksum:08x}" for bucket in manifest.buckets]
+        else:
+            digests = await self._llm.compute_weight_checksums()
+            found = [f"{name}={digest}" for worker in digests for name, digest in sorted(worker.items())]
+        self._checksums = {"base": tuple(found)}
+
+    async def _load_adapter(self, manifest: WeightManifest) -> None:
+        """Requests in flight name the same adapter before and after, so they go on with the new one."""
+        from vllm.lora.request import LoRARequest
+
+        folder = str(Path(manifest.adapter[0].path).parent)
+        if not await self._llm.add_lora(LoRARequest("policy", 1, folder, load_inplace=True)):
+            raise ServiceError(f"replica {self._replica}: vLLM did not take the adapter of version {manifest.version}")
+        # Without `load_inplace`: a request uses what is loaded. It would fail, not read the path, if nothing were.
+        self._adapter = LoRARequest("policy", 1, "loaded")
+        self._checksums["adapter"] = tuple(f"{file.checksum:08x}" for file in manifest.adapter)
 
 
 def prepare(spec: EngineSpec) -> None:
@@ -215,6 +262,19 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         # Lets the executor be chosen below; the engine core stays a process of its own either way.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if spec.tensor_parallel == 1 else "1",
     }
+
+
+def _linear_layers(model_path: str, trust_remote_code: bool) -> list[str]:
+    """Names of the linear layers of a model, without its head: what peft calls "all-linear"."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    head = model.get_output_embeddings()
+    layers = (name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head)
+    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def _cpu_executor(spec: EngineSpec) -> str:

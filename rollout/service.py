@@ -1,7 +1,6 @@
 """The rollout service: Ray actors, each one vLLM engine, and the pool that the loop talks to."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import InputError, ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from rollout.weights import LoadReport, WeightManifest, localize
+from rollout.weights import Holding, LoadReport, WeightManifest, discard, localize
 
 
 class RolloutReplica:
@@ -40,15 +39,14 @@ class RolloutReplica:
             yield finished
 
     async def load(self, manifest: WeightManifest, buckets: list[Any]) -> LoadReport:
-        """`buckets`: references to the bytes, for a replica that shares no memory with the learner's rank 0."""
+        """`buckets`: references to the bytes of its files, for a replica that shares no memory with the learner's rank 0."""
         if not buckets:
             return await self._engine.load(manifest)
         local = localize(manifest, await asyncio.gather(*buckets))
         try:
             return await self._engine.load(local)
         finally:
-            for bucket in local.buckets:
-                os.unlink(bucket.path)
+            discard(local)
 
     async def init_transfer(self, init_info: dict[str, Any]) -> None:
         await self._engine.init_transfer(init_info)
@@ -67,7 +65,7 @@ class PublishReport:
     version: int
     num_bytes: int
     seconds: float
-    """From the call until the last engine serves the new version."""
+    """Until the last engine serves the new version."""
     pause_seconds: float
     """Longest standstill of generation on any replica."""
 
@@ -93,6 +91,8 @@ class RolloutPool:
         self.start_seconds = start_s
         self.version = 0
         """Policy version that every serving replica holds."""
+        self.holding: Holding | None = None
+        """What every serving replica holds, as far as known: a publish sends the rest."""
         self.num_tokens = 0
         """Completion tokens sampled so far."""
 
@@ -141,7 +141,9 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        return cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, time.perf_counter() - began)
+        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, time.perf_counter() - began)
+        pool.holding = Holding(base=model_path)
+        return pool
 
     @property
     def replicas(self) -> int:
@@ -219,9 +221,10 @@ class RolloutPool:
                 f"none of the {self.replicas} rollout replicas is left to load version {manifest.version}"
             )
         began = time.perf_counter()
+        self.holding = None  # until all of them have answered
         # Shared memory ends at the host; other nodes get the same bytes through Ray's object store.
         remote = any(self._nodes[i] != sender_node for i in self._router.serving)
-        buckets = _object_references(manifest) if remote and manifest.backend == "shm" else []
+        buckets = _object_references(manifest) if remote else []
         calls = [
             self._actors[i].load.remote(manifest, buckets if self._nodes[i] != sender_node else [])
             for i in self._router.serving
@@ -230,7 +233,7 @@ class RolloutPool:
             asyncio.gather(*calls), self._timeout_s, f"engines to load policy version {manifest.version}"
         )
         _agree(reports, manifest)
-        self.version = manifest.version
+        self.version, self.holding = manifest.version, manifest.holding
         return PublishReport(
             version=manifest.version,
             num_bytes=manifest.num_bytes,
@@ -344,7 +347,7 @@ def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
 
 def _object_references(manifest: WeightManifest) -> list[Any]:
     references = []
-    for bucket in manifest.buckets:
+    for bucket in manifest.files:
         with open(bucket.path, "rb") as file:
             references.append(ray.put(file.read()))
     return references

@@ -14,8 +14,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from rollout.errors import ServiceError
-from rollout.weights import checksum
+from rollout.weights import verified
 
 
 @dataclass
@@ -64,16 +63,6 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
 
     def shutdown(self) -> None:
         pass
-
-
-def verified(path: str, num_bytes: int, sent: int) -> mmap.mmap:
-    """A bucket, mapped; raises ServiceError when its bytes are not the ones that were sent."""
-    with open(path, "rb") as file:
-        view = mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ)
-    found = checksum(view)
-    if found != sent:
-        raise ServiceError(f"weights {path} arrived damaged: checksum {found:#x}, sent {sent:#x}")
-    return view
 
 
 def _tensors(view: mmap.mmap, tensors: list[dict[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,12 +1,15 @@
-"""Makes the shared-memory backend known to vLLM, in the actor and in each of vLLM's own worker processes.
+"""Makes what serves CPU hosts known to vLLM, in the actor and in each of vLLM's own worker processes.
 
 Found by vLLM through the `vllm.general_plugins` entry point of this distribution.
 """
 
 
 def register() -> None:
-    """Register weight-transfer backend `shm`; calling it again changes nothing."""
+    """Register weight-transfer backend `shm` and, on CPU hosts, the way adapters are applied; again changes nothing."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+    from vllm.platforms import current_platform
 
     if "shm" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("shm", "rollout.shm_engine", "ShmWeightTransferEngine")
+    if current_platform.is_cpu():
+        type(current_platform).get_punica_wrapper = classmethod(lambda _: "rollout.lora_cpu.SingleAdapter")

@@ -4,13 +4,16 @@ On hosts without a GPU a bucket is a file in shared memory that the learner writ
 host maps. Checksums are CRC-32 of the bytes of a bucket: they find torn or mixed-up transfers, not forgery.
 """
 
+import mmap
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from rollout.errors import ServiceError
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -36,6 +39,15 @@ class Bucket:
     """In order, end to end, unpadded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Names of two sets of weights: equal names are equal weights."""
+
+    base: str = ""
+    """Of the engine's own model; without adapters a new name after every update."""
+    adapter: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightManifest:
     """One publish: everything an engine needs to load policy version `version`."""
@@ -47,6 +59,20 @@ class WeightManifest:
     """Filled for `shm`."""
     payload: dict[str, Any] = field(default_factory=dict)
     """Update info of vLLM's own backend, for `nccl` and `ipc`."""
+    adapter: tuple[Bucket, ...] = ()
+    """The files of a peft folder, whatever the backend; empty without adapters, and when they have not changed."""
+    holding: Holding | None = None
+    """What an engine holds once it has loaded this; None: not known."""
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the engine's own model is sent; it is not where the engine holds it already."""
+        return bool(self.buckets or self.payload)
+
+    @property
+    def files(self) -> tuple[Bucket, ...]:
+        """Everything in shared memory."""
+        return self.buckets + self.adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +92,17 @@ def checksum(data: Any) -> int:
     return zlib.crc32(data)
 
 
-def write_bucket(path: Path, arrays: list[Any], tensors: tuple[TensorMeta, ...]) -> Bucket:
+def verified(path: str, num_bytes: int, sent: int) -> mmap.mmap:
+    """A bucket, mapped; raises ServiceError when its bytes are not the ones that were sent."""
+    with open(path, "rb") as file:
+        view = mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ)
+    found = checksum(view)
+    if found != sent:
+        raise ServiceError(f"weights {path} arrived damaged: checksum {found:#x}, sent {sent:#x}")
+    return view
+
+
+def write_bucket(path: Path, arrays: Iterable[Any], tensors: tuple[TensorMeta, ...]) -> Bucket:
     """Write flat uint8 arrays end to end into a private file."""
     crc, size = 0, 0
     with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
@@ -78,14 +114,27 @@ def write_bucket(path: Path, arrays: list[Any], tensors: tuple[TensorMeta, ...])
 
 
 def localize(manifest: WeightManifest, contents: list[bytes]) -> WeightManifest:
-    """The same manifest with its buckets written to this host's shared memory. The caller removes the files."""
-    folder = segment_folder()
-    buckets = []
-    for i, (bucket, data) in enumerate(zip(manifest.buckets, contents, strict=True)):
-        path = folder / f"remote-{manifest.version}-{i}"
-        write_bucket(path, [data], bucket.tensors)
-        buckets.append(replace(bucket, path=str(path)))  # the sender's checksum stays: it covers this way too
-    return replace(manifest, buckets=tuple(buckets))
+    """The same manifest with its files written to this host's shared memory. The caller removes them: `discard`."""
+    home = segment_folder()
+    folder = home / f"remote-{manifest.version}-adapter"
+    if manifest.adapter:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    paths = [home / f"remote-{manifest.version}-{i}" for i in range(len(manifest.buckets))]
+    paths += [folder / Path(file.path).name for file in manifest.adapter]
+    local = []
+    for file, path, data in zip(manifest.files, paths, contents, strict=True):
+        write_bucket(path, [data], file.tensors)
+        local.append(replace(file, path=str(path)))  # the sender's checksum stays: it covers this way too
+    count = len(manifest.buckets)
+    return replace(manifest, buckets=tuple(local[:count]), adapter=tuple(local[count:]))
+
+
+def discard(manifest: WeightManifest) -> None:
+    """Free the shared memory of a manifest; doing so again does no harm."""
+    for bucket in manifest.buckets:
+        Path(bucket.path).unlink(missing_ok=True)
+    for folder in {Path(file.path).parent for file in manifest.adapter}:
+        remove_segments(folder)
 
 
 def segment_folder() -> Path:
@@ -93,9 +142,7 @@ def segment_folder() -> Path:
     for old in SHARED_MEMORY.glob("rayzero-*"):
         pid = old.name.removeprefix("rayzero-")
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            # It may be another user's, or another process may be removing it right now.
-            with suppress(OSError):
-                remove_segments(old)
+            remove_segments(old)  # as far as it is ours
     folder = SHARED_MEMORY / f"rayzero-{os.getpid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -103,11 +150,4 @@ def segment_folder() -> Path:
 
 def remove_segments(folder: Path) -> None:
     """Remove a segment folder and what is in it; another process may be doing the same."""
-    for file in _entries(folder):
-        file.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        folder.rmdir()
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    return folder.glob("*") if folder.is_dir() else iter(())
+    shutil.rmtree(folder, ignore_errors=True)

@@ -99,10 +99,8 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     with context.clocks.training():
         stats = await learner.train(batch, "grpo")
     done = step + 1
-    # Written while the engines stand idle in a synchronous run anyway, and before anything new is admitted, so that a
-    # synchronous checkpoint owes no prompt.
-    if done == loop.steps or (loop.checkpoint_every and done % loop.checkpoint_every == 0):
-        await context.checkpoint(done, {"buffer": buffer.state(), "prompts": prompts.state()})
+    # Taken before anything new is admitted, so that a synchronous checkpoint owes no prompt.
+    state = {"buffer": buffer.state(), "prompts": prompts.state()}
     due = done % loop.publish_every == 0 or done == loop.steps or done in context.schedule.steps
     published = await context.publish(done) if due else None
     audit = await context.audit(done) if published and loop.audit_every and done % loop.audit_every == 0 else None
@@ -110,6 +108,9 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
         await context.evaluate(done, "during")
     if published and done < loop.steps:
         await buffer.published(done)
+    # Written while the engines sample the next batch.
+    if done == loop.steps or (loop.checkpoint_every and done % loop.checkpoint_every == 0):
+        await context.checkpoint(done, state)
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
     metrics |= rewards.metrics() | judged.metrics
     context.store.write_trajectories(stage.name, done, groups, judged.advantages, version=step)

@@ -7,14 +7,14 @@ this process. What the tests define, and Python's builtins, win over names of th
 
 import ast
 import builtins
-import importlib
 import json
 import socket
 from typing import Any
 
+from rewards.cell import names
 from rewards.cell.messages import send
-from rewards.cell.peer import Ended, Peer, Remote, Unsupported
-from rewards.cell.values import MODULES
+from rewards.cell.peer import Ended, Peer
+from rewards.cell.remote import Remote, Unsupported, make_remote
 
 _MOST_WORDS = 300
 
@@ -22,20 +22,25 @@ _MOST_WORDS = 300
 class Namespace(dict[str, Any]):
     """Globals of the tests: a name that is not here is asked of the program."""
 
-    def __init__(self, peer: Peer, program: Remote, shadowing: frozenset[str], modules: frozenset[str]) -> None:
+    def __init__(self, peer: Peer, program: Remote, order: dict[str, Any]) -> None:
         super().__init__(__name__="tests", __builtins__=builtins)
         self._peer = peer
         self._program = program
-        self._shadowing = shadowing
-        self._modules = modules
+        trees = [ast.parse(order["setup"]), *(ast.parse(test["code"]) for test in order["tests"] if "code" in test)]
+        self._shadowing = names.shadowing(order["tests"])
+        self._borrowed = names.borrowed(trees, order["entry_point"])
+        self._lacking = names.lacking(trees)
 
     def __missing__(self, name: str) -> Any:
         if name.startswith("__") or (hasattr(builtins, name) and name not in self._shadowing):
             raise KeyError(name)
-        if name in self._modules:
-            return importlib.import_module(name)
+        if name in self._borrowed:
+            return self._borrowed[name]
+        if name in self._lacking:
+            module = self._lacking[name]
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
         value = self._peer.ask("name", self._program, name)
-        self._peer.named(name, value)
+        self._peer.handles.named(name, value)
         return value
 
 
@@ -57,8 +62,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
     try:
         _load_program(peer)
         # Functions of the tests keep these globals; the program is imported before so that names can be asked of it.
-        modules = _modules([order["setup"], *(test["code"] for test in order["tests"] if "code" in test)])
-        namespace = Namespace(peer, peer.root(), _shadowing(order["tests"]), modules)
+        namespace = Namespace(peer, peer.root(), order)
         exec(setup, namespace)
         if order["entry_point"]:
             if "check" not in namespace:
@@ -70,7 +74,10 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
         send(host, {"event": event, "reason": _describe(problem)})
         return
     for index in range(order["first"], len(order["tests"])):
+        peer.handles.spoilt = None
         outcome, reason = _judge(tests[index], namespace)
+        if outcome == "pass" and peer.handles.spoilt is not None:  # and the test caught it
+            outcome, reason = _spoilt(peer.handles.spoilt)
         if outcome == "invalid":
             send(host, {"event": "invalid", "reason": reason})
             return
@@ -85,20 +92,38 @@ _ENDED = "the program ended"
 
 
 def _load_program(peer: Peer) -> None:
-    peer.ask("call", Remote(peer, 1, "function", "load"), [], {})
+    peer.ask("call", make_remote(peer, 1, "function", "load"), [], {})
 
 
 def _compiled(test: dict[str, Any]) -> dict[str, Any]:
-    """A test with its code compiled, as `expression` where it is no more than that. Raises ValueError and SyntaxError."""
+    """A test with its code compiled; as `expression` where it is one call, which may do the asserting.
+
+    A comparison that stands alone is an assertion without its word. Raises ValueError and SyntaxError.
+    """
     if "code" not in test:
         return test
     tree = ast.parse(test["code"], "test.py")
     if not tree.body:
         raise ValueError("a test that holds no statement")
-    if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
-        expression = ast.Expression(tree.body[0].value)
-        return {"expression": compile(expression, "test.py", "eval", dont_inherit=True)}
+    first = tree.body[0]
+    if len(tree.body) == 1 and isinstance(first, ast.Expr) and isinstance(first.value, ast.Call):
+        code = compile(ast.Expression(first.value), "test.py", "eval", dont_inherit=True)
+        return {"expression": code, "called": _root(first.value.func)}
+    tree.body = [_asserted(statement) for statement in tree.body]
     return {"code": compile(tree, "test.py", "exec", dont_inherit=True)}
+
+
+def _root(expression: ast.expr) -> str:
+    """The name that an expression starts from."""
+    while isinstance(expression, ast.Attribute | ast.Call | ast.Subscript):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def _asserted(statement: ast.stmt) -> ast.stmt:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Compare | ast.BoolOp | ast.UnaryOp):
+        return statement
+    return ast.copy_location(ast.Assert(test=statement.value, msg=None), statement)
 
 
 def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
@@ -106,15 +131,20 @@ def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
         if "code" in test:
             exec(test["code"], namespace)
             return "pass", ""
-        if "expression" in test:  # a comparison without `assert`, or a call that does the asserting
-            return ("fail", "False") if eval(test["expression"], namespace) is False else ("pass", "")  # noqa: S307 - in the judge's cell
+        if "expression" in test:
+            value = eval(test["expression"], namespace)  # noqa: S307 - in the judge's cell
+            # A function of the tests' asserts by itself; the program's only answers.
+            holds = value is not False if test["called"] in namespace else bool(value)
+            return ("pass", "") if holds else ("fail", _short(value))
         return _judge_call(test, namespace)
-    except Unsupported as problem:
-        return "unsupported", str(problem)[:_MOST_WORDS]
-    except Ended:
-        return "fail", _ENDED
+    except (Unsupported, Ended) as problem:
+        return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
         return "invalid" if _lacks_module(problem) else "fail", _describe(problem)
+
+
+def _spoilt(problem: BaseException) -> tuple[str, str]:
+    return ("fail", _ENDED) if isinstance(problem, Ended) else ("unsupported", str(problem)[:_MOST_WORDS])
 
 
 def _lacks_module(problem: BaseException) -> bool:
@@ -149,47 +179,6 @@ def _as_json(value: object) -> object:
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     return value
-
-
-def _shadowing(tests: list[dict[str, Any]]) -> frozenset[str]:
-    """Builtin names that the program may define: the one that is under test.
-
-    Some tasks ask for a function called `sum`. It is taken from the program only where the tests name nothing else that
-    could be the program's: the innermost function that all of them call. A function to call is named outright.
-    """
-    called: set[str] | None = None
-    innermost = ""
-    for test in tests:
-        if "code" not in test:
-            return frozenset({test["function"] for test in tests})
-        try:
-            tree = ast.parse(test["code"])
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return frozenset()
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        if any(not hasattr(builtins, name) for name in names):
-            return frozenset()
-        calls = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-        called = set(calls) if called is None else called & set(calls)
-        innermost = next((name for name in reversed(calls) if name in called), "")
-    return frozenset({innermost} - {""})
-
-
-def _modules(texts: list[str]) -> frozenset[str]:
-    """Modules that the tests use without importing them: `math.isclose`. A class of the program's called `math` is not
-    asked whether its answer is close.
-    """
-    used: dict[str, set[str]] = {}
-    others: set[str] = set()
-    bases: set[ast.expr] = set()
-    for node in (node for text in texts for node in ast.walk(ast.parse(text))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            used.setdefault(node.value.id, set()).add(node.attr)
-            bases.add(node.value)
-        elif isinstance(node, ast.Name) and node not in bases:
-            others.add(node.id)
-    names = used.keys() & set(MODULES) - others
-    return frozenset(name for name in names if used[name] <= set(dir(importlib.import_module(name))))
 
 
 def _short(value: object) -> str:

@@ -145,6 +145,15 @@ def unmount(target: str) -> None:
     call("umount2", os.fsencode(target), MNT_DETACH)
 
 
+def state_of(folder: str) -> tuple[int, ...]:
+    """Differs once something was made, removed or renamed in a directory, or its owner, mode or attributes changed.
+
+    The time of change is one that a program cannot set; as it may be no finer than a tick, the rest is looked at too.
+    """
+    found = os.stat(folder)
+    return (found.st_ctime_ns, found.st_mtime_ns, found.st_mode, found.st_nlink, found.st_size)
+
+
 def clone_tree(path: str, *, device: bool = False) -> int:
     """A detached, read-only copy of the mounts at `path`, as a descriptor for `attach`."""
     tree = call("open_tree", _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)

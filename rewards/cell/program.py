@@ -4,8 +4,10 @@ As `program` it runs the text as `__main__` once for every input, each in a fork
 as a module whose names the judge can call; as `judge` it runs the tests (see judge.py).
 """
 
+import _sitebuiltins
 import _thread
 import atexit
+import builtins
 import contextlib
 import gc
 import os
@@ -21,6 +23,7 @@ from rewards.cell.messages import receive, send
 from rewards.cell.peer import Peer
 
 _leave = os._exit  # whatever the program makes of that name
+_FAILED = 70
 _SLACK = 1 << 30
 """Address space beyond the memory limit: reserved stacks and mappings are no memory yet. Memory itself is watched."""
 _NOT_COMPILED = (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError)
@@ -46,8 +49,9 @@ def run_cell(role: str, limits: dict[str, int], tier: Confinement, descriptors: 
             _serve(text, channel)
         else:
             judge.run(text, _socket(descriptors[1]), _socket(descriptors[2]))
-    finally:
-        _leave(0)
+    except BaseException:  # noqa: BLE001 - a program may have it fail; that is no success of the program's
+        _leave(_FAILED)
+    _leave(0)
 
 
 def _socket(descriptor: int) -> socket.socket:
@@ -112,9 +116,10 @@ def _run_inputs(text: bytes, host: socket.socket, tier: Confinement) -> None:
     # All that can be done before the fork is done once.
     module = _module("__main__", "main.py")
     _use_streams()
+    _as_usual()
     boot.arm()
     gc.freeze()
-    untouched = os.stat("/tmp").st_mtime_ns
+    untouched = kernel.state_of("/tmp")
     while True:
         order, streams = receive(host)
         if order is None:
@@ -138,17 +143,17 @@ def _run_inputs(text: bytes, host: socket.socket, tier: Confinement) -> None:
             return  # the zygote sweeps; the host starts another cell for what remains
 
 
-def _left_something(untouched: int) -> bool:
-    """A process or a file of a test that would be there in the next."""
+def _left_something(untouched: tuple[int, ...]) -> bool:
+    """A process of a test, or a file or an attribute of its scratch directory, that would be there in the next."""
     try:
         os.waitpid(-1, os.WNOHANG)
         return True
     except ChildProcessError:
-        return os.stat("/tmp").st_mtime_ns != untouched and os.getcwd() == "/tmp" and bool(os.listdir("/tmp"))
+        return os.getcwd() == "/tmp" and kernel.state_of("/tmp") != untouched
 
 
 def _run_main(code: types.CodeType, module: types.ModuleType, streams: list[int], tier: Confinement) -> NoReturn:
-    status = 70
+    status = _FAILED
     try:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -173,6 +178,13 @@ def _use_streams() -> None:
     sys.stdin = sys.__stdin__ = _streams[0]  # type: ignore[misc,assignment]
     sys.stdout = sys.__stdout__ = _streams[1]  # type: ignore[misc,assignment]
     sys.stderr = sys.__stderr__ = _streams[2]  # type: ignore[misc,assignment]
+
+
+def _as_usual() -> None:
+    """What a program finds in an ordinary interpreter, but for its guard of servers: numbers of any length print."""
+    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
+    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+    sys.set_int_max_str_digits(0)
 
 
 def _module(name: str, file: str) -> types.ModuleType:
@@ -238,6 +250,7 @@ def _serve(text: bytes, channel: socket.socket) -> None:
     peer = Peer(channel, open_house=True)
     module = _module("solution", "solution.py")
     _use_streams()
+    _as_usual()
     boot.arm()
     peer.hand_out(module.__dict__)
     peer.hand_out(lambda: exec(compile(text, "solution.py", "exec", dont_inherit=True), module.__dict__))

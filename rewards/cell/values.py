@@ -5,6 +5,7 @@ sender's. Whatever else a value is (a function, an instance of a class of the pr
 own way) stays where it is and travels as a handle. Nothing is unpickled or evaluated.
 """
 
+import array
 import builtins
 import collections
 import datetime
@@ -14,7 +15,7 @@ import types
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Union
 
 Packed = Any
 """None, bool, str, float, int below 2^63, or a list `[tag, …]`."""
@@ -35,7 +36,7 @@ MODULES = ("math", "cmath", "operator", "collections", "itertools", "functools",
 _COMPARED_BY_CONTENT = (int, float, str, bytes, tuple, list, dict, set, frozenset)
 _VIEWS = {type({}.keys()): "K", type({}.values()): "V", type({}.items()): "I"}
 
-Container = list[Any] | dict[Any, Any] | set[Any] | bytearray | collections.deque[Any]
+Container = Union[list[Any], dict[Any, Any], set[Any], bytearray, collections.deque[Any], "array.array[Any]"]
 
 
 class Shared:
@@ -92,8 +93,9 @@ class Codec:
             pairs = [[self.pack(k, shared), self.pack(v, shared)] for k, v in container.items()]
             factory = container.default_factory if isinstance(container, collections.defaultdict) else None
             return [pairs, self.pack(factory, shared)]
-        maxlen = container.maxlen if isinstance(container, collections.deque) else None
-        return [self._pack_all(container, shared), maxlen]
+        extra: int | str | None = container.maxlen if isinstance(container, collections.deque) else None
+        extra = container.typecode if isinstance(container, array.array) else extra
+        return [self._pack_all(container, shared), extra]
 
     def _pack_all(self, values: Any, shared: Shared) -> list[Packed]:
         return [self.pack(value, shared) for value in values]
@@ -155,9 +157,7 @@ class Codec:
             return data
         tag = data[0]
         if tag in _MAKERS:
-            container = _MAKERS[tag]()
-            if tag == "q":
-                container = collections.deque(maxlen=data[3])
+            container = _MAKERS[tag](data)
             shared.add(container, data[1])
             return self.refill(container, data[2:], shared)
         return getattr(self, f"_in_{_IN[tag]}")(data, shared)
@@ -176,6 +176,9 @@ class Codec:
                 container.default_factory = self.unpack(content[1], shared)
             return container
         values = [self.unpack(item, shared) for item in content[0]]
+        if isinstance(container, array.array):
+            container[:] = array.array(container.typecode, values)
+            return container
         container.clear()
         (container.update if isinstance(container, set) else container.extend)(values)
         return container
@@ -259,8 +262,12 @@ _TAGS: dict[type, str] = {
     collections.Counter: "C",
     collections.OrderedDict: "O",
     collections.defaultdict: "D",
+    array.array: "A",
 }
-_MAKERS: dict[str, Callable[[], Any]] = {tag: kind for kind, tag in _TAGS.items()}
+_MAKERS: dict[str, Callable[[list[Any]], Any]] = {tag: lambda _, kind=kind: kind() for kind, tag in _TAGS.items()} | {
+    "q": lambda data: collections.deque(maxlen=data[3]),
+    "A": lambda data: array.array(data[3]),
+}
 _IN = {
     "k": "known",
     "h": "handle",

@@ -35,9 +35,13 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _STACK = 120 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _EVERYTHING = """
-asyncio ast base64 binascii calendar concurrent.futures csv difflib encodings.ascii encodings.idna encodings.latin_1 
-graphlib gzip hashlib hmac html inspect locale logging pathlib pprint secrets shutil sqlite3 string tempfile time 
-timeit types unicodedata unittest uuid weakref zlib zoneinfo
+__future__ argparse array asyncio ast base64 binascii bz2 cProfile calendar cmath colorsys concurrent.futures 
+concurrent.futures.thread configparser contextvars csv difflib dis doctest email encodings.ascii encodings.idna 
+encodings.latin_1 encodings.utf_16 errno fileinput fnmatch getopt glob graphlib gzip hashlib hmac html html.parser 
+importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
+platform pprint profile pstats reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 
+stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
+unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
 """
 """Imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
 
@@ -52,6 +56,7 @@ class Zygote:
         self._namespaces = config["tier"] == "A"
         self._baseline = _resident(proc, os.getpid())
         self._memory_limit = 0
+        self._untouched = kernel.state_of("/tmp")
         self._address_space = _address_space(proc, os.getpid())
 
     def serve(self) -> None:
@@ -119,9 +124,10 @@ class Zygote:
             if ended == child:
                 status = how
                 self._kill()  # orphans have only now become children of this process
-        if self._namespaces and os.listdir("/tmp"):
+        if self._namespaces and kernel.state_of("/tmp") != self._untouched:
             kernel.unmount("/tmp")
             mount_scratch(self._config)
+            self._untouched = kernel.state_of("/tmp")
         return status
 
     def _kill(self) -> None:

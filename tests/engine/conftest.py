@@ -10,12 +10,12 @@ import pytest
 
 from learner.build import BuildSpec
 from learner.service import LearnerGroup
-from learner.spec import LearnerSpec
 from orchestrator.cluster import ray_session
 from orchestrator.config import ClusterSection
 from rollout.engine import EngineSpec
 from rollout.service import RolloutPool
 from rollout.types import Prompt
+from tests.learner.specs import learner_spec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,8 +51,9 @@ class Rig:
         """A fresh policy in the learner."""
         self.run(self.learner.open(learner_spec(self.folder, **changes)))
 
-    def publish(self, version: int) -> Any:
-        manifest = self.run(self.learner.stage_weights(version))
+    def publish(self, version: int, whole: bool = True) -> Any:
+        """`whole`: off to send only what the engines lack, as a run does."""
+        manifest = self.run(self.learner.stage_weights(version, None if whole else self.pool.holding))
         report = self.run(self.pool.load(manifest, self.learner.node))
         self.run(self.learner.release_weights(manifest))
         return report
@@ -73,42 +74,7 @@ def build_spec(tied: bool = False, seed: int = 1) -> BuildSpec:
     )
 
 
-def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
-    settings: dict[str, Any] = {
-        "model_path": folder,
-        "reference_path": "",
-        "dtype": "float32",
-        "trust_remote_code": False,
-        "zero_stage": 0,
-        "seed": 1,
-        "lr": 1e-2,
-        "schedule": "constant",
-        "warmup_steps": 0,
-        "total_steps": 10,
-        "beta1": 0.9,
-        "beta2": 0.95,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "activation_checkpointing": False,
-        "logit_chunk_tokens": 64,
-        "policy_loss": "clip",
-        "clip_low": 0.2,
-        "clip_high": 0.2,
-        "dual_clip": 0.0,
-        "kl_coef": 0.0,
-        "kl_in": "loss",
-        "kl_estimator": "k3",
-        "reference_refresh_steps": 0,
-        "entropy_coef": 0.0,
-        "importance_cap": 2.0,
-        "importance_mode": "truncate",
-        "importance_floor": 0.5,
-        "importance_level": "token",
-    }
-    return LearnerSpec(**(settings | changes))
-
-
-def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
+def engine_spec(tensor_parallel: int = 1, lora_rank: int = 0) -> EngineSpec:
     return EngineSpec(
         dtype="float32",
         trust_remote_code=False,
@@ -120,14 +86,17 @@ def engine_spec(tensor_parallel: int = 1) -> EngineSpec:
         eager=True,
         backend="shm",
         device="cpu",
+        lora_rank=lora_rank,
     )
 
 
-async def start_pool(folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout") -> RolloutPool:
+async def start_pool(
+    folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout", lora_rank: int = 0
+) -> RolloutPool:
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model.set_result(folder)
     return await RolloutPool.start(
-        engine_spec(tensor_parallel),
+        engine_spec(tensor_parallel, lora_rank),
         model,
         replicas=replicas,
         cpus=0.5 / (replicas * tensor_parallel),

@@ -10,7 +10,7 @@ import pytest
 from learner.batch import Sequence, TrainingBatch, make_batch
 from learner.service import LearnerGroup
 from rollout.errors import InputError
-from tests.engine.conftest import Rig, learner_spec, start_learner
+from tests.engine.conftest import Rig, build_spec, learner_spec
 
 
 def rows(count: int = 7) -> list[Sequence]:
@@ -70,17 +70,6 @@ def test_zero_stages_agree_with_stage_0(rig: Rig, single: dict, tmp_path: Path, 
 def test_micro_batches_and_checkpointing_do_not_matter(rig: Rig, single: dict, tmp_path: Path) -> None:
     one_pack = two_updates(rig, rig.learner, tmp_path / "a", micro_batch_tokens=10_000, activation_checkpointing=True)
     assert_same(one_pack, single)
-
-
-def test_two_ranks_agree_with_one(rig: Rig, single: dict, tmp_path: Path) -> None:
-    kl = rig.run(rig.learner.kl_to_reference(cut(rows())))
-    pair = rig.run(start_learner(ranks=2, name="pair"))
-    try:
-        for stage in (0, 3):
-            assert_same(two_updates(rig, pair, tmp_path / f"stage{stage}", zero_stage=stage), single)
-            np.testing.assert_allclose(rig.run(pair.kl_to_reference(cut(rows(), 2, seed=3))), kl, atol=1e-5)
-    finally:
-        rig.run(pair.close())
 
 
 def test_a_checkpoint_continues_to_the_same_weights(rig: Rig, single: dict, tmp_path: Path) -> None:
@@ -215,6 +204,28 @@ def test_an_export_loads_with_transformers(rig: Rig, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     assert model.generation_config.eos_token_id == rig.tokenizer.eos_token_id
     assert AutoTokenizer.from_pretrained(tmp_path / "export").encode("1+1") == rig.tokenizer.encode("1+1")
+
+
+def test_a_tied_bfloat16_export_keeps_its_dtype_and_holds_the_embedding_once(rig: Rig, tmp_path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+
+    tied = str(tmp_path / "tied")
+
+    async def work() -> None:
+        await rig.learner.build(build_spec(tied=True), [], tied)
+        await rig.learner.open(learner_spec(tied, dtype="bfloat16"))
+        await rig.learner.train(cut(rows()), "grpo")
+        await rig.learner.export(tmp_path / "export", tied)
+
+    rig.run(work())
+    with safe_open(tmp_path / "export" / "model.safetensors", framework="pt") as weights:
+        assert "lm_head.weight" not in weights.keys()  # noqa: SIM118
+    before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (tied, tmp_path / "export"))
+    assert after.dtype == torch.bfloat16
+    assert after.lm_head.weight is after.get_input_embeddings().weight
+    assert (after.lm_head.weight - before.lm_head.weight).abs().max() > 1e-3
 
 
 def test_a_model_that_is_not_there_is_an_input_error(rig: Rig) -> None:

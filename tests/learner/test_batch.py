@@ -1,7 +1,6 @@
 """Cutting into mini-batches, ranks and packs loses nothing, repeats nothing, and keeps the objective."""
 
 from collections import Counter
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -290,7 +289,87 @@ def test_completions_that_left_the_group_do_not_train() -> None:
     assert [row.advantage for row in sequences_of(kept, np.array([1.0, -1.0]))] == [1, -1]
 
 
-def test_longest_first_so_that_packs_hold_sequences_of_similar_length() -> None:
-    packs = packs_of(batch_of(rows([(1, n) for n in (3, 30, 9, 21, 15)]), micro_batch_tokens=40))
-    flat = [int(length) for pack in packs for length in pack.lengths]
-    assert all(left >= right for left, right in pairwise(flat))
+# --- Shared prompts
+
+
+def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[Sequence]:
+    """Completions of so many tokens of prompts of so many tokens."""
+    rng = np.random.default_rng(0)
+    sequences = []
+    for asked, lengths in zip(prompt_tokens, completions, strict=True):
+        prompt_ids = rng.integers(0, 1000, asked)
+        for length in lengths:
+            token_ids = np.concatenate([prompt_ids, rng.integers(0, 1000, length)])
+            sequences.append(Sequence(token_ids=token_ids, first_target=asked))
+    return sequences
+
+
+def read_back(pack: Pack) -> dict[int, list[int]]:
+    """Row → token ids of the sequence, through its span and the span before it."""
+    starts = np.concatenate([[0], np.cumsum(pack.lengths)])
+    found = {}
+    for row, end in zip(pack.rows, pack.ends, strict=True):
+        span = int(np.searchsorted(starts, end, side="right")) - 1
+        spans = [span] if pack.prefixes[span] < 0 else [pack.prefixes[span], span]
+        assert end == starts[span + 1] - 1
+        positions = [position for i in spans for position in pack.position_ids[starts[i] : starts[i + 1]]]
+        assert positions == list(range(len(positions)))
+        found[int(row)] = [int(token) for i in spans for token in pack.token_ids[starts[i] : starts[i + 1]]]
+    return found
+
+
+@fast
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 30), min_size=1, max_size=6)), max_size=6),
+    st.integers(1, 4),
+    st.sampled_from([1, 50, 200, 10_000]),
+)
+def test_sequences_can_be_read_back_from_their_spans(
+    asked: list[tuple[int, list[int]]], ranks: int, budget: int
+) -> None:
+    sequences = groups([prompt for prompt, _ in asked], [lengths for _, lengths in asked])
+    found: dict[int, list[int]] = {}
+    for pack in packs_of(batch_of(sequences, ranks=ranks, micro_batch_tokens=budget, length_norm="token")):
+        if is_empty(pack):
+            continue
+        found |= read_back(pack)
+        assert len(pack.token_ids) <= budget or len(pack.rows) == 1
+        before = [read_back(pack)[int(row)] for row in pack.rows]
+        for segment, tokens in enumerate(before):
+            mine = pack.segments == segment
+            first = sequences[pack.rows[segment]].first_target
+            assert pack.targets[mine].tolist() == tokens[first:]
+            assert pack.token_ids[pack.target_positions[mine]].tolist() == tokens[first - 1 : -1]
+    assert found == {row: sequence.token_ids.tolist() for row, sequence in enumerate(sequences)}
+
+
+def test_a_prompt_stands_once_in_a_pack() -> None:
+    (pack,) = packs_of(batch_of(groups([10, 20], [[5, 6, 7], [8]]), micro_batch_tokens=1000))
+    assert len(pack.token_ids) == 10 + 5 + 6 + 7 + 20 + 8
+    assert sorted(pack.lengths.tolist()) == [5, 6, 7, 10, 28]
+    assert len(set(pack.target_positions.tolist())) == len(pack.targets) - 2
+
+
+def test_a_prompt_of_a_few_tokens_is_not_shared() -> None:
+    (pack,) = packs_of(batch_of(groups([2], [[5, 6, 7]]), micro_batch_tokens=1000))
+    assert (pack.prefixes == -1).all()
+
+
+def test_micro_batches_are_of_equal_load() -> None:
+    lengths = np.minimum(np.random.default_rng(0).geometric(1 / 48, (16, 8)), 256).tolist()
+    sequences = groups([30] * 16, lengths)
+    asked, answered = 16 * 30, sum(map(sum, lengths))
+    for ranks in (1, 4):
+        (mini,) = batch_of(sequences, ranks=ranks, micro_batch_tokens=1500).packs
+        loads = np.array([[len(pack.token_ids) for pack in rank] for rank in mini])
+        assert loads.max() <= 1500
+        assert loads.max() < 1.2 * loads.mean()
+        assert loads.sum(1).max() < 1.06 * loads.sum(1).mean()
+        # Few prompts are repeated.
+        assert loads.sum() < 1.05 * (asked + answered)
+
+
+def test_one_group_occupies_all_ranks() -> None:
+    packs = packs_of(batch_of(groups([100], [[50] * 8]), ranks=4, micro_batch_tokens=1000))
+    assert not any(is_empty(pack) for pack in packs)
+    assert max(len(pack.token_ids) for pack in packs) <= 1.5 * (100 + 400) / 4 + 100

@@ -4,13 +4,18 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from learner import gather as gather_module
+from learner import publish
 from learner.publish import SharedMemoryPublisher
 from rollout import weights
 from rollout.weights import Bucket, segment_folder
@@ -93,6 +98,45 @@ def test_release_removes_the_files_and_close_the_folder(shared_memory: Path) -> 
     publisher.close()
     assert list(shared_memory.iterdir()) == []
     publisher.close()
+
+
+def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in bytes alive: of the gathered parameters, and of the copies that go into the files."""
+    net = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(9)).to(torch.float32)
+    size, limit = 4 * 16 * 16, 2 * 4 * 16 * 16
+    alive: set[int] = set()
+    peak, gathered = 0, threading.Semaphore(0)
+
+    @contextmanager
+    def gather(parameters: list[nn.Parameter], sharded: bool) -> Iterator[None]:
+        """As ZeRO-3 does it: the parameters exist inside the block."""
+        nonlocal peak
+        assert sharded
+        alive.update(map(id, parameters))
+        peak = max(peak, len(alive) * size)
+        if len(alive) * size > limit:  # a second bucket, beside the one that is being written
+            gathered.release()
+        yield
+        alive.difference_update(map(id, parameters))
+
+    def write(path: Path, arrays: Iterator, metas: tuple) -> Bucket:
+        nonlocal peak
+        last = len(metas) == 1  # nothing is left to gather
+        assert last or gathered.acquire(timeout=10), "the next bucket is not gathered meanwhile"
+        for array in arrays:
+            peak = max(peak, len(alive) * size + (array.nbytes if dtype != torch.float32 else 0))
+        return original(path, [], metas)
+
+    original = publish.write_bucket
+    monkeypatch.setattr(gather_module, "gathered", gather)
+    monkeypatch.setattr(publish, "write_bucket", write)
+    for dtype, most in ((torch.float32, 2 * limit), (torch.bfloat16, 2 * limit + size // 2)):
+        peak, gathered = 0, threading.Semaphore(0)
+        manifest = SharedMemoryPublisher(0, limit, dtype).stage(net, 0, sharded=True)
+        assert manifest is not None
+        assert [len(bucket.tensors) for bucket in manifest.buckets] == [2, 2, 2, 2, 1]
+        assert limit < peak <= most
+        assert not alive
 
 
 def test_only_rank_0_writes(shared_memory: Path) -> None:

@@ -66,6 +66,27 @@ def test_linear_layers_and_head_are_what_pytorch_counts(policy: Policy) -> None:
     assert ModelCost.of(policy.model).forward_flops([pack]) == counted + attention
 
 
+def test_a_shared_prompt_is_computed_once(policy: Policy) -> None:
+    prompt = np.arange(3, 23)
+    rows = [Sequence(token_ids=np.concatenate([prompt, [30 + i] * 4]), first_target=20) for i in range(3)]
+    batch = make_batch(
+        rows,
+        ranks=1,
+        mini_batches=1,
+        micro_batch_tokens=1000,
+        length_norm="token",
+        constant_length=1,
+        temperature=1.0,
+        seed=0,
+    )
+    (pack,) = batch.packs[0][0]
+    cost = ModelCost.of(policy.model)
+    pairs = 20 * 20 / 2 + 3 * (4 * 20 + 4 * 4 / 2)
+    assert cost.forward_flops([pack]) == 2 * (cost.linear * 32 + cost.head * 12) + 4 * LAYERS * HIDDEN * pairs
+    assert batch.num_tokens == 72
+    assert batch.padding_share == 0
+
+
 def test_a_rank_without_work_costs_nothing_and_is_padding(policy: Policy) -> None:
     batch = batch_of(ranks=3)
     cost = ModelCost.of(policy.model)

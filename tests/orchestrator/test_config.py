@@ -288,3 +288,8 @@ def test_steps_and_epochs_that_contradict_each_other(sft: dict[str, Any], loop: 
 def test_a_warm_up_is_steps_or_a_share() -> None:
     with pytest.raises(InputError, match=r"warmup_steps = 5 and warmup_share = 0\.1 say the same"):
         load_recipe("arithmetic", ["learner.warmup_steps=5", "learner.warmup_share=0.1"])
+
+
+def test_offload_needs_a_zero_stage() -> None:
+    with pytest.raises(InputError, match="offload_optimizer = true needs zero_stage"):
+        load_recipe("arithmetic", ["learner.offload_optimizer=true"])

@@ -102,3 +102,8 @@ def test_too_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "memory_bytes", lambda: 10**8)
     notes = preflight(load_recipe("arithmetic"))
     assert notes[0].startswith("stage cold-start needs about 1.09 GB of memory; this machine has 100 MB")
+
+
+def test_offload_on_a_machine_without_gpus_is_a_note() -> None:
+    settings = ["learner.zero_stage=2", "learner.offload_optimizer=true"]
+    assert "learner.offload_optimizer = true saves nothing" in preflight(load_recipe("arithmetic-zero", settings))[0]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
-from orchestrator.run_dir import changes, check_run_dir
+from orchestrator.keys import flat
+from orchestrator.run_dir import FREE, changes, check_run_dir
 from orchestrator.store import RunStore
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe
@@ -33,6 +34,16 @@ def test_another_cluster_and_more_steps_continue(tmp_path: Path) -> None:
     assert check_run_dir(recipe(loop={"steps": 20}, cluster={"address": "auto"}, description="x"), run_dir) is True
 
 
+def test_other_ranks_stages_and_replicas_continue(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path / "r", recipe())
+    placed = recipe(learner={"ranks": 2, "zero_stage": 3, "offload_optimizer": True}, rollout={"replicas": 2})
+    assert check_run_dir(placed, run_dir) is True
+
+
+def test_the_keys_that_may_change_are_keys() -> None:
+    assert flat(recipe().stages[0].model_dump(mode="json")).keys() >= FREE
+
+
 def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
     run_dir = begun(tmp_path / "r", load_recipe("arithmetic"))
     with pytest.raises(InputError) as caught:
@@ -55,7 +66,7 @@ def test_a_start_that_failed_at_once_may_be_tried_with_other_settings(tmp_path: 
 
 def test_at_most_five_changes_are_listed(tmp_path: Path) -> None:
     run_dir = begun(tmp_path / "r", recipe())
-    other = recipe(seed=2, learner={"lr": 1, "ranks": 2, "beta1": 0.5, "beta2": 0.5, "warmup_steps": 3})
+    other = recipe(seed=2, learner={"lr": 1, "mini_batches": 2, "beta1": 0.5, "beta2": 0.5, "warmup_steps": 3})
     with pytest.raises(InputError) as caught:
         check_run_dir(other, run_dir)
     assert str(caught.value).count("→") == 5

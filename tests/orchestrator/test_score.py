@@ -28,6 +28,7 @@ def test_every_line_gives_one_line_in_order_whatever_is_in_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = [b'{"id": 5, "response": ', b'["a list"]', b"\xff\xfe", b'{"id": 8, "response": null}', b"[" * 100_000]
+    broken += [b"", b" \t\r", b'{"response": "7", "answer": NaN}', b'{"id": 1e999, "response": "7", "answer": "7"}']
     lines = [*(json.dumps(line).encode() for line in LINES), *broken] * 9  # more than a chunk for each process
     file = tmp_path / "in.jsonl"
     file.write_bytes(b"\n".join([*lines, b"", b""]))
@@ -35,7 +36,7 @@ def test_every_line_gives_one_line_in_order_whatever_is_in_it(
     assert run(["score", "math", str(file), "--out", str(out), "--processes", "2"]) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(records) == len(lines)
-    right, algebra, wrong, unanswered, *malformed = records[:9]
+    right, algebra, wrong, unanswered, *malformed = records[:13]
     assert right == {
         "id": "right", "reward": 1.0, "status": "ok", "breakdown": {"accuracy": 1.0}, "extracted": "1,234"
     }  # fmt: skip
@@ -45,8 +46,8 @@ def test_every_line_gives_one_line_in_order_whatever_is_in_it(
     assert "no reference answer" in unanswered["error"]
     assert all(record["status"] == "error" and "malformed line" in record["error"] for record in malformed)
     assert malformed[3]["id"] == 8
-    assert records == records[:9] * 9
-    assert "81 scored: 27 ok, 54 error; mean reward 0.667" in capsys.readouterr().err
+    assert records == records[:13] * 9
+    assert "117 scored: 27 ok, 90 error; mean reward 0.667" in capsys.readouterr().err
 
 
 def test_code_by_tests_of_three_forms_with_limits_of_the_line() -> None:

@@ -17,6 +17,7 @@ USED_BESIDE_THE_SPEC = {
 """Keys of `learner` that the ranks need not know to open a model."""
 CHANGED: dict[str, Any] = {
     "zero_stage": 2,
+    "offload_optimizer": True,
     "lr": 0.5,
     "schedule": "cosine",
     "warmup_steps": 3,
@@ -39,6 +40,8 @@ CHANGED: dict[str, Any] = {
     "importance_mode": "mask",
     "importance_floor": 0.3,
     "importance_level": "geometric",
+    "lora_alpha": 8.0,
+    "lora_targets": ("q_proj",),
 }
 
 
@@ -47,7 +50,7 @@ def stage_of(**sections: Any) -> Stage:
 
 
 def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> None:
-    assert set(CHANGED) | USED_BESIDE_THE_SPEC == set(LearnerSection.model_fields)
+    assert set(CHANGED) | {"lora_rank"} | USED_BESIDE_THE_SPEC == set(LearnerSection.model_fields)
     spec = learner_spec(stage_of(learner=CHANGED), "m", "r", 7, "cpu")
     assert {key: getattr(spec, key) for key in CHANGED} == CHANGED
     assert (spec.model_path, spec.reference_path, spec.seed, spec.dtype, spec.backend) == (
@@ -57,6 +60,13 @@ def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> 
         "float32",
         "shm",
     )
+
+
+def test_learner_and_engine_have_the_same_adapters() -> None:
+    stage = stage_of(learner={"lora_rank": 4, "lora_targets": ["q_proj"]})
+    engine = Services("cpu", 1.0, None)._engine_spec(stage)  # type: ignore[arg-type]
+    learner = learner_spec(stage, "m", "r", 7, "cpu")
+    assert (learner.lora_rank, learner.lora_targets) == (engine.lora_rank, engine.lora_targets) == (4, ("q_proj",))
 
 
 def test_the_schedule_ends_with_the_last_optimizer_step() -> None:

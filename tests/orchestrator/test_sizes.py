@@ -7,7 +7,7 @@ import pytest
 from learner.build import build_model
 from orchestrator.config import load_recipe
 from orchestrator.services import build_spec
-from orchestrator.sizes import memory, parameters
+from orchestrator.sizes import adapter_parameters, memory, parameters
 from tests.orchestrator.factories import model_folder, recipe, safetensors
 
 pytestmark = pytest.mark.usefixtures("laptop")
@@ -36,3 +36,28 @@ def test_the_learners_memory_is_divided_as_zero_divides_it(zero: int, ranks: int
 
 def test_a_model_that_is_not_here_has_no_estimate() -> None:
     assert memory(recipe().stages[0]) == {}
+
+
+@pytest.mark.parametrize("targets", [[], ["q_proj", "down_proj"]])
+def test_adapters_are_counted_as_peft_makes_them(targets: list[str], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    built = load_recipe("arithmetic", ["learner.lora_rank=4", f"learner.lora_targets={targets}"]).stages[0]
+    build_model(build_spec(built, seed=1), iter(()), tmp_path / "m")
+    read = recipe(model={"path": str(tmp_path / "m")}, learner={"lora_rank": 4, "lora_targets": targets}).stages[0]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    trained, _ = get_peft_model(
+        model, LoraConfig(r=4, target_modules=targets or "all-linear")
+    ).get_nb_trainable_parameters()
+    assert adapter_parameters(built) == adapter_parameters(read) == trained
+
+
+def test_a_frozen_base_needs_no_optimizer_and_is_the_reference(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    settings = {"lora_rank": 2, "ranks": 2, "kl_coef": 0.1}
+    parts = memory(recipe(model={"path": str(folder)}, learner=settings).stages[0])
+    assert parts["frozen base"] == 40 * 4 * 2
+    assert "reference" not in parts
+    sharded = memory(recipe(model={"path": str(folder)}, learner=settings | {"zero_stage": 3}).stages[0])
+    assert sharded["frozen base"] == 40 * 4

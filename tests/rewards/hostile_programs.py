@@ -5,8 +5,11 @@
 look for what it left behind.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.rewards.hostile_objects import PRETENCES
 
 SUM = {"tests": [{"input": "1 2\n", "output": "3\n"}, {"input": "10 20\n", "output": "30\n"}]}
 ADD = {"tests": [{"assert": "assert add(1, 2) == 3"}, {"assert": "assert add(10, 20) == 30"}]}
@@ -259,8 +262,12 @@ def attempt(name, action):
 _SAY = "\nprint('contained' if not bad else bad)\n"
 
 
+MARK = f"rayzero-escape-{os.getpid()}"
+"""What escaped files are called; another run of these tests looks for others."""
+
+
 def _escape(name: str, body: str, tiers: str = "AB") -> Hostile:
-    return Hostile(name, _TRY + body + _SAY, CONTAINED, PASS, tiers)
+    return Hostile(name, _TRY + body.replace("MARK-HERE", MARK) + _SAY, CONTAINED, PASS, tiers)
 
 
 def _calls(*calls: str) -> str:
@@ -365,7 +372,7 @@ ESCAPES = [
     ),
     _escape(
         "writing elsewhere",
-        "for d in ('/', '/usr', '/usr/lib', '/dev', '/dev/shm', '/var/tmp', '/etc', '/root', '/home', '/proc', sys.prefix, '/run'):\n    attempt(d, lambda: open(d + '/rayzero-escape', 'w'))\n    attempt(d, lambda: os.mkdir(d + '/rayzero-escape-d'))\n    attempt(d, lambda: os.symlink('/', d + '/rayzero-escape-l'))",
+        "for d in ('/', '/usr', '/usr/lib', '/dev', '/dev/shm', '/var/tmp', '/etc', '/root', '/home', '/proc', sys.prefix, '/run'):\n    attempt(d, lambda: open(d + '/MARK-HERE', 'w'))\n    attempt(d, lambda: os.mkdir(d + '/MARK-HERE-d'))\n    attempt(d, lambda: os.symlink('/', d + '/MARK-HERE-l'))",
     ),
     _escape(
         "changing what is there",
@@ -373,11 +380,11 @@ ESCAPES = [
     ),
     _escape(
         "devices",
-        "attempt('mknod', lambda: os.mknod('/tmp/rayzero-escape', 0o20666, os.makedev(1, 1)))\nattempt('mknod', lambda: os.mknod('/tmp/rayzero-escape-b', 0o60666, os.makedev(254, 0)))",
+        "attempt('mknod', lambda: os.mknod('/tmp/MARK-HERE', 0o20666, os.makedev(1, 1)))\nattempt('mknod', lambda: os.mknod('/tmp/MARK-HERE-b', 0o60666, os.makedev(254, 0)))",
     ),
     _escape(
         "links out",
-        "def out():\n    os.symlink('/etc/passwd', '/tmp/l')\n    return open('/tmp/l').read()\nattempt('link', out)\nattempt('hard', lambda: os.link('/usr/bin/env', '/tmp/rayzero-escape'))",
+        "def out():\n    os.symlink('/etc/passwd', '/tmp/l')\n    return open('/tmp/l').read()\nattempt('link', out)\nattempt('hard', lambda: os.link('/usr/bin/env', '/tmp/MARK-HERE'))",
     ),
     _escape(
         "climbing out",
@@ -434,11 +441,13 @@ ESCAPES = [
 ]
 
 _SOON = {"time_limit_s": 0.3, "memory_mb": 64}
+_LATER = {"time_limit_s": 5}
+"""For what ends by itself: a loaded machine must not make a timeout of it."""
 STALLS = ("timeout", "fail", "memory")
 
 
 def _bomb(name: str, program: str, outcomes: tuple[str, ...] = STALLS, **fields: Any) -> Hostile:
-    return Hostile(name, program, SUM | _SOON | fields, outcomes)
+    return Hostile(name, program, SUM | _SOON | ({} if "timeout" in outcomes else _LATER) | fields, outcomes)
 
 
 BOMBS = [
@@ -479,13 +488,11 @@ BOMBS = [
         "shared mappings",
         "import mmap\nm = []\nwhile True:\n    p = mmap.mmap(-1, 1 << 24)\n    p.write(b'x' * (1 << 24))\n    m.append(p)",
         ("memory", "fail"),
-        time_limit_s=5,
     ),
     _bomb(
         "memory in children",
         "import os, time\nfor _ in range(12):\n    if os.fork() == 0:\n        x = bytearray(b'x') * (48 << 20)\n        time.sleep(100)\ntime.sleep(100)",
         ("memory", "fail"),
-        time_limit_s=5,
     ),
     _bomb("forks", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", ("timeout", "fail")),
     _bomb(
@@ -498,9 +505,9 @@ BOMBS = [
         "import threading, time\nwhile True:\n    try: threading.Thread(target=time.sleep, args=(100,), daemon=True).start()\n    except RuntimeError: pass",
         STALLS,
     ),
-    _bomb("output", "while True: print('x' * 65536)", ("fail",), time_limit_s=5),
-    _bomb("error output", "import sys\nwhile True: sys.stderr.write('x' * 65536)", ("fail",), time_limit_s=5),
-    _bomb("a large file", "f = open('/tmp/x', 'wb')\nwhile True: f.write(b'x' * (1 << 20))", ("fail",), time_limit_s=5),
+    _bomb("output", "while True: print('x' * 65536)", ("fail",)),
+    _bomb("error output", "import sys\nwhile True: sys.stderr.write('x' * 65536)", ("fail",)),
+    _bomb("a large file", "f = open('/tmp/x', 'wb')\nwhile True: f.write(b'x' * (1 << 20))", ("fail",)),
     _bomb("a sparse file", "f = open('/tmp/x', 'wb')\nf.truncate(1 << 40)\nraise SystemExit(1)", ("fail",)),
     _bomb(
         "many files",
@@ -508,11 +515,9 @@ BOMBS = [
         ("fail",),
         time_limit_s=5,
     ),
-    _bomb("many empty files", "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'wb')\n    i += 1", ("fail",), time_limit_s=5),
-    _bomb(
-        "a deep directory", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", ("fail",), time_limit_s=5
-    ),
-    _bomb("descriptors", "import os\nwhile True: os.dup(0)", ("fail",), time_limit_s=5),
+    _bomb("many empty files", "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'wb')\n    i += 1", ("fail",)),
+    _bomb("a deep directory", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", ("fail",)),
+    _bomb("descriptors", "import os\nwhile True: os.dup(0)", ("fail",)),
     _bomb("recursion", "def f(n): return f(n + 1)\nf(0)", ("fail",)),
     _bomb(
         "recursion without a limit",
@@ -537,7 +542,7 @@ BOMBS = [
     Hostile(
         "memory in a call",
         "def add(a, b):\n    x = []\n    while True: x.append(bytearray(1 << 16))",
-        ADD | _SOON | {"time_limit_s": 5},
+        ADD | _SOON | _LATER,
         ("memory", "fail"),
     ),
     Hostile(
@@ -561,7 +566,7 @@ BOMBS = [
     Hostile(
         "a call that floods the judge",
         "import itertools\ndef add(a, b): return ['x' * 1000] * 10000",
-        ADD | _SOON | {"time_limit_s": 5},
+        ADD | _SOON | _LATER,
         ("fail",),
     ),
     Hostile(
@@ -571,5 +576,7 @@ BOMBS = [
         ("timeout",),
     ),
 ]
+
+CHEATS += [Hostile(each.name, each.program, each.fields, ("fail", "unsupported")) for each in PRETENCES]
 
 CORPUS = [*CHEATS, *ESCAPES, *BOMBS]

@@ -1,8 +1,11 @@
 r"""Awkward and hostile math answers, with the verdict that each must get.
 
 `RIGHT` and `WRONG` are (answer, reference) pairs; the answer stands in a `\boxed{…}` at the end of a response.
-`RESPONSES` are whole responses. None of the wrong ones may ever be accepted, by any rung.
+`RESPONSES` are whole responses. None of the wrong ones may ever be accepted, by any rung. More pairs stand in
+`math_pairs.txt`, a line each: answer ¦ reference ¦ `=` right, `!` wrong; `>`: the other way round it is otherwise.
 """
+
+from pathlib import Path
 
 RIGHT = [
     # Numbers
@@ -479,3 +482,12 @@ RESPONSES = [
     ("a" * 1_000_000, "5", None, "no_answer"),
     (r"\boxed" + " " * 1_000_000 + "{5}", "5", None, "correct"),
 ]
+
+ONE_WAY = set()
+"""Pairs of which only the first may be the answer."""
+
+for _line in (Path(__file__).parent / "math_pairs.txt").read_text(encoding="utf-8").splitlines():
+    _answer, _reference, _mark = _line.split(" ¦ ")
+    (RIGHT if _mark[0] == "=" else WRONG).append((_answer, _reference))
+    if _mark.endswith(">"):
+        ONE_WAY.add((_answer, _reference))

@@ -81,8 +81,30 @@ def test_the_program_of_a_response(response: str, program: str) -> None:
     assert program_of(response) == program
 
 
-def test_a_fence_must_begin_its_line() -> None:
-    assert program_of("say ```python\n1\n```") != "1"
+@pytest.mark.parametrize(
+    ("response", "program"),
+    [
+        ("say ```python\n1\n```", "1"),
+        ("say ```\n1\n```", ""),
+        ("<answer>```python\n1\n```</answer>", "1"),
+        ("```python\n1```", "1"),
+        ("```python\n1```</answer>", "1"),
+        ("```{.python}\n1\n```\n```\n2\n```", "1"),
+        ("```python3.11\n1\n```\n```\n2\n```", "1"),
+        ("```python-repl\n>>> 1\n```\n```\n2\n```", "2"),
+        ("```pycon\n>>> 1\n```\n```\n2\n```", "2"),
+        ("```python\n'''\n    ```\n'''\n```", "'''\n    ```\n'''"),
+        ("```python\ns = '<think>'\n```", "s = '<think>'"),
+        ("so <think>\n```python\n1\n```", ""),
+    ],
+)
+def test_fences_in_disorder(response: str, program: str) -> None:
+    assert program_of(response) == program
+
+
+def test_a_thought_that_the_prompt_opened_and_nobody_closed_holds_no_program() -> None:
+    assert program_of("```python\n1\n```", thinking=True) == ""
+    assert program_of("```python\n1\n```\n</think>\n```python\n2\n```", thinking=True) == "2"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +234,8 @@ def test_a_fraction_counts_them_all(held: Held) -> None:
 def test_a_fraction_goes_on_after_a_program_that_ended(held: Held) -> None:
     program = "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    if x == 3:\n        while True: pass\n    return x"
     asserts = [f"assert f({n}) == {n}" for n in range(6)]
-    result = held.asserts(program, *asserts, scoring="fraction", time_limit_s=0.3)
+    # A test's time includes the start of two cells, which a loaded machine takes long for.
+    result = held.asserts(program, *asserts, scoring="fraction", time_limit_s=2)
     assert [test.outcome for test in result.tests] == ["pass", "fail", "pass", "timeout", "pass", "pass"]
     assert (result.status, result.value) == ("timeout", 4 / 6)
     assert result.tests[1].reason == "the program ended"

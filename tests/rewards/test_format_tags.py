@@ -52,6 +52,10 @@ def test_the_form(text: str) -> None:
         "<think>a</think><answer>15",
         "<think>a<answer>15</answer>",
         "think>a</think><answer>15</answer>",
+        "<think>\u200b\u2060</think><answer>15</answer>",
+        "<think>a</think><answer>\u3164\u2800\0</answer>",
+        "<think>a</think><answer><THINK>b</THINK>15</answer>",
+        "<think>a</think><answer>15</answer></Answer>",
     ],
 )
 def test_not_the_form(text: str) -> None:

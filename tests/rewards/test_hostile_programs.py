@@ -11,7 +11,7 @@ import pytest
 
 from rewards.code_tests import parse_task, score_code
 from rewards.sandbox import Sandbox, Tier
-from tests.rewards.hostile_programs import CHEATS, CORPUS, ESCAPES, Hostile
+from tests.rewards.hostile_programs import CHEATS, CORPUS, ESCAPES, MARK, Hostile
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the corpus makes raw system calls of x86-64")
 
@@ -76,7 +76,7 @@ def assert_nothing_is_left(judge: Judge) -> None:
     assert judge.living() == judge.workers
     assert len(os.listdir("/proc/self/fd")) == judge.descriptors
     for folder in ("/", "/usr", "/usr/lib", "/dev", "/dev/shm", "/tmp", "/var/tmp", "/etc", "/run"):
-        assert not [name for name in os.listdir(folder) if name.startswith("rayzero-escape")], folder
+        assert not [name for name in os.listdir(folder) if name.startswith(MARK)], folder
     for worker in judge.workers:
         scratch = Path(f"/proc/{worker}/root/tmp")
         if judge.tier == "A" and os.access(scratch, os.R_OK) and Path(f"/proc/{worker}/cwd").samefile(scratch):

@@ -102,6 +102,48 @@ def test_a_number_equals_itself_however_it_is_written(value: Fraction, separated
     assert same_answer(f"\\frac{{{top.replace(',', '{,}')}}}{{{value.denominator}}}", str(value))
 
 
+_NUMBERS = st.one_of(
+    st.integers(-(10**12), 10**12).map(Fraction),
+    st.builds(Fraction, st.integers(-(10**4), 10**4), st.integers(1, 400)),
+    st.builds(Fraction, st.integers(-(10**6), 10**6), st.sampled_from([10, 100, 1000, 8, 64])),
+)
+
+
+def forms(value: Fraction) -> list[str]:
+    """How a number may be written."""
+    sign, top, bottom = "-" if value < 0 else "", abs(value.numerator), value.denominator
+    fractions = [
+        f"{sign}{top}/{bottom}", f"{sign}\\frac{{{top}}}{{{bottom}}}", f"\\dfrac{{{sign}{3 * top}}}{{{3 * bottom}}}",
+        f"{sign}{top} \\div {bottom}", f"x = {sign}\\tfrac{{{top}}}{{{bottom}}}", f"{sign}{top}⁄{bottom}",
+    ]  # fmt: skip
+    if bottom == 1:
+        return [
+            *fractions, f"{sign}{top}", f"{sign}{top:,}", f"{sign}{top}.00", f"{sign}0{top}", f"{sign}{top:,}".replace(",", "{,}"),
+            f"${sign}{top}$", f"\\text{{{sign}{top}}}", f"{sign}\\${top:,}", f"{sign}{top * 10}e-1", f"{sign}{top}".replace("-", "−"),
+            f"{sign}{top}\\cdot 10^{{0}}", f"\\mathbf{{{sign}{top}}}", f"**{sign}{top}**", f"The answer is {sign}{top}.",
+        ]  # fmt: skip
+    whole, part = divmod(top, bottom)
+    if whole:
+        fractions += [f"{sign}{whole}\\frac{{{part}}}{{{bottom}}}", f"{sign}{whole} {part}/{bottom}"]
+    if 10**12 % bottom == 0:
+        digits = f"{top * (10**12 // bottom):013}"
+        decimal = f"{sign}{digits[:-12]}.{digits[-12:]}"
+        fractions += [decimal, decimal.rstrip("0"), f"{decimal} \\times 10^0", f"{decimal}\\text{{ kg}}"]
+    return fractions
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(_NUMBERS, _NUMBERS, st.data())
+def test_two_forms_are_equal_where_their_numbers_are(one: Fraction, other: Fraction, data: st.DataObject) -> None:
+    for near in (other, one + Fraction(1, 10**9), one + 1, -one, one * 10, one / 1000):
+        left, right = data.draw(st.sampled_from(forms(one))), data.draw(st.sampled_from(forms(near)))
+        if "\\$" in left + right and "kg" in left + right:
+            continue
+        assert same_answer(left, right) == same_answer(right, left) == (one == near), (left, right)
+    left, right = (data.draw(st.sampled_from(forms(one))) for _ in range(2))
+    assert same_answer(left, right)
+
+
 # --- Algebra
 
 

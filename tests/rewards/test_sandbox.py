@@ -119,6 +119,31 @@ def test_each_input_has_its_own_process(held: Held) -> None:
     assert [run.stdout for run in held.runs(program, b"a", b"b", b"c")] == [b"1 1 a\n", b"1 1 b\n", b"1 1 c\n"]
 
 
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "os.chmod('/tmp', 0o700)",
+        "open('/tmp/x', 'w').close(); os.utime('/tmp', ns=(was.st_atime_ns, was.st_mtime_ns))",
+        "os.utime('/tmp', ns=(1, 1))",
+    ],
+)
+def test_the_scratch_directory_is_as_it_was_for_the_next_test_and_the_next_program(held: Held, leave: str) -> None:
+    look = "was = os.stat('/tmp')\nprint(oct(was.st_mode), os.listdir('/tmp'), was.st_mtime_ns > 1)"
+    program = f"import os\n{look}\n{leave}"
+    for _ in range(2):
+        assert {run.stdout for run in held.runs(program, b"", b"")} == {b"0o41777 [] True\n"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    ["os.chmod('/tmp', 0)", "os.kill(os.getppid(), signal.SIGKILL)", "os.kill(os.getppid(), signal.SIGSEGV)"],
+)
+def test_a_test_cannot_hide_its_exit_status_behind_its_cell(held: Held, spoil: str) -> None:
+    program = f"import os, signal\nprint('right', flush=True)\n{spoil}\nos._exit(3)"
+    for run in held.runs(program, b"", b""):
+        assert (run.outcome, run.code) in (("exited", 3), ("signal", 9), ("signal", 11))
+
+
 def test_the_caller_ends_the_tests_early(held: Held) -> None:
     seen: list[int] = []
 
@@ -133,7 +158,8 @@ def test_the_caller_ends_the_tests_early(held: Held) -> None:
 
 
 def test_a_slow_test_costs_its_own_time_and_no_other_test(held: Held) -> None:
-    runs = held.runs("n = int(input())\nwhile n == 2: pass\nprint(n)", b"1", b"2", b"3", limits=SOON)
+    limits = Limits(test_s=1.5)  # a loaded machine may take long for the start of a cell
+    runs = held.runs("n = int(input())\nwhile n == 2: pass\nprint(n)", b"1", b"2", b"3", limits=limits)
     assert [(run.outcome, run.stdout) for run in runs] == [("exited", b"1\n"), ("timeout", b""), ("exited", b"3\n")]
 
 

@@ -1,0 +1,77 @@
+"""The stage's result: an ordinary Hugging Face folder that `transformers` and vLLM load."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from learner.gather import carry, gathered
+from learner.lora import adapted_layers, adapter_config, adapter_parameters, merged_weight
+from learner.publish import base_parameters
+
+ADAPTER_FOLDER = "adapter"
+
+
+def export_model(
+    model: Any,
+    folder: Path,
+    tokenizer_from: str,
+    *,
+    rank: int,
+    sharded: bool,
+    bucket_bytes: int,
+    trust_remote_code: bool,
+) -> None:
+    """Weights, config, generation config, and the tokenizer of `tokenizer_from`; rank 0 writes. Collective.
+
+    Adapters are merged into the weights, one layer at a time, and stand beside them in `adapter/` in peft's form. The
+    live weights stay as they are.
+    """
+    writes = rank == 0
+    layers = adapted_layers(model) if adapter_parameters(model) else {}
+    plain = [(name, parameter) for name, parameter in base_parameters(model) if name not in layers]
+    state = _collected(plain, bucket_bytes, sharded, writes)
+    for name, layer in layers.items():
+        with gathered(list(layer.parameters()), sharded):
+            if writes:
+                state[name] = merged_weight(layer).cpu()
+    adapter = _collected(adapter_parameters(model), bucket_bytes, sharded, writes)
+    if writes:
+        _write(model, state, adapter, folder, tokenizer_from, trust_remote_code)
+
+
+def _collected(parameters: list[tuple[str, Any]], limit: int, sharded: bool, keeps: bool) -> dict[str, Tensor]:
+    """On the CPU; what is whole and there already is not copied."""
+
+    def take(_: int, bucket: list[tuple[str, Any]]) -> dict[str, Tensor]:
+        return {name: p.detach().cpu().clone() if sharded else p.detach().cpu() for name, p in bucket}
+
+    parts = carry(parameters, limit, sharded, take if keeps else None)
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def _write(
+    model: Any,
+    state: dict[str, Tensor],
+    adapter: dict[str, Tensor],
+    folder: Path,
+    tokenizer_from: str,
+    trust_remote_code: bool,
+) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoTokenizer
+
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, state_dict=state)
+    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(aside)
+    if adapter:
+        beside = aside / ADAPTER_FOLDER
+        beside.mkdir()
+        tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
+        save_file(tensors, beside / "adapter_model.safetensors", metadata={"format": "pt"})
+        (beside / "adapter_config.json").write_text(json.dumps(adapter_config(model), indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)

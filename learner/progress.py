@@ -1,0 +1,173 @@
+"""Where a rank stands, for the message when the ranks cannot go on.
+
+A rank notes what it is at: the verb, the part of it, the collective. The note is read by another thread of the same
+process, so it can be asked for while the rank waits for a peer; a process that is stopped or gone does not answer, which
+says something too. `diagnosis` puts the answers together.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+COLLECTIVES = (
+    "all_reduce",
+    "all_reduce_coalesced",
+    "inference_all_reduce",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "broadcast",
+    "broadcast_object_list",
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_coalesced",
+    "all_gather_object",
+    "all_to_all_single",
+    "all_to_all",
+    "gather",
+    "scatter",
+    "barrier",
+    "monitored_barrier",
+)
+"""Methods of DeepSpeed's communication backend in which ranks wait for each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Where one rank stands."""
+
+    verb: str = ""
+    """Empty: between two verbs."""
+    part: str = ""
+    collective: str = ""
+    """The last one entered in this part."""
+    inside: bool = False
+    """Still waiting in it."""
+    count: int = 0
+    """Parts and collectives entered since the verb began: all ranks go through the same ones, in one order."""
+    since: float = 0.0
+    """`time.monotonic()` of the last change."""
+
+    def __str__(self) -> str:
+        words = [self.part] if self.part else []
+        if self.collective:
+            words.append(f"{'in' if self.inside else 'after'} {self.collective} (number {self.count})")
+        return ", ".join(words) or ("its beginning" if self.verb else "rest")
+
+
+class Progress:
+    """The note of one rank. Written by the thread that works, read by any."""
+
+    def __init__(self) -> None:
+        self._note = Note(since=time.monotonic())
+
+    def read(self) -> tuple[Note, float]:
+        """The note, and for how many seconds it has not changed."""
+        note = self._note
+        return note, time.monotonic() - note.since
+
+    @contextmanager
+    def verb(self, name: str) -> Iterator[None]:
+        """A verb that fails leaves its note where it failed."""
+        self._note = Note(verb=name, since=time.monotonic())
+        yield
+        self._note = Note(since=time.monotonic())
+
+    def at(self, part: str) -> None:
+        """The next part of the verb begins."""
+        before = self._note
+        self._note = Note(verb=before.verb, part=part, count=before.count + 1, since=time.monotonic())
+
+    def watch_collectives(self) -> None:
+        """Note every collective that goes through DeepSpeed from now on."""
+        from deepspeed.comm import comm
+
+        for name in COLLECTIVES:
+            if hasattr(comm.cdb, name):
+                setattr(comm.cdb, name, self._noted(name, getattr(comm.cdb, name)))
+
+    def _noted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def collective(*args: Any, **kwargs: Any) -> Any:
+            self._collective(name, inside=True)
+            result = call(*args, **kwargs)
+            self._collective(name, inside=False)
+            return result
+
+        return collective
+
+    def _collective(self, name: str, inside: bool) -> None:
+        before = self._note
+        self._note = Note(
+            verb=before.verb,
+            part=before.part,
+            collective=name,
+            inside=inside,
+            count=before.count + inside,
+            since=time.monotonic(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankState:
+    """One rank as the group sees it when a verb did not come to its end."""
+
+    finished: bool = False
+    died: str = ""
+    """Why its process is gone; empty: it is not."""
+    failed: str = ""
+    """What it raised."""
+    note: Note | None = None
+    """None: it did not answer."""
+    seconds: float = 0.0
+    """For how long the note has not changed."""
+
+
+def diagnosis(verb: str, ranks: Mapping[int, RankState], waited_s: float) -> str:
+    """One line: which rank keeps the others from finishing `verb`, and where they stand.
+
+    A rank that is gone explains the errors of its peers, so it is named before them; then one that raised something;
+    then one that does not answer; then the one that got least far.
+    """
+    unfinished = {rank: state for rank, state in ranks.items() if not state.finished}
+    died = {rank: state for rank, state in unfinished.items() if state.died}
+    failed = {rank: state for rank, state in unfinished.items() if state.failed}
+    silent = [rank for rank, state in unfinished.items() if state.note is None and not state.died]
+    if died:
+        text = "; ".join(f"rank {rank} died ({state.died})" for rank, state in died.items())
+        blamed = set(died)
+    elif failed:
+        rank = min(failed, key=lambda rank: _count(failed[rank]))
+        text, blamed = f"rank {rank} failed{_where(failed[rank])}: {failed[rank].failed}", {rank}
+    elif silent:
+        names = ", ".join(map(str, silent))
+        text = f"waited {waited_s:.0f} s; rank {names} does not answer (stopped, starved, or its host is gone)"
+        blamed = set(silent)
+    else:
+        rank = min(unfinished, key=lambda rank: _count(unfinished[rank]))
+        state = unfinished[rank]
+        text = f"waited {waited_s:.0f} s; rank {rank} got least far{_where(state)} for {state.seconds:.0f} s"
+        blamed = {rank}
+    return f"`{verb}` of {len(ranks)} learner ranks: {text}{_others(ranks, blamed)}"
+
+
+def _where(state: RankState) -> str:
+    return f" at {state.note}" if state.note else ""
+
+
+def _count(state: RankState) -> int:
+    return state.note.count if state.note else 0
+
+
+def _others(ranks: Mapping[int, RankState], blamed: set[int]) -> str:
+    """Where the ranks stand that are not to blame; ranks at one place together."""
+    places: dict[str, list[int]] = {}
+    for rank, state in ranks.items():
+        if rank not in blamed:
+            place = "finished" if state.finished else f"at {state.note}" if state.note else "without an answer"
+            places.setdefault(place, []).append(rank)
+    return "".join(
+        f"; rank{'s' * (len(at) > 1)} {', '.join(map(str, at[:8]))}{' …' * (len(at) > 8)} {place}"
+        for place, at in places.items()
+    )
