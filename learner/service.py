@@ -172,6 +172,10 @@ class LearnerGroup:
         self._changed()
         return count
 
+    async def plan(self, total_steps: int, warmup_steps: int) -> None:
+        """The length of the stage and of its warm-up, in optimizer steps, where `open` could not know them yet."""
+        await self._all("plan", total_steps, warmup_steps)
+
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
         self._changed()
@@ -210,6 +214,11 @@ class LearnerGroup:
         for rows, found in shares:
             scores[rows] = found
         return scores
+
+    async def mean_nll(self, batch: TrainingBatch) -> float:
+        """−log p of a target, in nats, over all targets of a batch; nothing trains."""
+        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        return -sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in pairs) / batch.num_targets
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""

@@ -1,4 +1,4 @@
-"""The verbs of one learner rank: open, train, kl_to_reference, scores, logprobs, stage_weights, save, load, export.
+"""The verbs of one learner rank: open, plan, train, kl_to_reference, scores, logprobs, stage_weights, save, load, export.
 
 Plain Python round a DeepSpeed engine; the Ray actor in learner/service.py only forwards to it. Every verb is collective:
 all ranks call it with the same arguments, and each picks its own share.
@@ -141,6 +141,10 @@ class LearnerRank:
             self.publisher = self._open_publisher(spec)
             self.adapters = AdapterPublisher(self.rank, self.dtype)
         return count
+
+    def plan(self, total_steps: int, warmup_steps: int) -> None:
+        """How many optimizer steps the stage has, where that is known only after the model was opened."""
+        self.spec = replace(self.spec, total_steps=total_steps, warmup_steps=warmup_steps)
 
     def train(self, batch: TrainingBatch, objective: Objective) -> RankStats:
         """One optimizer step a mini-batch; the policy before the first of them anchors the clip.

@@ -10,7 +10,8 @@ i // groups_per_step, when the learner is at that version. It may therefore be a
 
     i < (engine version + max_staleness + 1) · groups_per_step
 
-With max_staleness = 0 that is: nothing of a batch is sampled before the batch before it is trained and published.
+With max_staleness = 0 that is: nothing of a batch is sampled before the batch before it is trained and published. The same
+holds, whatever max_staleness, for the first batch after a step at which settings change (orchestrator/schedule.py).
 
 Invariants: taken from the stream = trained + dropped + in flight + waiting, at every moment; no batch holds a token older
 than max_staleness versions (checked again at `take`, where a group that became too old is dropped as `stale`).
@@ -18,7 +19,7 @@ than max_staleness versions (checked again at `take`, where a group that became 
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewards.types import ScoredGroup
@@ -27,10 +28,14 @@ from rewards.types import ScoredGroup
 class Buffer:
     """One per stage; used from one event loop."""
 
-    def __init__(self, groups_per_step: int, max_staleness: int, dynamic_sampling: bool) -> None:
+    def __init__(
+        self, groups_per_step: int, max_staleness: int, dynamic_sampling: bool, barriers: Sequence[int] = ()
+    ) -> None:
+        """`barriers`: versions, in order, that must be published before anything is admitted for the batch they train."""
         self._groups_per_step = groups_per_step
         self._max_staleness = max_staleness
         self._dynamic_sampling = dynamic_sampling
+        self._barriers = barriers
         self._engine_version = 0
         self._waiting: dict[int, ScoredGroup] = {}
         self._in_flight: set[int] = set()
@@ -42,6 +47,11 @@ class Buffer:
         self.num_trained = 0
         self.dropped: Counter[str] = Counter()
         """By reason: `no_signal`, `unscored`, `stale`."""
+
+    @property
+    def engine_version(self) -> int:
+        """That the engines serve."""
+        return self._engine_version
 
     @property
     def num_in_flight(self) -> int:
@@ -137,7 +147,9 @@ class Buffer:
 
     def _places(self) -> int:
         live = self.num_admitted - self.dropped.total()
-        return (self._engine_version + self._max_staleness + 1) * self._groups_per_step - live
+        batches = self._engine_version + self._max_staleness + 1
+        barrier = next((version for version in self._barriers if version > self._engine_version), batches)
+        return min(batches, barrier) * self._groups_per_step - live
 
     async def _wait_for(self, ready: Callable[[], Any]) -> None:
         await self._changed.wait_for(lambda: self._failure is not None or bool(ready()))

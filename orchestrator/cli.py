@@ -121,9 +121,9 @@ def train(
     """Train by a recipe, or continue the run that is in its folder.
 
     A run is continued when its folder holds one: finished stages are not run again, and stages that have begun must have
-    the same settings, but cluster.* and what is computed on, such as learner.ranks, learner.zero_stage and
-    rollout.replicas, may differ, and loop.steps of an unfinished one may grow. RECIPE may be that folder itself: rayzero
-    train runs/arithmetic
+        the same settings, but loop.steps of an unfinished one may grow, and cluster.* and what it is computed on, such as
+    learner.ranks, learner.zero_stage and rollout.replicas, may differ. RECIPE may be that folder itself: rayzero train
+    runs/arithmetic
     """
     from orchestrator.preflight import preflight
     from orchestrator.run_dir import check_run_dir
@@ -263,11 +263,13 @@ def _load(recipe: str, overrides: Sequence[str] | None, address: str = "", seed:
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
     from orchestrator.keys import flat
+    from orchestrator.schedule import Schedule
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
     lines = [head, f"  seed = {recipe.seed}"]
     lines += _settings(flat({"cluster": recipe.cluster.model_dump(mode="json", exclude_defaults=True)}))
-    stages = [flat(stage.model_dump(mode="json", exclude_defaults=True)) for stage in recipe.stages]
+    dumps = (stage.model_dump(mode="json", exclude_defaults=True, exclude={"schedule"}) for stage in recipe.stages)
+    stages = [flat(dump) for dump in dumps]
     shared = {
         key: value
         for key, value in stages[0].items()
@@ -280,6 +282,7 @@ def _differences(recipe: "Recipe") -> list[str]:
         if len(stages) > 1:
             own = {key: value for key, value in own.items() if key not in shared}
         lines += [f"stage {stage.name} ({stage.kind})", *_settings(own)]
+        lines += [f"  from step {step}: {change}" for step, change in Schedule(stage).changes.items()]
     return lines
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from orchestrator.keys import flat
 from orchestrator.overrides import overridden
+from orchestrator.schedule import CAN_CHANGE, Schedule, check_schedule, refused_key
 from orchestrator.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
 from rollout.published import PLACEHOLDER, PUBLISHED, PublishedSet
@@ -104,10 +106,14 @@ class SourceSection(Section):
     """Column that holds the better of two responses (reward models, DPO); then no answer column is expected."""
     rejected_column: str = ""
     """Column that holds the worse one."""
+    messages_column: str = ""
+    """Column of conversations (SFT): a list of messages with `role` and `content`, which the model's chat template
+    renders. In place of prompt, answer and completion columns."""
     rubric: str = "default"
     """Rubric that scores the completions, a key of `rewards.rubrics`."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of this source relative to the others."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share of this source relative to the others; with `sft.epochs`, how often it is passed through in an epoch. 0: not
+    before a step of the stage's schedule gives it a share."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Take only the first rows; 0: all."""
     options: dict[str, int | float | str | bool] = {}
@@ -289,6 +295,8 @@ class LearnerSection(Section):
     """Of the learning rate, after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps of linear warm-up."""
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Warm-up as a share of all optimizer steps of the stage, instead of `warmup_steps`."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -359,6 +367,14 @@ class LearnerSection(Section):
     """Longest wait for one batch, checkpoint or export."""
 
     @model_validator(mode="after")
+    def _warmup(self) -> Self:
+        if self.warmup_steps and self.warmup_share:
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps} and warmup_share = {self.warmup_share:g} say the same; set one to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _offload(self) -> Self:
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer = true needs zero_stage = 1, 2 or 3: at 0 DeepSpeed offloads nothing")
@@ -388,8 +404,8 @@ class LearnerSection(Section):
 
 
 class LoopSection(Section):
-    steps: Annotated[int, Field(ge=1)] = 100
-    """Batches to train on (SFT: optimizer steps)."""
+    steps: Annotated[int, Field(ge=0)] = 100
+    """Batches to train on (SFT: optimizer steps); 0: as many as `sft.epochs` makes."""
     groups_per_step: Annotated[int, Field(ge=1)] = 32
     """Groups in one batch."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
@@ -399,7 +415,7 @@ class LoopSection(Section):
     dynamic_sampling: bool = False
     """Replace groups whose rewards are all equal by fresh ones (DAPO), instead of training on them."""
     eval_every: Annotated[int, Field(ge=0)] = 0
-    """Batches between two evaluations; 0: only before and after."""
+    """Batches between two evaluations (SFT: of the loss alone); 0: only before and after."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 20
     """Batches between two checkpoints; 0: only at the end."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -412,9 +428,15 @@ class LoopSection(Section):
 
 class SftSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 128
-    """Examples an optimizer step."""
+    """Examples an optimizer step (of a conversation each turn of the assistant is one)."""
+    epochs: Annotated[float, Field(ge=0)] = 0
+    """Passes through the data, instead of `loop.steps`: every example comes exactly so often; 0: `loop.steps` says."""
     mask_prompt: bool = True
     """Train on completion tokens only; off: on every token (pre-training)."""
+    turns: Literal["all", "last"] = "all"
+    """Turns of the assistant in a conversation that train."""
+    eval_loss: bool = True
+    """Also measure the loss of evaluation sets with worked completions, before, every `loop.eval_every` steps, and after."""
 
 
 class RejectSection(Section):
@@ -480,7 +502,11 @@ class EvalSection(Section):
     @property
     def prompt_sets(self) -> dict[str, EvalSetSection]:
         """Problems for the model to answer."""
-        return {name: section for name, section in self.sets.items() if not section.holds_pairs}
+        return {
+            name: section
+            for name, section in self.sets.items()
+            if not section.holds_pairs and not section.messages_column
+        }
 
     @property
     def pair_sets(self) -> dict[str, EvalSetSection]:
@@ -516,6 +542,41 @@ class Settings(Section):
     eval: EvalSection = EvalSection()
 
 
+class RolloutChange(Section):
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    """Longest completion from then on; 0: as before."""
+    temperature: Annotated[float, Field(ge=0)] = 0
+    """Sampling temperature from then on; 0: as before."""
+
+
+class SourceChange(Section):
+    weight: Annotated[float, Field(ge=0)]
+    """Share of this source from then on; 0: none."""
+
+
+class DataChange(Section):
+    sources: dict[str, SourceChange] = {}
+    """Data source → what changes of it."""
+
+
+class Change(Section):
+    """Settings of a grpo stage that change at a step (orchestrator/schedule.py)."""
+
+    from_step: Annotated[int, Field(ge=1)]
+    """Batches trained before the change."""
+    rollout: RolloutChange = RolloutChange()
+    data: DataChange = DataChange()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_change(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (key := refused_key(flat(values))):
+            raise ValueError(
+                f"{key} cannot change at a step{did_you_mean(key, CAN_CHANGE)}; can: {', '.join(CAN_CHANGE)}"
+            )
+        return values
+
+
 StageKind = Literal["sft", "grpo", "reject", "reward_model", "dpo", "eval"]
 
 
@@ -530,6 +591,33 @@ class Stage(Settings):
     model_from: str = ""
     """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
     it that left a policy."""
+    schedule: tuple[Change, ...] = ()
+    """Settings that change at a step (grpo), in the order of the steps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_epochs(cls, values: Any) -> Any:
+        """With epochs, steps that are not given are none, instead of their default."""
+        if not isinstance(values, dict) or values.get("kind") != "sft":
+            return values
+        sft, loop = values.get("sft", {}), values.get("loop", {})
+        if isinstance(sft, dict) and sft.get("epochs") and isinstance(loop, dict) and "steps" not in loop:
+            return values | {"loop": loop | {"steps": 0}}
+        return values
+
+    @model_validator(mode="after")
+    def _length(self) -> Self:
+        if self.kind == "sft" and self.sft.epochs:
+            if self.loop.steps:
+                raise ValueError(
+                    f"stage {self.name!r}: sft.epochs = {self.sft.epochs:g} and loop.steps = {self.loop.steps} both say "
+                    "how long it is; set one of them to 0"
+                )
+        elif not self.loop.steps:
+            raise ValueError(
+                f"stage {self.name!r}: loop.steps = 0: give at least 1" + " or sft.epochs" * (self.kind == "sft")
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -578,9 +666,11 @@ class Stage(Settings):
                     f"learner.mini_batches = {self.learner.mini_batches} is more than the "
                     f"{self.loop.groups_per_step} groups of a batch (loop.groups_per_step)"
                 )
-        if self.rollout.max_tokens + self.data.max_prompt_tokens > self.model.max_tokens:
+        check_schedule(self)
+        longest = Schedule(self).max_tokens
+        if longest + self.data.max_prompt_tokens > self.model.max_tokens:
             raise ValueError(
-                f"rollout.max_tokens ({self.rollout.max_tokens}) + data.max_prompt_tokens "
+                f"rollout.max_tokens ({longest}) + data.max_prompt_tokens "
                 f"({self.data.max_prompt_tokens}) exceed model.max_tokens ({self.model.max_tokens})"
             )
         return self
@@ -775,7 +865,11 @@ def _keys(prefix: str, model: type[BaseModel], skip: tuple[str, ...] = ()) -> It
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _keys(f"{prefix}{name}.", kind)
             continue
-        args = getattr(kind, "__args__", ())
+        args: tuple[Any, ...] = getattr(kind, "__args__", ())
+        listed = args[0] if args[-1:] == (Ellipsis,) else None
+        if isinstance(listed, type) and issubclass(listed, BaseModel):
+            yield from _keys(f"{prefix}{name}[].", listed)
+            continue
         place, nested = f"{prefix}{name}.NAME.", args[-1] if args else None
         while inner := getattr(nested, "__args__", ()):
             place, nested = f"{place}LABEL.", inner[-1]

@@ -19,6 +19,7 @@ from orchestrator.data import PromptSets, load_prompts
 from orchestrator.display import Display
 from orchestrator.eval_figures import in_words
 from orchestrator.evaluate import EvalResult, evaluate_sets
+from orchestrator.schedule import Schedule
 from orchestrator.services import Services, resolve_dtype
 from orchestrator.store import RunStore
 from orchestrator.wiring import parent_of
@@ -51,6 +52,7 @@ class StageContext:
         self._scores = False
         for note in self._sets.notes():
             self.display.line(note)
+        self.schedule = Schedule(self.stage)
         self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
         self._board: Any = None
 
@@ -92,12 +94,12 @@ class StageContext:
         """
         learner, pool = await self.services.learner(), await self.services.rollout()
         prompts = next(iter(self._sets.prompts.values()), [])[:AUDIT_PROMPTS]
-        worst = 0.0
+        worst, settings = 0.0, self.schedule.at(version).rollout
         for replica in range(pool.replicas):
             sampling = Sampling(
                 n=2,
-                temperature=self.stage.rollout.temperature,
-                max_tokens=self.stage.rollout.max_tokens,
+                temperature=settings.temperature,
+                max_tokens=settings.max_tokens,
                 seed=version,
             )
             groups = await asyncio.gather(
@@ -112,7 +114,7 @@ class StageContext:
                 for group in groups
                 for completion in group.completions
             ]
-            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1))
+            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1, step=version))
             if gap > self.audit_tolerance:
                 raise ServiceError(
                     f"audit: replica {replica} does not hold the learner's weights at policy version {version}: "
@@ -127,17 +129,17 @@ class StageContext:
             return self.stage.loop.audit_tolerance
         return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
 
-    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int) -> Any:
-        """Rows cut for the ranks of this stage."""
-        settings = self.stage.learner
+    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int, step: int = 0) -> Any:
+        """Rows cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+        settings, rollout = self.stage.learner, self.schedule.at(step).rollout
         return make_batch(
             rows,
             ranks=settings.ranks,
             mini_batches=mini_batches,
             micro_batch_tokens=settings.micro_batch_tokens,
             length_norm=settings.length_norm if self.stage.kind == "grpo" else "token",
-            constant_length=self.stage.rollout.max_tokens,
-            temperature=self.stage.rollout.temperature if self.stage.kind == "grpo" else 1.0,
+            constant_length=rollout.max_tokens,
+            temperature=rollout.temperature if self.stage.kind == "grpo" else 1.0,
             seed=seed,
         )
 
@@ -157,7 +159,7 @@ class StageContext:
             await self.begin_rewards()
         pool, rewards = await self.services.rollout(), await self.services.rewards()
         seed = derive_seed(self.recipe.seed, "eval")
-        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.stage, seed)
+        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.schedule.at(step), seed)
         for result in results:
             record = result.record()
             self.store.record("eval", self.stage.name, step=step, label=label, **record)

@@ -38,6 +38,8 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
                 f"stage {stage.name} holds no pairs out, so neither accuracy nor calibration will be known: set "
                 f"{stage.kind}.held_out=0.1, or give an eval set with pairs"
             )
+        if training and stage.kind == "sft" and stage.sft.epochs:
+            reader.notes += _length(stage, reader)
         for name, section in stage.eval.sets.items():
             _check_columns(recipe, stage, f"eval.sets.{name}", section, training=False)
             reader.read(stage, "eval.sets", name, section)
@@ -49,6 +51,9 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
 def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSection, training: bool) -> None:
     """Whether the rows will hold what the stage asks of them. Generated tasks hold all but pairs."""
     named = key_in(recipe, stage, key)
+    if section.messages_column:
+        _check_conversations(recipe, stage, key, section, training)
+        return
     if training and stage.kind in PAIR_KINDS:
         if not section.holds_pairs:
             raise InputError(
@@ -60,7 +65,10 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
         return
     if training and stage.kind == "sft":
         if not section.completion_column:
-            raise InputError(f"{named}: sft needs worked completions; name their column with `completion_column`")
+            raise InputError(
+                f"{named}: sft needs worked completions; name their column with `completion_column`, or that of "
+                "conversations with `messages_column`"
+            )
         return
     functions = stage.rewards.rubrics[section.rubric]
     if not section.answer_column and any(function.name == "accuracy" for function in functions.values()):
@@ -70,12 +78,41 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
         )
 
 
+def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: SourceSection, training: bool) -> None:
+    named = f"{key_in(recipe, stage, key)}: messages_column = {section.messages_column!r}"
+    if section.completion_column or section.answer_pattern:
+        other = "completion_column" if section.completion_column else "answer_pattern"
+        raise InputError(f"{named} holds whole conversations; remove {other}")
+    if training and stage.kind != "sft":
+        raise InputError(f"{named}: conversations are for sft; {stage.kind} needs prompts: name their column")
+    if stage.kind == "sft" and stage.data.template != "chat":
+        raise InputError(
+            f"{named}: conversations are rendered by the model's chat template, but "
+            f'{key_in(recipe, stage, "data.template")} = {stage.data.template!r}; set it to "chat"'
+        )
+
+
+def _length(stage: Stage, reader: "_Reader") -> list[str]:
+    """How many steps the epochs of a stage are, where all of its rows were read here."""
+    counts = [(section.weight, reader.num_examples(stage, section)) for section in stage.data.sources.values()]
+    if not all(count for _, count in counts):
+        return []
+    total = sum(int(stage.sft.epochs * weight * count + 0.5) for weight, count in counts)
+    steps = -(-total // stage.sft.batch_size)
+    return [
+        f"stage {stage.name}: sft.epochs = {stage.sft.epochs:g} are {total:,} examples, {steps:,} steps "
+        "(fewer if some are longer than model.max_tokens)"
+    ]
+
+
 class _Reader:
     """Reads every source of a recipe once and keeps its questions."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._questions: dict[str, tuple[str, ...]] = {}
+        self._counts: dict[str, tuple[int, int]] = {}
+        """(rows, turns of an assistant in them) of every source that was read to its end."""
         self._training: dict[str, str] = {}
         self._held_out: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
@@ -83,7 +120,7 @@ class _Reader:
     def read(self, stage: Stage, kind: str, name: str, section: SourceSection) -> None:
         """Raises InputError, with the key of the source in front, when a row cannot be used."""
         key = f"{kind}.{name}"
-        same = section.model_dump_json(exclude={"weight", "rubric", "correct", "prompt_form"})
+        same = _origin(section)
         if same not in self._questions:
             self._questions[same] = self._load(stage, key, name, section)
         questions = self._questions[same]
@@ -92,6 +129,12 @@ class _Reader:
             return
         for question in questions:
             self._training.setdefault(question, key)
+
+    def num_examples(self, stage: Stage, section: SourceSection) -> int:
+        """That a stage makes of a source; 0: not known here."""
+        rows, turns = self._counts.get(_origin(section), (0, 0))
+        every_turn = section.messages_column and stage.sft.mask_prompt and stage.sft.turns == "all"
+        return turns if every_turn else rows
 
     def _load(self, stage: Stage, key: str, name: str, section: SourceSection) -> tuple[str, ...]:
         # Only here: brings pyarrow, which `--help` and a mistake in the recipe do not wait for.
@@ -111,7 +154,14 @@ class _Reader:
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
             raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
         self._check_published(stage, key, section, rows[0])
-        return tuple(row.question.strip() for row in rows)
+        if source.limit == section.limit:
+            turns = sum(message["role"] == "assistant" for row in rows for message in row.messages)
+            self._counts[_origin(section)] = len(rows), turns
+        return tuple(
+            text.strip()
+            for row in rows
+            for text in ([m["content"] for m in row.messages if m["role"] == "user"] or [row.question])
+        )
 
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""
@@ -133,6 +183,11 @@ class _Reader:
                     f"such as {_short(seen[0])!r}\n"
                     "an evaluation on training data says nothing: remove them from one of the two"
                 )
+
+
+def _origin(section: SourceSection) -> str:
+    """The same for sections whose rows are the same."""
+    return section.model_dump_json(exclude={"weight", "rubric", "correct", "prompt_form"})
 
 
 def _short(text: str) -> str:

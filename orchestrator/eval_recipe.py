@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
 from orchestrator.model_folder import has_chat_template, read_config
+from orchestrator.schedule import Schedule
 from rollout.errors import InputError
 from rollout.published import PUBLISHED
 
@@ -69,6 +70,7 @@ def evaluation_recipe(
     base = load_recipe(recipe, overrides) if recipe else _plain_recipe(model, sets, overrides)
     raw = to_toml(base)
     stage = raw["stages"][-1]
+    stage["rollout"], stage["schedule"] = Schedule(base.stages[-1]).last.rollout.model_dump(mode="json"), []
     stage["model"]["path"] = model
     stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["model_from"] = ""
@@ -82,6 +84,10 @@ def evaluation_recipe(
     if limit:
         for chosen in stage["eval"]["sets"].values():
             chosen["limit"] = limit
+    # Conversations have no answer to check.
+    stage["eval"]["sets"] = {
+        name: section for name, section in stage["eval"]["sets"].items() if not section.get("messages_column")
+    }
     if not stage["eval"]["sets"]:
         raise InputError(f"the last stage of {recipe} has no evaluation set; give one with --set NAME=PATH")
     if not stage["eval"]["samples"] and not stage["eval"]["greedy"]:

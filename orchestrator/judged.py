@@ -22,13 +22,13 @@ class JudgedBatch:
     """Of the KL, when it is in the reward."""
 
 
-async def judge(context: StageContext, groups: Sequence[ScoredGroup]) -> JudgedBatch:
-    """Advantages of a whole batch at once. With the KL in the reward the learner is asked for it first."""
+async def judge(context: StageContext, groups: Sequence[ScoredGroup], step: int = 0) -> JudgedBatch:
+    """Advantages of a whole batch at once, that of `step`. With the KL in the reward the learner is asked for it first."""
     settings = context.stage.learner
     rewards = [np.array(group.rewards, np.float64) for group in groups]
     metrics: dict[str, float] = {}
     if settings.kl_in == "reward" and settings.kl_coef:
-        kl = await _kl_to_reference(context, groups)
+        kl = await _kl_to_reference(context, groups, step)
         rewards = [kl_penalised(own, sums, settings.kl_coef) for own, sums in zip(rewards, kl, strict=True)]
         total = float(sum(sums.sum() for sums in kl))
         metrics = {
@@ -44,10 +44,10 @@ async def judge(context: StageContext, groups: Sequence[ScoredGroup]) -> JudgedB
     return JudgedBatch(rows=rows, advantages=values, metrics=metrics)
 
 
-async def _kl_to_reference(context: StageContext, groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
+async def _kl_to_reference(context: StageContext, groups: Sequence[ScoredGroup], step: int) -> list[np.ndarray]:
     """[G'] of every group: the estimate summed over each completion."""
     rows = [row for group in groups for row in sequences_of(group, np.zeros(len(group.completions)))]
     with context.clocks.training():
         learner = await context.services.learner()
-        kl = await learner.kl_to_reference(context.batch_of(rows, seed=0, mini_batches=1))
+        kl = await learner.kl_to_reference(context.batch_of(rows, seed=0, mini_batches=1, step=step))
     return np.split(kl, np.cumsum([len(group.completions) for group in groups])[:-1])

@@ -103,7 +103,8 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     """One stage to its end: the model it starts from, its services, its kind's loop."""
     stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
-    steps = f", {stage.loop.steps} steps" if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
+    length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
+    steps = length if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
     display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
     stage = with_rows_of_stages(stage, store)
     parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)

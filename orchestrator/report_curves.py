@@ -43,8 +43,10 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 title="Loss",
                 unit="nats per token",
                 lines=(("learner/loss", "loss"),),
+                rest_of="held_out_loss/",
                 kind="sft",
-                hint="Should fall, then flatten; a late rise means that the learning rate is too high.",
+                hint="Should fall, then flatten; a late rise means that the learning rate is too high. Held-out loss that "
+                "rises while the loss falls: the model learns the examples by heart.",
             ),
             _Curve(
                 title="Loss",

@@ -115,9 +115,8 @@ def _name(parent: Stage | None) -> str:
 def _stage_changes(before: Stage, after: Stage, finished: bool) -> Iterator[str]:
     old, new = (flat(stage.model_dump(mode="json")) for stage in (before, after))
     for key in dict.fromkeys((*old, *new)):
-        if key in FREE or old.get(key) == new.get(key):
-            continue
-        if key == "loop.steps" and not finished and new[key] > old[key]:
+        grows = key == "loop.steps" and not finished and new[key] > old[key]
+        if key in FREE or old.get(key) == new.get(key) or grows:
             continue
         yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
 

@@ -18,7 +18,7 @@ class StageRecord:
     name: str
     kind: str
     planned_steps: int
-    """0: the recipe does not say."""
+    """0: the recipe does not say, and the stage (of epochs) has not counted yet."""
     steps: list[Record] = field(default_factory=list)
     evals: list[Record] = field(default_factory=list)
     """Of problems to answer."""
@@ -135,6 +135,8 @@ def _add(stage: StageRecord, record: Record) -> None:
         time = as_number(record.get("time"))
         if record.get("event") == "start":
             stage.starts.append(time or 0.0)
+        if record.get("event") == "plan":
+            stage.planned_steps = int(as_number(record.get("steps")) or 0)
         stage.ended = record.get("event") == "end"
     elif kind in ("step", "eval") and as_number(record.get("step")) is not None:
         step = record["step"]

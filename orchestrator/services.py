@@ -210,6 +210,7 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
     settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
     if stage.kind == "dpo":
         settings["reference_refresh_steps"] = 0  # its loss is defined against the model that the stage starts from
+    settings["total_steps"], settings["warmup_steps"] = optimizer_steps(stage, stage.loop.steps)
     return LearnerSpec(
         **settings,
         model_path=model_path,
@@ -217,12 +218,17 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dtype=resolve_dtype(stage, device),
         trust_remote_code=stage.model.trust_remote_code,
         seed=seed,
-        total_steps=stage.loop.steps * (stage.learner.mini_batches if stage.kind == "grpo" else 1),
         head="score" if stage.kind == "reward_model" else "language",
         dpo_beta=stage.dpo.beta,
         dpo_label_smoothing=stage.dpo.label_smoothing,
         backend=backend(stage, device),
     )
+
+
+def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:
+    """(all, of the warm-up) of a stage that trains on so many batches."""
+    total = steps * stage.learner.mini_batches if stage.kind == "grpo" else steps
+    return total, round(stage.learner.warmup_share * total) or stage.learner.warmup_steps
 
 
 def _made_up(prompt: Prompt) -> Sample:

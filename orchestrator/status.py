@@ -35,7 +35,8 @@ def describe(run_dir: Path) -> Iterator[str]:
 def _stage(stage: StageRecord) -> str:
     if not stage.begun:
         return "not begun"
-    done = "done" if stage.ended else f"step {stage.last_step} of {stage.planned_steps}"
+    planned = f" of {stage.planned_steps}" if stage.planned_steps else ""
+    done = "done" if stage.ended else f"step {stage.last_step}{planned}"
     last = stage.steps[-1] if stage.steps else {}
     parts = [text.format(value) for key, text in SHOWN if (value := as_number(last.get(key))) is not None]
     return ", ".join([done, *parts])

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 
 from rollout.errors import InputError, did_you_mean
 
+Message = Mapping[str, Any]
+"""`role` and `content`, both text, and whatever else the chat template reads."""
+
 Record = tuple[str, Mapping[str, Any]]
 """(where it stands, for messages; column → value)"""
 
@@ -56,6 +59,8 @@ class Source:
     chosen_column: str = ""
     """Empty, with `rejected_column`: the rows are no preference pairs."""
     rejected_column: str = ""
+    messages_column: str = ""
+    """Column of conversations; prompt, answer and completion columns are then not read."""
     rubric: str = "default"
     limit: int = 0
     """Take only the first rows; 0: all."""
@@ -80,6 +85,9 @@ class Row:
     chosen: str = ""
     """The better of two responses; like `rejected`, empty only when the source has no such columns."""
     rejected: str = ""
+    messages: tuple[Message, ...] = ()
+    """A conversation with at least one turn of the assistant; the question is then its first user message, the completion
+    the last turn of the assistant."""
     fields: Mapping[str, str]
     """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)
     the question too, as `prompt`."""
@@ -126,6 +134,8 @@ def _file_rows(source: Source) -> Iterator[Row]:
 
 
 def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str, values: Mapping[str, Any]) -> Row:
+    if source.messages_column:
+        return _conversation(source, index, where, values)
     question = _text(where, values, source.prompt_column, "prompt_column")
     answer = completion = ""
     if source.answer_column:
@@ -157,15 +167,55 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     )
 
 
-def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> str:
-    """A column that must hold text or a number, as text."""
+def _conversation(source: Source, index: int, where: str, values: Mapping[str, Any]) -> Row:
+    column = source.messages_column
+    listed = _value(where, values, column, "messages_column")
+    if not isinstance(listed, list) or not listed:
+        raise InputError(f"{where}: column {column!r} is {_shown(listed)}, not a list of messages")
+    messages = tuple(_message(f"{where}: message {i} of column {column!r}", each) for i, each in enumerate(listed, 1))
+    said = {
+        role: [message["content"] for message in messages if message["role"] == role] for role in ("user", "assistant")
+    }
+    for role, contents in said.items():
+        if not contents:
+            raise InputError(f"{where}: column {column!r} has no message of role {role!r}")
+    return Row(
+        row_id=f"{source.name}/{index}",
+        source=source.name,
+        rubric=source.rubric,
+        question=said["user"][0],
+        answer="",
+        completion=said["assistant"][-1],
+        messages=messages,
+        fields={other: field_text(value) for other, value in values.items() if other != column},
+    )
+
+
+def _message(where: str, value: Any) -> Message:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {_shown(value)}, not an object with role and content")
+    for key in ("role", "content"):
+        if not isinstance(value.get(key), str):
+            raise InputError(f"{where}: {key} is {_shown(value.get(key))}, not text; it has: {', '.join(value)}")
+    if not value["content"].strip() and value["role"] != "system":
+        raise InputError(f"{where}: the content of role {value['role']!r} is empty; fill it or remove the row")
+    # A table gives every message the keys of all.
+    return {key: each for key, each in value.items() if each is not None}
+
+
+def _value(where: str, values: Mapping[str, Any], column: str, setting: str) -> Any:
     if column not in values:
         drop = ', or set answer_column="" if there is none' if setting == "answer_column" else ""
         raise InputError(
             f"{where}: no column {column!r}{did_you_mean(column, values)}\n"
             f"columns: {', '.join(values)}; choose one with `{setting}`{drop}"
         )
-    value = values[column]
+    return values[column]
+
+
+def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> str:
+    """A column that must hold text or a number, as text."""
+    value = _value(where, values, column, setting)
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value)
     if not isinstance(value, str) and not is_number:
         raise InputError(f"{where}: column {column!r} is {_shown(value)}, not text or a number")

@@ -9,12 +9,13 @@ Sync and async are this one loop: `loop.max_staleness` decides how many groups t
 import asyncio
 
 from orchestrator.buffer import Buffer
+from orchestrator.config import RolloutSection
 from orchestrator.context import StageContext, derive_seed
 from orchestrator.data import load_prompts, prompt_stream
 from orchestrator.judged import judge
 from orchestrator.metrics import step_metrics
 from orchestrator.stages.replay import PromptSource
-from rollout.types import Sampling
+from rollout.types import Prompt, Sampling
 
 
 async def run_grpo(context: StageContext) -> None:
@@ -22,8 +23,9 @@ async def run_grpo(context: StageContext) -> None:
     sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
     for note in sets.notes():
         context.display.line(note)
-    prompts = PromptSource(prompt_stream(sets, stage, context.seed))
-    buffer = Buffer(loop.groups_per_step, loop.max_staleness, loop.dynamic_sampling)
+    schedule = context.schedule
+    prompts = PromptSource(prompt_stream(sets, stage, context.seed), schedule.weights)
+    buffer = Buffer(loop.groups_per_step, loop.max_staleness, loop.dynamic_sampling, schedule.steps)
     state = await context.resume()
     start = state["step"] if state else 0
     if state:
@@ -50,17 +52,16 @@ async def run_grpo(context: StageContext) -> None:
 
 async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) -> None:
     """Keep as many groups in flight as the buffer admits. The first failure reaches the consumer through the buffer."""
-    stage, clocks = context.stage, context.clocks
+    stage, clocks, schedule = context.stage, context.clocks, context.schedule
     pool, rewards = await context.services.rollout(), await context.services.rewards()
 
-    async def one(number: int) -> None:
+    async def one(number: int, prompt: Prompt, settings: RolloutSection) -> None:
         sampling = Sampling(
-            n=stage.rollout.group_size,
-            temperature=stage.rollout.temperature,
-            max_tokens=stage.rollout.max_tokens,
+            n=settings.group_size,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
             seed=derive_seed(context.seed, number),
         )
-        prompt = prompts.prompt(number)
         scoring = rewards.begin(prompt)
         with clocks.produce.running():
             with clocks.generate.running():
@@ -73,7 +74,9 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
     try:
         async with asyncio.TaskGroup() as tasks:
             while True:
-                tasks.create_task(one(await buffer.admit()))
+                number, version = await buffer.admit(), buffer.engine_version
+                prompt = prompts.prompt(number, schedule.segment(version))
+                tasks.create_task(one(number, prompt, schedule.at(version).rollout))
     except ExceptionGroup as failures:
         await buffer.fail(failures.exceptions[0])
 
@@ -83,18 +86,24 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     stage, loop = context.stage, context.stage.loop
     learner, pool = await context.services.learner(), await context.services.rollout()
     rewards = await context.services.rewards()
+    if step in context.schedule.steps:
+        context.display.line(f"{stage.name}, from step {step}: {context.schedule.changes[step]}")
     with context.clocks.wait.running():
         groups = await buffer.take(learner_version=step)
-    judged = await judge(context, groups)
+    judged = await judge(context, groups, step)
     batch = context.batch_of(
-        judged.rows, seed=derive_seed(context.seed, "batch", step), mini_batches=stage.learner.mini_batches
+        judged.rows,
+        seed=derive_seed(context.seed, "batch", step),
+        mini_batches=stage.learner.mini_batches,
+        step=step,
     )
     with context.clocks.training():
         stats = await learner.train(batch, "grpo")
     done = step + 1
     # Taken before anything new is admitted, so that a synchronous checkpoint owes no prompt.
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
-    published = await context.publish(done) if done % loop.publish_every == 0 or done == loop.steps else None
+    due = done % loop.publish_every == 0 or done == loop.steps or done in context.schedule.steps
+    published = await context.publish(done) if due else None
     audit = await context.audit(done) if published and loop.audit_every and done % loop.audit_every == 0 else None
     if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps and published:
         await context.evaluate(done, "during")

@@ -1,72 +1,84 @@
 """Supervised fine-tuning: worked examples → batch → learner. One optimizer step a batch."""
 
 import time
+from typing import Any
 
-import numpy as np
-
-from learner.batch import Sequence
-from orchestrator.context import StageContext, derive_seed
-from orchestrator.data import supervised_sequences
+from orchestrator.context import StageContext
+from orchestrator.examples import example_stream, has_examples, load_examples, num_steps, take_step
 from orchestrator.metrics import learner_speed
+from orchestrator.services import optimizer_steps
 
 
 async def run_sft(context: StageContext) -> None:
     stage, loop = context.stage, context.stage.loop
-    sources, sets = supervised_sequences(stage, context.tokenizer, context.recipe.seed)
-    for note in sets.notes():
+    examples = load_examples(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
+    for note in examples.notes():
         context.display.line(note)
     if stage.eval.sets:
         await context.begin_rewards()
+    held_out = _held_out(context)
+    stream = example_stream(examples, stage, context.seed)
+    steps = num_steps(stream, stage)
     learner = await context.services.learner()
+    if stage.sft.epochs:
+        context.display.line(
+            f"{stage.name}: {stage.sft.epochs:g} epochs are {stream.total:,} examples, {steps:,} steps of "
+            f"{stage.sft.batch_size} at most"
+        )
+        context.store.record("stage", stage.name, event="plan", steps=steps)
+        await learner.plan(*optimizer_steps(stage, steps))
     state = await context.resume()
     start = state["step"] if state else 0
+    if state:
+        stream.restore(state["examples"])
+    elif held_out:
+        context.record_step(0, await _losses(context, held_out, 0))
 
-    with context.display.bar(stage.name, loop.steps, start) as bar:
-        for step in range(start, loop.steps):
+    with context.display.bar(stage.name, steps, start) as bar:
+        for step in range(start, steps):
             context.services.check()
-            began = time.perf_counter()
-            rows = draw(sources, {name: stage.data.sources[name].weight for name in sources}, context, step)
-            batch = context.batch_of(rows, seed=context.seed + step, mini_batches=1)
+            began, done = time.perf_counter(), step + 1
+            batch = context.batch_of(take_step(step, stream, stage), seed=context.seed + step, mini_batches=1)
             with context.clocks.training():
                 stats = await learner.train(batch, "sft")
             rate = batch.num_tokens / (time.perf_counter() - began)
-            context.record_step(
-                step + 1,
-                {
-                    "learner/loss": stats.means["nll"],
-                    "learner/grad_norm": stats.grad_norm,
-                    "learner/lr": stats.lr,
-                    "policy/entropy": stats.means["entropy"],
-                    "throughput/tokens_per_s": rate,
-                    **learner_speed(batch, stats),
-                    **context.clocks.step(),
-                },
-            )
+            metrics = {
+                "learner/loss": stats.means["nll"],
+                "learner/grad_norm": stats.grad_norm,
+                "learner/lr": stats.lr,
+                "policy/entropy": stats.means["entropy"],
+                "throughput/tokens_per_s": rate,
+                **learner_speed(batch, stats),
+            }
+            if held_out and (done == steps or (loop.eval_every and done % loop.eval_every == 0)):
+                metrics |= await _losses(context, held_out, done)
+            context.record_step(done, metrics | context.clocks.step())
             bar.advance(f"loss {stats.means['nll']:.3f}  {rate:,.0f} tokens/s")
-            if loop.checkpoint_every and (step + 1) % loop.checkpoint_every == 0 and step + 1 < loop.steps:
-                await context.checkpoint(step + 1, {})
+            if loop.checkpoint_every and done % loop.checkpoint_every == 0 and done < steps:
+                await context.checkpoint(done, {"examples": stream.state()})
 
-    await context.publish(loop.steps)
-    await context.evaluate(loop.steps, "after")
+    await context.publish(steps)
+    await context.evaluate(steps, "after")
     await context.export()
 
 
-def draw(
-    sources: dict[str, list[Sequence]], weights: dict[str, float], context: StageContext, step: int
-) -> list[Sequence]:
-    """The examples of one step: every source in a fresh order each epoch, mixed by weight. A function of the step."""
-    size = context.stage.sft.batch_size
-    total = sum(weights.values())
-    rng = np.random.default_rng([context.seed, step])
-    names = list(sources)
-    counts = rng.multinomial(size, [weights[name] / total for name in names])
-    rows = []
-    for name, count in zip(names, counts, strict=True):
-        examples = sources[name]
-        # Position in the endless sequence of epochs; exact for one source, close to it for a mixture.
-        first = int(step * size * weights[name] / total)
-        for position in range(first, first + int(count)):
-            epoch, index = divmod(position, len(examples))
-            order = np.random.default_rng([derive_seed(context.seed, name), epoch]).permutation(len(examples))
-            rows.append(examples[order[index]])
-    return rows
+def _held_out(context: StageContext) -> dict[str, Any]:
+    """Evaluation sets with worked completions, each as one batch."""
+    stage = context.stage
+    sets = {name: section for name, section in stage.eval.sets.items() if has_examples(section)}
+    if not stage.sft.eval_loss or not sets:
+        return {}
+    # The seed of evaluation sets everywhere, so that two runs can be compared.
+    examples = load_examples(sets, stage, context.tokenizer, seed=0)
+    for note in examples.notes():
+        context.display.line(note)
+    return {name: context.batch_of(rows, seed=0, mini_batches=1) for name, rows in examples.sequences.items()}
+
+
+async def _losses(context: StageContext, held_out: dict[str, Any], step: int) -> dict[str, float]:
+    """Mean negative log-likelihood of a target of every set, in nats, as metrics; printed."""
+    learner = await context.services.learner()
+    losses = {name: await learner.mean_nll(batch) for name, batch in held_out.items()}
+    shown = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    context.display.line(f"{context.stage.name}: held-out loss (step {step}): {shown}")
+    return {f"held_out_loss/{name}": loss for name, loss in losses.items()}

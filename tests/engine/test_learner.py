@@ -139,6 +139,29 @@ def test_every_step_reports_its_parts_and_figures(rig: Rig) -> None:
     assert second.extremes["mismatch_max"] > 0
 
 
+def test_the_loss_of_a_batch_is_told_without_training_on_it(rig: Rig) -> None:
+    rig.open(lr=1e-3)
+    batch = cut(rows(), length_norm="token", mini_batches=1)
+
+    async def work() -> tuple[float, float, Any]:
+        first, again = await rig.learner.mean_nll(batch), await rig.learner.mean_nll(batch)
+        return first, again, await rig.learner.train(batch, "sft")
+
+    first, again, stats = rig.run(work())
+    assert first == again == pytest.approx(stats.means["nll"], rel=1e-6)
+    assert (stats.optimizer_steps, stats.loss) == (1, pytest.approx(first, rel=1e-5))
+
+
+def test_a_stage_whose_length_is_known_late_follows_its_schedule(rig: Rig) -> None:
+    rig.open(lr=1.0, schedule="cosine", total_steps=0)
+
+    async def work() -> list[float]:
+        await rig.learner.plan(4, 2)
+        return [(await rig.learner.train(cut(rows()), "sft")).lr for _ in range(5)]
+
+    assert rig.run(work()) == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1])
+
+
 def test_a_batch_without_rows_makes_no_step(rig: Rig) -> None:
     rig.open()
     stats = rig.run(rig.learner.train(cut([]), "grpo"))

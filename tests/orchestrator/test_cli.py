@@ -198,6 +198,13 @@ def test_check_shows_what_differs_what_it_places_and_its_memory(capsys: pytest.C
     assert not Path("runs").exists()
 
 
+def test_check_shows_what_changes_at_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "arithmetic", "stages.reasoning.schedule=[{from_step=8, rollout.temperature=0.5}]"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  from step 8: rollout.temperature = 0.5\n" in out
+    assert out.index("stage reasoning") < out.index("from step 8")
+
+
 def test_check_in_full_is_a_recipe_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "arithmetic", "seed=9", "--full"]) == 0
     assert parse_recipe(tomllib.loads(capsys.readouterr().out)) == load_recipe("arithmetic", ["seed=9"])

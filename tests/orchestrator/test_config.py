@@ -253,6 +253,44 @@ def test_a_built_model_has_heads_that_the_engine_takes(override: str, message: s
         load_recipe("arithmetic", [override])
 
 
+def lengths(sft: dict[str, Any], loop: dict[str, Any] | None = None) -> tuple[float, int]:
+    raw = two_stages(stages=[{"name": "one", "kind": "sft", "sft": sft, "loop": loop or {}}])
+    recipe = parse_recipe(raw)
+    assert parse_recipe(to_toml(recipe)) == recipe
+    return recipe.stages[0].sft.epochs, recipe.stages[0].loop.steps
+
+
+def test_sft_is_as_long_as_its_steps_or_its_epochs_say() -> None:
+    assert lengths({}) == (0, 100)
+    assert lengths({}, {"steps": 7}) == (0, 7)
+    assert lengths({"epochs": 1.5}) == (1.5, 0)
+    assert lengths({"epochs": 2}, {"steps": 0}) == (2, 0)
+    assert [stage.loop.steps for stage in parse_recipe(two_stages(sft={"epochs": 2})).stages] == [0, 100]
+
+
+@pytest.mark.parametrize(
+    ("sft", "loop", "message"),
+    [
+        (
+            {"epochs": 2},
+            {"steps": 9},
+            "sft.epochs = 2 and loop.steps = 9 both say how long it is; set one of them to 0",
+        ),
+        ({}, {"steps": 0}, "loop.steps = 0: give at least 1 or sft.epochs"),
+    ],
+)
+def test_steps_and_epochs_that_contradict_each_other(sft: dict[str, Any], loop: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        lengths(sft, loop)
+    with pytest.raises(InputError, match=r"loop\.steps = 0: give at least 1$"):
+        load_recipe("arithmetic", ["stages.reasoning.loop.steps=0"])
+
+
+def test_a_warm_up_is_steps_or_a_share() -> None:
+    with pytest.raises(InputError, match=r"warmup_steps = 5 and warmup_share = 0\.1 say the same"):
+        load_recipe("arithmetic", ["learner.warmup_steps=5", "learner.warmup_share=0.1"])
+
+
 def test_offload_needs_a_zero_stage() -> None:
     with pytest.raises(InputError, match="offload_optimizer = true needs zero_stage"):
         load_recipe("arithmetic", ["learner.offload_optimizer=true"])

@@ -49,6 +49,52 @@ def test_sft_needs_completions(tmp_path: Path) -> None:
     assert text.startswith("data.sources.a: sft needs worked completions")
 
 
+TALK = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+
+
+def chat(kind: str = "sft", template: str = "chat", **source: Any) -> Recipe:
+    data = {"sources": {"a": {"path": "chat.jsonl", "messages_column": "chat", **source}}, "template": template}
+    return recipe(stages=[{"name": "s", "kind": kind}], data=data, eval={"sets": {"t": {"path": "test.jsonl"}}})
+
+
+def test_conversations_are_for_sft_with_the_chat_template(tmp_path: Path) -> None:
+    write_rows(tmp_path / "chat.jsonl", [{"chat": TALK}])
+    write_rows(tmp_path / "test.jsonl", [{"prompt": "1+2", "answer": "3"}])
+    assert preflight(chat()) == [DOWNLOAD]
+    assert "conversations are for sft; grpo needs prompts" in fault(chat("grpo"))
+    assert "data.template = 'plain'; set it to \"chat\"" in fault(chat(template="plain"))
+    assert "holds whole conversations; remove completion_column" in fault(chat(completion_column="x"))
+
+
+def test_the_length_of_epochs_is_told_where_it_can_be_counted(tmp_path: Path) -> None:
+    def told(**sft: Any) -> list[str]:
+        sources = {
+            "a": {"path": "chat.jsonl", "messages_column": "chat"},
+            "b": {"path": "rows.jsonl", "completion_column": "answer", "weight": 0.5},
+        }
+        data = {"sources": sources, "template": "chat"}
+        sft = {"epochs": 2, "batch_size": 10, **sft}
+        return [
+            note
+            for note in preflight(recipe(stages=[{"name": "s", "kind": "sft"}], data=data, sft=sft))
+            if "epochs" in note
+        ]
+
+    write_rows(tmp_path / "chat.jsonl", [{"chat": [*TALK, *TALK]}] * 9)
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": str(i), "answer": "x"} for i in range(7)])
+    (note,) = told()
+    assert note.startswith("stage s: sft.epochs = 2 are 43 examples, 5 steps")
+    assert "are 25 examples, 3 steps" in told(turns="last")[0]
+    assert told(epochs=0) == []
+
+
+def test_whatever_a_user_asks_in_a_conversation_must_not_be_evaluated_on(tmp_path: Path) -> None:
+    later = [*TALK, {"role": "user", "content": "1+2"}, {"role": "assistant", "content": "3"}]
+    write_rows(tmp_path / "chat.jsonl", [{"chat": later}])
+    write_rows(tmp_path / "test.jsonl", [{"prompt": "1+2", "answer": "3"}])
+    assert fault(chat()).startswith("eval.sets.t: 1 of its 1 questions occur in data.sources.a, such as '1+2'")
+
+
 def test_the_stage_is_named_where_stages_differ(tmp_path: Path) -> None:
     text = fault(load_recipe("arithmetic", ['stages.reasoning.data.sources.b.path="none.jsonl"']))
     assert text.startswith("data.sources.b (stage reasoning): no file or folder at none.jsonl")

@@ -37,7 +37,7 @@ def judged(groups: list[ScoredGroup], learner: Learner | None = None, **settings
     async def the_learner() -> Learner:
         return learner or Learner()
 
-    def batch_of(rows: Any, seed: int, mini_batches: int) -> TrainingBatch:
+    def batch_of(rows: Any, seed: int, mini_batches: int, step: int) -> TrainingBatch:
         cut = {"ranks": 1, "micro_batch_tokens": 9, "length_norm": "sequence", "constant_length": 8}
         return make_batch(rows, seed=seed, mini_batches=mini_batches, temperature=1.0, **cut)
 

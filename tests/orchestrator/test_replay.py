@@ -1,6 +1,8 @@
 """A resumed run asks exactly what the interrupted one would have asked."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,13 +14,15 @@ from rollout.errors import InputError
 from rollout.prompts import PromptStream
 from tests.factories import prompt
 
+SHARES = MappingProxyType({"left": 1.0, "right": 2.0})
 
-def stream(seed: int = 3, sizes: tuple[int, int] = (5, 7)) -> PromptStream:
+
+def stream(seed: int = 3, sizes: tuple[int, int] = (5, 7), weights: Mapping[str, float] = SHARES) -> PromptStream:
     sources = {
         name: [prompt(f"{name}/{i}", source=name, text=f"{name}{i}", token_ids=(i, 9)) for i in range(size)]
         for name, size in zip(("left", "right"), sizes, strict=True)
     }
-    return PromptStream(sources, {"left": 1.0, "right": 2.0}, seed)
+    return PromptStream(sources, weights, seed)
 
 
 def asked(source: PromptSource, numbers: list[int]) -> list[str]:
@@ -74,3 +78,39 @@ def test_other_sources_are_an_input_error(other: dict[str, Any]) -> None:
     state, buffer = checkpoint(first, admitted=3, owed=[1])
     with pytest.raises(InputError, match="the run"):
         PromptSource(stream(**other)).restore(state, buffer)
+
+
+WEIGHTS = ({"left": 1.0, "right": 0.0}, {"left": 1.0, "right": 2.0}, {"left": 0.0, "right": 1.0})
+
+
+def scheduled(begins: tuple[int, int], start: int, count: int, source: PromptSource) -> list[str]:
+    """The prompts from number `start` on, with segments that begin at these numbers."""
+    numbers = range(start, start + count)
+    return [source.prompt(number, sum(begin <= number for begin in begins)).prompt_id for number in numbers]
+
+
+def weighted() -> PromptSource:
+    return PromptSource(stream(weights=WEIGHTS[0]), WEIGHTS)
+
+
+def test_another_segment_asks_by_its_own_weights() -> None:
+    names = [prompt_id.split("/")[0] for prompt_id in scheduled((10, 30), 0, 40, weighted())]
+    assert set(names[:10]) == {"left"}
+    assert set(names[10:30]) == {"left", "right"}
+    assert set(names[30:]) == {"right"}
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.integers(0, 40), st.sets(st.integers(0, 39)), st.integers(0, 20))
+def test_segments_are_the_same_after_a_resume(admitted: int, owed_of: set[int], more: int) -> None:
+    begins = (10, 30)
+    owed = sorted(number for number in owed_of if number < admitted)
+    uninterrupted = scheduled(begins, 0, admitted + more, weighted())
+    first = weighted()
+    scheduled(begins, 0, admitted, first)
+    state, buffer = checkpoint(first, admitted=admitted, owed=owed)
+
+    resumed = weighted()
+    resumed.restore(state, buffer)
+    assert asked(resumed, owed) == [uninterrupted[number] for number in owed]
+    assert scheduled(begins, admitted, more, resumed) == uninterrupted[admitted:]

@@ -145,6 +145,26 @@ def test_an_sft_only_run_shows_its_loss_and_where_it_stands(tmp_path: Path) -> N
     assert "Training samples" not in page.text
 
 
+def test_the_loss_on_held_out_examples_is_drawn_beside_the_loss(tmp_path: Path) -> None:
+    start, *steps = sft_records()
+    steps[1]["held_out_loss/gsm8k"] = 2.5
+    before = {"kind": "step", "stage": "cold-start", "step": 0, "time": 1000.0, "held_out_loss/gsm8k": 4.0}
+    page = report(make_run(tmp_path, [start, before, *steps]))
+    (chart,) = [json.loads(a["data-chart"] or "") for tag, a in page.elements if tag == "figure"]
+    assert chart["x"] == [0, 1, 2, 3]
+    assert {series["n"]: series["y"] for series in chart["s"]} == {
+        "loss": [None, 3.0, 1.5, 1.0],
+        "gsm8k": [4.0, None, 2.5, None],
+    }
+
+
+def test_a_stage_of_epochs_says_how_many_steps_they_are_once_it_has_counted(tmp_path: Path) -> None:
+    start, *steps = sft_records()
+    plan = {"kind": "stage", "stage": "cold-start", "event": "plan", "steps": 12, "time": 1000.0}
+    page = report(make_run(tmp_path, [start, plan, *steps[:-1]]))
+    assert "not finished: cold-start, step 3 of 12" in page.text
+
+
 def test_a_finished_run_says_so_and_how_long_it_took_without_the_time_it_was_down(tmp_path: Path) -> None:
     resumed = [
         {"kind": "stage", "stage": "reasoning", "event": "start", "time": 2000.0},

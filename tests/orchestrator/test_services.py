@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config import LearnerSection, Stage
 from orchestrator.data import PromptSets
-from orchestrator.services import Services, build_spec, learner_spec
+from orchestrator.services import Services, build_spec, learner_spec, optimizer_steps
 from rewards.account import Account
 from rewards.service import RewardPool
 from rollout.errors import InputError
@@ -18,6 +18,7 @@ from tests.orchestrator.factories import recipe
 USED_BESIDE_THE_SPEC = {
     "ranks", "cpus", "gpus", "threads", "timeout_s",  # LearnerGroup.start
     "mini_batches", "micro_batch_tokens", "length_norm",  # the batch
+    "warmup_share",  # steps of it
     "advantage_baseline", "advantage_scale", "overlong_filtering",  # the advantages
 }  # fmt: skip
 """Keys of `learner` that the ranks need not know to open a model."""
@@ -78,6 +79,14 @@ def test_learner_and_engine_have_the_same_adapters() -> None:
 def test_the_schedule_ends_with_the_last_optimizer_step() -> None:
     spec = learner_spec(stage_of(learner={"mini_batches": 4}, loop={"steps": 10}), "m", "r", 7, "cpu")
     assert spec.total_steps == 40
+
+
+def test_a_warm_up_may_be_a_share_of_the_optimizer_steps() -> None:
+    assert optimizer_steps(stage_of(learner={"mini_batches": 4, "warmup_share": 0.25}), 10) == (40, 10)
+    assert optimizer_steps(stage_of(learner={"warmup_steps": 7}), 10) == (10, 7)
+    # Supervised steps are not cut into mini-batches.
+    supervised = stage_of(learner={"mini_batches": 4, "warmup_share": 0.25}, stages=[{"name": "s", "kind": "sft"}])
+    assert optimizer_steps(supervised, 20) == (20, 5)
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])

@@ -213,9 +213,9 @@ def test_a_damaged_state_is_refused(damage: dict[str, Any]) -> None:
     take(stream, 2)
     state = stream.state()
 
-    with pytest.raises(InputError, match="state of the prompt stream is damaged"):
+    with pytest.raises(InputError, match="state of the stream of prompts is damaged"):
         stream.restore({**state, **damage})
-    with pytest.raises(InputError, match="state of the prompt stream is damaged"):
+    with pytest.raises(InputError, match="state of the stream of prompts is damaged"):
         stream.restore({})
     assert stream.state() == state
 
@@ -229,6 +229,8 @@ def test_a_stream_needs_prompts_and_positive_weights() -> None:
         PromptStream({"a": []}, {"a": 1}, 1)
     with pytest.raises(InputError, match="weights are for"):
         PromptStream(data, {"b": 1}, 1)
-    for weight in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match="is not a positive number"):
+    with pytest.raises(InputError, match="the weights of the data sources a are all 0"):
+        PromptStream(data, {"a": 0.0}, 1)
+    for weight in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="is neither 0 nor a positive number"):
             PromptStream(data, {"a": weight}, 1)
