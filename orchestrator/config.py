@@ -165,6 +165,14 @@ class EvalSetSection(SourceSection):
     """LABEL of the reward function that says what is right, by giving 1 or more; empty: the rubric's `accuracy` or
     `code_tests`, or else the first one that is no reward model."""
 
+    @model_validator(mode="after")
+    def _no_stage(self) -> Self:
+        if self.stage:
+            raise ValueError(
+                f"stage = {self.stage!r}: an evaluation set has `path` or `task`; rows of a stage are to train on"
+            )
+        return self
+
 
 class DataSection(Section):
     sources: dict[str, SourceSection] = {}

@@ -332,6 +332,7 @@ def test_a_rubric_of_the_recipe_comes_before_the_one_that_ships() -> None:
         ({"set": "gsm8k", "path": "", "task": "arithmetic"}, "name the file with `path`"),
         ({"set": "gsm8k", "correct": "acuracy"}, "eval.sets.e.correct = 'acuracy'; did you mean 'accuracy'?"),
         ({"prompt_form": "Solve it."}, "has no {prompt} for the question"),
+        ({"path": "", "stage": "sampled"}, "an evaluation set has `path` or `task`"),
     ],
 )
 def test_a_set_that_makes_no_sense(keys: dict[str, object], message: str) -> None:
