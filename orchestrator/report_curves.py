@@ -199,14 +199,14 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 hint="Overlap is generation going on during training: the stack may then stand above the whole step.",
             ),
             _Curve(
-                title="The learner waits for data",
+                title="Learner waits for data",
                 unit="s per step",
                 kind="grpo",
                 lines=(("time/wait_s", "wait"),),
                 hint="The learner stands idle until a batch is whole; more rollout replicas or staleness shorten it.",
             ),
             _Curve(
-                title="Model FLOPs utilisation of the learner",
+                title="Learner utilisation",
                 unit="% of the measured peak",
                 times=100,
                 lines=(("learner/mfu", "utilisation"),),
