@@ -424,7 +424,7 @@ class _Child:
         try:
             self._outgoing = self._outgoing[self._sock.send(self._outgoing) :]
         except (BlockingIOError, InterruptedError):
-            pass
+            pass  # the rest goes when the socket can be written again
         except OSError:
             self._broken("it died")
             return

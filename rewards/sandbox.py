@@ -341,7 +341,7 @@ class _Worker:
             try:
                 event, _ = receive(self._control)
             except BlockingIOError:
-                continue
+                continue  # woken for nothing: wait on, until the deadline
             return event or self._fault("is gone")
         return None
 

@@ -260,7 +260,7 @@ class RewardPool:
                 for index, score in await chunk:
                     self._settle(open_requests.pop(index), score, worker, began)
         except StopAsyncIteration:
-            pass
+            pass  # what it left open is settled below, for `reason`
         except TimeoutError:
             reason = f"no answer from a reward worker for {self._timeout_s:.0f} s"
             ray.kill(worker.actor, no_restart=False)

@@ -1,7 +1,8 @@
-"""A whole LearnerSpec for tests: every value can be set, every default is valid."""
+"""Whole specs for tests: every value can be set, every default is valid."""
 
 from typing import Any
 
+from learner.build import BuildSpec
 from learner.spec import LearnerSpec
 
 
@@ -39,3 +40,20 @@ def learner_spec(folder: str, **changes: Any) -> LearnerSpec:
         "importance_level": "token",
     }
     return LearnerSpec(**(settings | changes))
+
+
+def build_spec(**changes: Any) -> BuildSpec:
+    """A model of a few thousand parameters, too narrow for an engine."""
+    settings: dict[str, Any] = {
+        "tokenizer": "characters",
+        "vocab_size": 0,
+        "layers": 1,
+        "hidden": 32,
+        "heads": 1,
+        "kv_heads": 1,
+        "intermediate": 32,
+        "tied": False,
+        "max_tokens": 64,
+        "seed": 1,
+    }
+    return BuildSpec(**(settings | changes))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from learner.batch import Sequence, make_batch
-from learner.build import BuildSpec, build_model
+from learner.build import build_model
 from learner.loss import LossParts, dpo_loss, implicit_rewards
 from learner.model import PackTensors, load_policy, to_device
 from learner.tally import merged
 from tests.learner.losses import finite_difference, gradient, vector
+from tests.learner.specs import build_spec
 
 BETA = 0.5
 SEGMENTS = torch.tensor([0, 0, 1, 2, 3, 3])
@@ -93,19 +94,7 @@ def test_an_empty_pack_counts_nowhere() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("model")
-    spec = BuildSpec(
-        tokenizer="characters",
-        vocab_size=0,
-        layers=1,
-        hidden=32,
-        heads=1,
-        kv_heads=1,
-        intermediate=32,
-        tied=False,
-        max_tokens=64,
-        seed=1,
-    )
-    build_model(spec, iter(()), path)
+    build_model(build_spec(), iter(()), path)
     return str(path)
 
 

@@ -6,27 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.build import BuildSpec, build_model
+from learner.build import build_model
 from learner.model import load_reward_model
+from tests.learner.specs import build_spec
 
 
 @pytest.mark.parametrize("ends", [1, [7, 1]])
 def test_an_end_of_sequence_that_is_also_the_padding_is_read(tmp_path: Path, ends: int | list[int]) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    spec = BuildSpec(
-        tokenizer="characters",
-        vocab_size=0,
-        layers=1,
-        hidden=32,
-        heads=1,
-        kv_heads=1,
-        intermediate=32,
-        tied=False,
-        max_tokens=64,
-        seed=1,
-    )
-    build_model(spec, iter(()), tmp_path / "base")
+    build_model(build_spec(), iter(()), tmp_path / "base")
     file = tmp_path / "base" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": ends, "pad_token_id": 1}))
     model = load_reward_model(str(tmp_path / "base"), torch.float32, trust_remote_code=False).model

@@ -8,9 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from learner.batch import Sequence, make_batch
-from learner.build import BuildSpec, build_model
+from learner.build import build_model
 from learner.model import Policy, load_policy, load_reward_model, to_device
 from learner.throughput import ModelCost, matmul_peak, memory_peak, reset_memory_peak
+from tests.learner.specs import build_spec
 
 CPU = torch.device("cpu")
 LENGTHS = (9, 17, 17, 30)
@@ -20,19 +21,7 @@ HEADS, LAYERS, HIDDEN = 4, 2, 32
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model")
-    spec = BuildSpec(
-        tokenizer="characters",
-        vocab_size=0,
-        layers=LAYERS,
-        hidden=HIDDEN,
-        heads=HEADS,
-        kv_heads=2,
-        intermediate=48,
-        tied=False,
-        max_tokens=64,
-        seed=1,
-    )
-    build_model(spec, iter(()), path)
+    build_model(build_spec(layers=LAYERS, hidden=HIDDEN, heads=HEADS, kv_heads=2, intermediate=48), iter(()), path)
     return str(path)
 
 
