@@ -11,7 +11,7 @@ from typing import Any, Literal
 import ray
 from ray.util.metrics import Gauge
 
-from orchestrator.config import ClusterSection
+from orchestrator.sections.cluster import ClusterSection
 from rollout.errors import InputError
 
 Device = Literal["cpu", "cuda"]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config import SourceSection, Stage
+from orchestrator.config import Stage
+from orchestrator.sections.data import SourceSection
 from rollout.errors import InputError
 from rollout.prompts import PromptStream, SkippedPrompt, render_prompts, skipped_note
 from rollout.published import form_of

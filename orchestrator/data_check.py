@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config import Recipe, SourceSection, Stage
+from orchestrator.config import Recipe, Stage
 from orchestrator.doctor import in_units
 from orchestrator.keys import key_in
+from orchestrator.sections.data import SourceSection
 from rollout.errors import InputError
 from rollout.published import PUBLISHED
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.cluster import Device, ray_session
-from orchestrator.config import EvalSection, Recipe, Stage
+from orchestrator.config import Recipe, Stage
 from orchestrator.data import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.rubrics import correct_label, rubrics_of
+from orchestrator.sections.eval import EvalSection
 from orchestrator.services import Services
 from rewards.account import Account
 from rewards.math_exact import answer_key

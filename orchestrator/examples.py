@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from learner.batch import Sequence as Example
-from orchestrator.config import SourceSection, Stage
+from orchestrator.config import Stage
 from orchestrator.data import asking
+from orchestrator.sections.data import SourceSection
 from rollout.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of
 from rollout.errors import InputError
 from rollout.mixture import Mixture

@@ -7,9 +7,10 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import ModelSection, Recipe, Stage
+from orchestrator.config import Recipe, Stage
 from orchestrator.keys import key_in
 from orchestrator.model_folder import check_whole, has_chat_template, read_config
+from orchestrator.sections.model import ModelSection
 from rollout.errors import InputError, did_you_mean
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from learner.batch import Sequence as TokenSequence
 from learner.batch import TrainingBatch, make_batch
-from orchestrator.config import SourceSection, Stage
+from orchestrator.config import Stage
+from orchestrator.sections.data import SourceSection
 from rollout.errors import InputError
 from rollout.prompts import TOKENIZE_BATCH
 from rollout.sources import Row, load_rows

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from rollout.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from orchestrator.config import Change, Stage
+    from orchestrator.config import Stage
+    from orchestrator.sections.changes import Change
 
 CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.weight")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from orchestrator.config import RejectSection
+from orchestrator.sections.kinds import RejectSection
 from orchestrator.similarity import near_duplicates
 
 Row = dict[str, Any]

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from orchestrator.config import BuildSection, ModelSection, Stage
+from orchestrator.config import Stage
 from orchestrator.doctor import on_gpus
 from orchestrator.model_folder import folder_parameters, tensor_shapes
+from orchestrator.sections.model import BuildSection, ModelSection
 
 CHARACTER_VOCABULARY = 262
 """256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/build.py)."""

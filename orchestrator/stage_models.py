@@ -6,7 +6,8 @@ Imports nothing heavy: a wrong name is told before anything starts.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from orchestrator.config import FunctionSection, Recipe, Stage
+from orchestrator.config import Recipe, Stage
+from orchestrator.sections.rewards import FunctionSection
 from rollout.errors import InputError, did_you_mean
 
 PREFIX = "stage:"

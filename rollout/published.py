@@ -26,7 +26,7 @@ class PublishedSet:
     needs: tuple[str, ...] = ()
     """Further columns that its rubric reads."""
     rubric: str = "math"
-    """`math` or `code`, which a recipe has without saying so (`orchestrator.config.SHIPPED_RUBRICS`)."""
+    """`math` or `code`, which a recipe has without saying so (`orchestrator.sections.rewards.SHIPPED_RUBRICS`)."""
     form: str = PLACEHOLDER
     """What is asked: text with the question in it."""
     templates: tuple[str, ...] = field(default=())

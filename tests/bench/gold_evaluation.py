@@ -17,10 +17,11 @@ from pathlib import Path
 
 from learner.build import character_tokenizer
 from orchestrator.cluster import ray_session
-from orchestrator.config import ClusterSection, Stage, parse_recipe
+from orchestrator.config import Stage, parse_recipe
 from orchestrator.data import PromptSets, load_prompts
 from orchestrator.display import Display
 from orchestrator.evaluate import EvalResult, evaluate_sets
+from orchestrator.sections.cluster import ClusterSection
 from orchestrator.services import Services
 from rollout.types import Prompt
 from tests.orchestrator.evaluation import Written

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from orchestrator.cluster import ray_session
-from orchestrator.config import ClusterSection
+from orchestrator.sections.cluster import ClusterSection
 from rewards.service import RewardPool
 from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, Sample, Score

@@ -11,7 +11,7 @@ import pytest
 from learner.build import BuildSpec
 from learner.service import LearnerGroup
 from orchestrator.cluster import ray_session
-from orchestrator.config import ClusterSection
+from orchestrator.sections.cluster import ClusterSection
 from rollout.engine import EngineSpec
 from rollout.service import RolloutPool
 from rollout.types import Prompt

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config import Recipe, Stage, load_recipe, parse_recipe, recipe_keys
+from orchestrator.config import Recipe, Stage, load_recipe, parse_recipe
+from orchestrator.key_table import recipe_keys
 from orchestrator.store import RunStore
 from orchestrator.submit import _job_in, absolute_paths, checked_address, is_loopback
 from rollout.errors import InputError, ServiceError

@@ -11,15 +11,9 @@ from typing import Any
 import pytest
 import tomli_w
 
-from orchestrator.config import (
-    Recipe,
-    SourceSection,
-    load_recipe,
-    parse_recipe,
-    recipe_keys,
-    shipped_recipes,
-    to_toml,
-)
+from orchestrator.config import Recipe, load_recipe, parse_recipe, shipped_recipes, to_toml
+from orchestrator.key_table import recipe_keys
+from orchestrator.sections.data import SourceSection
 from rollout.errors import InputError
 from rollout.sources import Source
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config import load_recipe, parse_recipe, recipe_keys, shipped_recipes
+from orchestrator.config import load_recipe, parse_recipe, shipped_recipes
+from orchestrator.key_table import recipe_keys
 from orchestrator.loss_check import check_loss
 from orchestrator.reward_check import check_rewards
 from orchestrator.stage_models import check_stage_models

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import RejectSection
+from orchestrator.sections.kinds import RejectSection
 from orchestrator.selection import Row, select
 
 

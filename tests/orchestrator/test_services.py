@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import LearnerSection, Stage
+from orchestrator.config import Stage
 from orchestrator.data import PromptSets
+from orchestrator.sections.learner import LearnerSection
 from orchestrator.services import Services, build_spec, learner_spec, optimizer_steps
 from rewards.account import Account
 from rewards.service import RewardPool

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import EvalSetSection
+from orchestrator.sections.eval import EvalSetSection
 from rollout.published import PUBLISHED, form_of
 from rollout.sources import Row, load_rows
 

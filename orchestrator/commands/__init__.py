@@ -1,0 +1,1 @@
+"""The commands of `rayzero`, by subject. Nothing heavy is imported before a command needs it."""

@@ -1,0 +1,103 @@
+"""`rayzero check`: what a recipe resolves to, what it places where, and what it takes."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.commands.recipe_argument import Overrides, RecipeArgument, load
+
+if TYPE_CHECKING:
+    from orchestrator.config import Recipe, Stage
+
+
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every setting, as TOML, instead of what differs from the defaults.")
+    ] = False,
+) -> None:
+    """Check a recipe and everything it needs; start nothing.
+
+    Reads the data, the model folder and the machine, and shows the resolved recipe, what it places where, and an
+    estimate of its memory.
+    """
+    from orchestrator.config import to_toml
+    from orchestrator.preflight import preflight
+
+    resolved = load(recipe, overrides)
+    notes = preflight(resolved)
+    if full:
+        import tomli_w
+
+        typer.echo(tomli_w.dumps(to_toml(resolved)))
+    else:
+        typer.echo("\n".join(_differences(resolved)))
+    # In front of TOML these lines are comments, so that the output is a recipe again.
+    for line in ("", *_placement(resolved), *(f"note: {note}" for note in notes)):
+        typer.echo(f"# {line}".rstrip() if full else line)
+
+
+def _differences(recipe: "Recipe") -> list[str]:
+    """The resolved recipe, without what is as by default; first what holds in all stages."""
+    from orchestrator.keys import flat
+    from orchestrator.schedule import Schedule
+
+    head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
+    lines = [head, f"  seed = {recipe.seed}"]
+    lines += _settings(flat({"cluster": recipe.cluster.model_dump(mode="json", exclude_defaults=True)}))
+    dumps = (stage.model_dump(mode="json", exclude_defaults=True, exclude={"schedule"}) for stage in recipe.stages)
+    stages = [flat(dump) for dump in dumps]
+    shared = {
+        key: value
+        for key, value in stages[0].items()
+        if key not in ("name", "kind") and all(key in stage and stage[key] == value for stage in stages)
+    }
+    if len(stages) > 1 and shared:
+        lines += ["all stages", *_settings(shared)]
+    for stage, settings in zip(recipe.stages, stages, strict=True):
+        own = {key: value for key, value in settings.items() if key not in ("name", "kind")}
+        if len(stages) > 1:
+            own = {key: value for key, value in own.items() if key not in shared}
+        lines += [f"stage {stage.name} ({stage.kind})", *_settings(own)]
+        lines += [f"  from step {step}: {change}" for step, change in Schedule(stage).changes.items()]
+    return lines
+
+
+def _settings(values: dict[str, Any]) -> list[str]:
+    return [f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+
+
+def _placement(recipe: "Recipe") -> list[str]:
+    """Where every stage puts its processes, and how much memory they take."""
+    from orchestrator import doctor
+    from orchestrator.sizes import adapter_parameters, memory, parameters, stage_places
+
+    here = not recipe.cluster.address
+    stages_of: dict[str, list[str]] = {}
+    for stage in recipe.stages:
+        cores, gpus = stage_places(stage)
+        places = f"{cores:g} CPU of {doctor.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
+        if here and doctor.on_gpus():
+            places += f", {gpus} GPU of {len(doctor.gpu_names())} here"
+        stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
+        sizes = memory(stage)
+        named = ", ".join(f"{what} {doctor.in_units(size)}" for what, size in sizes.items())
+        total = doctor.in_units(sum(sizes.values()))
+        text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
+        stages_of.setdefault(f"memory  {text}", []).append(stage.name)
+        if adapters := adapter_parameters(stage):
+            share = f"{adapters:,} parameters of adapters beside {parameters(stage.model):,} frozen ones"
+            stages_of.setdefault(f"trains  {share}", []).append(stage.name)
+    return [
+        line if len(names) == len(recipe.stages) else f"{line} (stage {', '.join(names)})"
+        for line, names in stages_of.items()
+    ]
+
+
+def _parts(stage: "Stage") -> str:
+    """What a stage starts, as a sum of cores."""
+    rollout, learner = stage.rollout, stage.learner
+    workers = f" × {rollout.tensor_parallel} workers" if rollout.tensor_parallel > 1 else ""
+    return f"{rollout.replicas} engine{workers} × {rollout.cpus:g} + {learner.ranks} rank × {learner.cpus:g}"

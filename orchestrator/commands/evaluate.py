@@ -1,0 +1,106 @@
+"""`rayzero eval`: measure a model."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.commands.recipe_argument import recipe_name
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or the folder of a run.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings, such as rollout.replicas=2 or eval.max_tokens=2048."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="Take evaluation sets, template and rubrics from it.")
+    ] = "",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=PATH",
+            help="Evaluate on this file instead; may be repeated. gsm8k, aime24, amc23 and humaneval are known by name.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N problems of every set.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=0, metavar="K", help="Samples a problem, for pass@1 and cons@K.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="T", help="Of the samples. [default: 0.6]")] = None,
+    top_p: Annotated[float | None, typer.Option(metavar="P", help="Of the samples. [default: 0.95]")] = None,
+    greedy: Annotated[bool | None, typer.Option("--greedy/--no-greedy", help="Also decode greedily.")] = None,
+    template: Annotated[
+        str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")
+    ] = "",
+    prompt_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Question column of the other --set files.")
+    ] = "",
+    answer_column: Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")] = "",
+    answer_pattern: Annotated[
+        str, typer.Option(metavar="REGEX", help="Its first group is the answer: '#### (.+)'.")
+    ] = "",
+    out: Annotated[str, typer.Option(metavar="FILE", help="Results as JSON. [default: eval.json, in the run]")] = "",
+) -> None:
+    """Measure a model: pass@1, cons@k (majority vote), greedy, and every reward function of the rubric.
+
+    Of a run, the newest finished stage is measured, by the run's own recipe. For another model name its evaluation
+    sets with --set or --recipe; without --recipe the model's chat template is used if it has one, else r1-zero.
+    """
+    from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
+    from orchestrator.preflight import preflight
+    from orchestrator.run_dir import check_writable
+
+    run = find_run(Path(model))
+    path = latest_export(run, Path(model)) if run else model
+    columns = {"prompt_column": prompt_column, "answer_column": answer_column, "answer_pattern": answer_pattern}
+    chosen = {"samples": samples, "temperature": temperature, "top_p": top_p, "greedy": greedy}
+    resolved = evaluation_recipe(
+        path,
+        recipe=recipe_name(recipe) if recipe else str(run / "recipe.toml") if run else "",
+        overrides=overrides or (),
+        sets=sets or (),
+        columns={key: value for key, value in columns.items() if value},
+        limit=limit,
+        settings={key: value for key, value in chosen.items() if value is not None},
+        template=template,
+    )
+    target = Path(out) if out else (run or Path()) / "eval.json"
+    check_writable("--out", target)
+    for note in preflight(resolved, training=False):
+        typer.echo(f"note: {note}")
+    typer.echo(f"evaluating {path}")
+    from orchestrator.evaluate import evaluate_model
+
+    results = evaluate_model(resolved, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"model": path, "results": results}, indent=2) + "\n", encoding="utf-8")
+    _print_results(results)
+    typer.echo(f"results  {target}")
+
+
+def _print_results(results: Sequence[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from orchestrator.eval_figures import columns
+
+    figures = columns(results)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("set")
+    for title in ("problems", *(figure.head for figure in figures)):
+        table.add_column(title, justify="right")
+    for result in results:
+        table.add_row(result["set"], f"{result['problems']:,}", *(figure.cell(result) for figure in figures))
+    # A file has room for every figure.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

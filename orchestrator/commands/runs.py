@@ -1,0 +1,49 @@
+"""`rayzero status`, `scale`, `stop` and `report`: what is done with a run in its folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rollout.errors import InputError
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+def status(run_dir: RunArgument) -> None:
+    """Show where a run stands: its stages, its last step, and whether it is going on."""
+    from orchestrator.status import describe
+
+    for line in describe(Path(run_dir)):
+        typer.echo(line)
+
+
+def scale(
+    run_dir: RunArgument,
+    sizes: Annotated[list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rewards=4.")],
+) -> None:
+    """Change the number of workers of a run while it goes on."""
+    from orchestrator.control import ask_for
+
+    wanted = {}
+    for size in sizes:
+        service, _, count = size.partition("=")
+        if service not in ("rewards", "rollout", "learner") or not count.isdecimal() or int(count) < 1:
+            raise InputError(f"{size!r}: give SERVICE=N with N ≥ 1, such as rewards=4")
+        wanted[service] = int(count)
+    for service, (before, after) in ask_for(Path(run_dir), wanted).items():
+        typer.echo(f"{service}: {before} → {after} workers")
+
+
+def stop(run_dir: RunArgument) -> None:
+    """End a run on this machine as Ctrl-C does; it can be continued."""
+    from orchestrator.control import stop_run
+
+    typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")
+
+
+def report(run_dir: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")]) -> None:
+    """Write the HTML report of a run: evaluations, curves, samples."""
+    from orchestrator.report import write_report
+
+    typer.echo(str(write_report(Path(run_dir))))

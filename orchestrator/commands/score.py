@@ -1,0 +1,72 @@
+"""`rayzero score`: completions of a file, scored offline."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from rollout.errors import InputError
+
+
+def score(
+    rubric: Annotated[
+        str,
+        typer.Argument(metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC]."),
+    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL file of responses; - for standard input.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Arguments of the reward function, or settings over the recipe's."),
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where the scores go. [default: standard output]")] = "",
+    processes: Annotated[int, typer.Option(min=0, metavar="N", help="Scoring processes; 0: one a core.")] = 0,
+) -> None:
+    """Score a JSONL file of completions by a rubric, offline, in order.
+
+    Every line is an object with `response` and what the rubric needs: `answer` for math; `tests`, or `prompt`,
+    `entry_point` and `test`, for code. Every line gives one line: `id` (where there is one), `reward`, `status` (ok,
+    timeout, error), `breakdown`, `extracted`. A line that cannot be read has status error, and the others are scored.
+    """
+    from orchestrator.run_dir import check_writable
+    from orchestrator.score import Tally, find_rubric, score_lines, summary
+
+    functions, settings = find_rubric(rubric, overrides or ())
+    if out:
+        check_writable("--out", Path(out))
+    tally = Tally()
+    with ExitStack() as stack:
+        try:
+            source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+        target = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
+        for line in score_lines(_up_to_the_last(_watched(source, stack)), functions, settings, processes):
+            tally.add(line)
+            print(line, file=target, flush=not out)
+    typer.echo(summary(tally.statuses, tally.mean), err=True)
+
+
+def _up_to_the_last(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Without the blank lines at the end. One between others is malformed like any that holds no object."""
+    num_blank = 0
+    for line in lines:
+        if not line.strip():
+            num_blank += 1
+            continue
+        yield from [b""] * num_blank
+        num_blank = 0
+        yield line
+
+
+def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
+    """The lines of a file, with a progress bar on a terminal."""
+    if not sys.stderr.isatty() or source is sys.stdin.buffer:
+        return iter(source)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+    return iter(bar.wrap_file(source, total=Path(source.name).stat().st_size, description="scoring"))

@@ -1,0 +1,1 @@
+"""The sections of a recipe, every key documented where it is declared."""
