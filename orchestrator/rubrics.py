@@ -1,7 +1,7 @@
 """From the rubrics of a recipe to what the reward service takes. Imports neither Ray nor torch."""
 
 from orchestrator.config import Stage
-from rewards.sandbox import Limits
+from rewards.sandbox_types import Limits
 from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, RubricSpec
 

@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rewards.sandbox import Assertions, BrokenTests, Limits, Run, Sandbox, SandboxFault, TestOutcome, Verdict
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Assertions, BrokenTests, Limits, Run, SandboxFault, TestOutcome, Verdict
 from rewards.types import ScoreStatus
 from rollout.errors import InputError
 

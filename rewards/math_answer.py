@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Literal
 
 from rewards.isolate import KillablePool, Outcome
-from rewards.math_exact import MAX_LENGTH, Decision, answer_key, compare, compare_all
+from rewards.math_exact import MAX_LENGTH, answer_key, compare, compare_all
+from rewards.math_structure import Decision
 from rewards.math_text import final_answer, find_answers
 
 __all__ = [

@@ -24,8 +24,9 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
 from sympy.parsing import sympy_parser
 
-from rewards.math_algebra import NotAlgebra, Parser
-from rewards.math_exact import Decision, compare_all
+from rewards.math_exact import compare_all
+from rewards.math_parser import NotAlgebra, Parser
+from rewards.math_structure import Decision
 
 # It warns whoever turns its alarms off; here the deadline is the pool's.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -192,7 +193,7 @@ _SECOND_ARGUMENT = re.compile(r"(\\(?:frac|binom)\s*\{[^{}]*\})\s*([0-9A-Za-z])"
 
 
 class _Sympy:
-    """What the operations of `math_algebra.Parser` mean in sympy."""
+    """What the operations of `math_parser.Parser` mean in sympy."""
 
     def number(self, value: Fraction | int) -> Any:
         return sympy.Rational(value)

@@ -4,7 +4,8 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from rewards.sandbox import Limits, Sandbox, SandboxFault, SandboxUnavailable, Tier
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Limits, SandboxFault, SandboxUnavailable, Tier
 
 _WAYS_OUT = {
     "unshare": "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, "

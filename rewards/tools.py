@@ -7,7 +7,8 @@ from typing import Any
 
 from rewards.isolate import KillablePool
 from rewards.math_answer import SYMBOLIC
-from rewards.sandbox import Limits, Sandbox
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Limits
 from rewards.scorers import RemoteScorer, Scorer, open_scorer, scorer_key
 from rewards.types import FunctionSpec
 

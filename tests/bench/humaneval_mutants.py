@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rewards.code_tests import CodeResult, CodeTask, parse_task, score_code
-from rewards.sandbox import Limits, Sandbox
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Limits
 
 DEFAULT = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl"
 

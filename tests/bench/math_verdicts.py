@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rewards import math_answer, math_exact, math_text
+from rewards import math_answer, math_numbers, math_reading, math_text
 from rewards.isolate import KillablePool
 from rewards.math_answer import SYMBOLIC, judge
 
@@ -172,8 +172,8 @@ def forget() -> None:
     for cached in (
         math_answer._compared,
         math_answer.gold_answer,
-        math_exact.read,
-        math_exact.plain_number,
+        math_reading.read,
+        math_numbers.plain_number,
         math_text.normal,
     ):
         cached.cache_clear()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rewards.code_tests import CodeResult, Scoring, parse_task, program_of, same_output, score_code
-from rewards.sandbox import Limits, Sandbox
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Limits
 from rollout.errors import InputError
 
 HUMANEVAL = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl"
@@ -266,7 +267,7 @@ def test_a_fault_is_tried_again_with_a_fresh_worker_and_is_never_a_reward() -> N
 
 
 def test_two_faults_are_an_error(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rewards.sandbox import SandboxFault
+    from rewards.sandbox_types import SandboxFault
 
     async def fail(*_: object) -> None:
         raise SandboxFault("a sandbox worker is gone")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rewards.code_tests import parse_task, score_code
-from rewards.sandbox import Sandbox, Tier
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Tier
 from tests.rewards.hostile_programs import CHEATS, CORPUS, ESCAPES, MARK, Hostile
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the corpus makes raw system calls of x86-64")

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards import math_algebra
-from rewards.math_algebra import NotAlgebra
 from rewards.math_answer import accuracy_reward, decide, final_answer, same_answer, vote_of
-from rewards.math_exact import plain_number
+from rewards.math_numbers import plain_number
+from rewards.math_parser import NotAlgebra
 from rewards.math_text import find_answers, normal
 from tests.rewards.math_corpus import RESPONSES, RIGHT, WRONG
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from rewards.sandbox import Assertions, Limits, Run, Sandbox, SandboxFault, SandboxUnavailable, Tier
+from rewards.sandbox import Sandbox
 from rewards.sandbox_probe import probe
+from rewards.sandbox_types import Assertions, Limits, Run, SandboxFault, SandboxUnavailable, Tier
 
 REPOSITORY = Path(__file__).parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -339,7 +340,7 @@ def test_a_closed_sandbox_runs_nothing() -> None:
 def test_the_sandbox_ends_with_its_host(tmp_path: Path) -> None:
     script = tmp_path / "host.py"
     script.write_text(
-        "import asyncio\nfrom rewards.sandbox import Limits, Sandbox\nasync def main():\n"
+        "import asyncio\nfrom rewards.sandbox import Sandbox\nfrom rewards.sandbox_types import Limits\nasync def main():\n"
         "    async with Sandbox(slots=1) as sandbox:\n        print('started', flush=True)\n"
         "        await sandbox.run_inputs('while True: pass', [b''], Limits(test_s=60))\nasyncio.run(main())\n"
     )
@@ -357,7 +358,8 @@ def test_the_sandbox_ends_with_its_host(tmp_path: Path) -> None:
 
 _AS_ANOTHER = """
 import asyncio, json
-from rewards.sandbox import Assertions, Limits, Sandbox
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Assertions, Limits
 from rewards.sandbox_probe import probe
 async def main():
     found = await probe()
@@ -429,7 +431,8 @@ def test_below_tier_b_nothing_runs_unless_it_is_allowed() -> None:
     refuse = (sys.executable, "-c", _WITHOUT_NAMESPACES, "landlock")
     script = """
 import asyncio, json
-from rewards.sandbox import Limits, Sandbox, SandboxUnavailable
+from rewards.sandbox import Sandbox
+from rewards.sandbox_types import Limits, SandboxUnavailable
 async def main():
     try:
         await Sandbox(slots=1).start()

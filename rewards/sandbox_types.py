@@ -1,0 +1,82 @@
+"""What the sandbox takes and gives: limits, tests, runs, verdicts, and what can go wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rollout.errors import InputError, ServiceError
+
+Tier = Literal["A", "B", "weak"]
+"""`A`: namespaces and seccomp; `B`: Landlock and seccomp; `weak`: less than that, only on demand."""
+
+MEGABYTE = 1 << 20
+
+
+class SandboxUnavailable(ServiceError):
+    """No tier that was asked for works here; the message names what is missing and the way out."""
+
+
+class SandboxFault(ServiceError):
+    """The sandbox itself failed; it says nothing about the program."""
+
+
+class BrokenTests(InputError):
+    """The tests themselves are no Python, or none at all; it says nothing about the program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one program."""
+
+    test_s: float = 6.0
+    """Wall time of one test, start of its process included."""
+    total_s: float = 60.0
+    """Wall time of all tests of a program together."""
+    memory_mb: int = 512
+    """Of all processes of the program together."""
+    file_mb: int = 16
+    """Largest file, standard output included."""
+    processes: int = 16
+    """Processes and threads at any time (tier A; without namespaces there is one process)."""
+
+
+RunOutcome = Literal["exited", "signal", "timeout", "memory", "output", "broken"]
+"""How a run came to its end. `broken`: the text does not compile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a program on one input."""
+
+    outcome: RunOutcome
+    code: int = 0
+    """Exit status, or number of the signal."""
+    stdout: bytes = b""
+    reason: str = ""
+    """Last line of standard error, or what the compiler said."""
+    seconds: float = 0.0
+
+
+TestOutcome = Literal["pass", "fail", "unsupported", "timeout", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the judge says of one assertion-style test."""
+
+    outcome: TestOutcome
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assertions:
+    """Assertion-style tests of one program, as the judge takes them."""
+
+    setup: str = ""
+    """Code that runs in the judge first. What it defines wins over names of the program's, but for `entry_point`."""
+    entry_point: str = ""
+    tests: Sequence[dict[str, Any]]
+    """Each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
+    stop: bool = True
+    """End at the first failure."""
