@@ -116,7 +116,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_tensor_grows_with_tokens_times_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, vocabulary, size = 512, 4096, 8
+    tokens, vocabulary, size = 128, 2048, 8
     monkeypatch.setitem(module._TILE_BYTES, "cpu", 4 * 32 * 256)
     head = head_of(vocabulary, size, bias=False, dtype=torch.float32)
     hidden = torch.randn(tokens, size, requires_grad=True)

@@ -19,8 +19,14 @@ WHOLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def sandbox() -> Finding:
+    """Of this machine; sandboxes are started and attacked for it once."""
+    return doctor._sandbox()
+
+
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sandbox: Finding) -> dict[str, str]:
     """A laptop on which everything is installed; the test takes things away. Distribution → version."""
     installed = dict(WHOLE)
     entries = [EntryPoint("rayzero_shm", doctor.PLUGIN, "vllm.general_plugins")]
@@ -28,6 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
     monkeypatch.setattr(doctor, "gpu_names", lambda: ())
     monkeypatch.setattr(doctor, "cpu_count", lambda: 2)
     monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(doctor, "_sandbox", lambda: sandbox)
     monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: entries if "plugin" not in installed else [])
     return installed
 
