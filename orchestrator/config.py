@@ -127,6 +127,11 @@ class Stage(Settings):
                     f"eval.sets.{name}.correct = {chosen.correct!r}{did_you_mean(chosen.correct, labels)}; "
                     f"rubric {chosen.rubric!r} has: {', '.join(labels)}"
                 )
+            if chosen.judged_by and chosen.judged_by not in labels:
+                raise ValueError(
+                    f"eval.sets.{name}.judged_by = {chosen.judged_by!r}{did_you_mean(chosen.judged_by, labels)}; "
+                    f"rubric {chosen.rubric!r} has: {', '.join(labels)}"
+                )
         if self.kind == "grpo":
             if self.rollout.group_size == 1:
                 raise ValueError(

@@ -22,6 +22,7 @@ from orchestrator.evaluate import EvalResult, evaluate_sets
 from orchestrator.schedule import Schedule
 from orchestrator.services import Services, resolve_dtype
 from orchestrator.store import RunStore
+from orchestrator.win_rate import Baselines
 from orchestrator.wiring import parent_of
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
@@ -50,6 +51,7 @@ class StageContext:
         problems = {} if self.stage.kind == "reward_model" else self.stage.eval.prompt_sets
         self._sets = load_prompts(problems, self.stage, self.tokenizer, seed=0)
         self._scores = False
+        self._baselines = Baselines()
         for note in self._sets.notes():
             self.display.line(note)
         self.schedule = Schedule(self.stage)
@@ -159,7 +161,7 @@ class StageContext:
             await self.begin_rewards()
         pool, rewards = await self.services.rollout(), await self.services.rewards()
         seed = derive_seed(self.recipe.seed, "eval")
-        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.schedule.at(step), seed)
+        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.schedule.at(step), seed, self._baselines)
         for result in results:
             record = result.record()
             self.store.record("eval", self.stage.name, step=step, label=label, **record)

@@ -8,6 +8,7 @@ from orchestrator.config import Recipe, Stage
 from orchestrator.doctor import in_units
 from orchestrator.keys import key_in
 from orchestrator.sections.data import SourceSection
+from orchestrator.sections.eval import EvalSetSection
 from rollout.errors import InputError
 from rollout.published import PUBLISHED
 
@@ -62,7 +63,10 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
                 "`rejected_column`"
             )
         return
-    if section.task or (section.holds_pairs and not training):
+    if training and stage.kind == "reject":
+        _check_right(named, stage, section)
+    compared = isinstance(section, EvalSetSection) and section.baseline_column
+    if section.task or (section.holds_pairs and not training and not compared):
         return
     if training and stage.kind == "sft":
         if not section.completion_column:
@@ -76,6 +80,18 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
         raise InputError(
             f"{named}: rubric {section.rubric!r} checks accuracy, but answer_column is empty; "
             "name the column with the reference answer"
+        )
+
+
+def _check_right(named: str, stage: Stage, section: SourceSection) -> None:
+    """Raises InputError when a `reject` stage keeps what is right and nothing says what that is."""
+    # Only here: brings numpy.
+    from orchestrator.rubrics import correct_label, rubrics_of
+
+    if stage.reject.keep != "best" and not correct_label(rubrics_of(stage)[section.rubric]):
+        raise InputError(
+            f"{named}: reject.keep = {stage.reject.keep!r}, but nothing in rubric {section.rubric!r} says what is right; "
+            'set reject.keep = "best" (by reward), in a stage of its own if other sources have answers'
         )
 
 
@@ -188,7 +204,7 @@ class _Reader:
 
 def _origin(section: SourceSection) -> str:
     """The same for sections whose rows are the same."""
-    return section.model_dump_json(exclude={"weight", "rubric", "correct", "prompt_form"})
+    return section.model_dump_json(exclude={"weight", "rubric", "correct", "judged_by", "prompt_form"})
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 ACCURACIES = ("greedy", "pass@1", "cons@k")
 """Keys that are shares of problems, the most telling first."""
+SHARES = {**{key: f"{key} accuracy" for key in ACCURACIES}, "win_rate": "win rate"}
+"""The same and the win rate, with their names beside a set's; without right answers a set has only the latter."""
 
 Record = Mapping[str, Any]
 
@@ -52,10 +54,12 @@ class Column:
 def columns(records: Iterable[Record]) -> list[Column]:
     """What a table of such records shows."""
     records = list(records)
+    compared = any(_number(record.get("win_rate")) is not None for record in records)
     shown = [
         Column("greedy", lambda record: percent(record.get("greedy"))),
         Column("pass@1", lambda record: percent(record.get("pass@1"))),
         Column(cons_name(records), lambda record: percent(record.get("cons@k"))),
+        *([Column("win rate", lambda record: percent(record.get("win_rate")))] if compared else []),
         Column("format", lambda record: percent(record.get("format"))),
         Column("length", lambda record: decimal(record.get("length_mean"))),
     ]

@@ -7,6 +7,8 @@ from typing import Any
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
 from orchestrator.model_folder import has_chat_template, read_config
 from orchestrator.schedule import Schedule
+from orchestrator.sections.data import SourceSection
+from orchestrator.stage_models import exports_in, with_stage_models
 from rollout.errors import InputError
 from rollout.published import PUBLISHED
 
@@ -57,6 +59,7 @@ def evaluation_recipe(
     limit: int | None = None,
     settings: Mapping[str, Any],
     template: str,
+    run: Path | None = None,
 ) -> Recipe:
     """A recipe of one stage that holds what an evaluation of `model` needs.
 
@@ -66,6 +69,7 @@ def evaluation_recipe(
         columns: keys of those in `sets` that are not known by name.
         limit: problems of every set; None: as the set says.
         settings: keys of `eval`.
+        run: that holds the reward models which rubrics name by stage; None: there is none.
     """
     base = load_recipe(recipe, overrides) if recipe else _plain_recipe(model, sets, overrides)
     raw = to_toml(base)
@@ -94,11 +98,14 @@ def evaluation_recipe(
         raise InputError("--no-greedy with --samples 0 decodes nothing; leave one of them out")
     # An evaluation asks nothing of the training data, and a live run may hold the ports.
     stage["data"]["sources"] = {
-        name: {key: value for key, value in chosen.items() if key != "correct"}
+        name: {key: value for key, value in chosen.items() if key in SourceSection.model_fields}
         for name, chosen in stage["eval"]["sets"].items()
     }
     cluster = {"address": base.cluster.address, "start_timeout_s": base.cluster.start_timeout_s}
-    return parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
+    made = parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
+    asked = {section.rubric for section in made.stages[0].eval.prompt_sets.values()}
+    models = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")
+    return made.model_copy(update={"stages": (with_stage_models(base, made.stages[0], models, asked),)})
 
 
 def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

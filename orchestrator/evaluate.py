@@ -5,8 +5,9 @@
     greedy   share of problems that are right at temperature 0
 
 A completion is right when one reward function of the rubric gives 1 or more: the set's `correct`, or else `accuracy` or
-`code_tests`, or else the first (`orchestrator.rubrics.correct_label`). Every function of the rubric is a figure besides,
-by its mean. A completion that could not be scored is in no figure; it is counted.
+`code_tests`, or else, where there are answers, the first (`orchestrator.rubrics.correct_label`). Every function of the
+rubric is a figure besides, by its mean; with responses to compare with so is the win rate (orchestrator/win_rate.py). What
+could not be scored is in no figure; it is counted.
 
 The stages and `rayzero eval` both come through `evaluate_sets`.
 """
@@ -22,12 +23,13 @@ from orchestrator.cluster import Device, ray_session
 from orchestrator.config import Recipe, Stage
 from orchestrator.data import load_prompts, load_tokenizer
 from orchestrator.display import Display
-from orchestrator.rubrics import correct_label, rubrics_of
+from orchestrator.rubrics import correct_label, preferring_label, rubrics_of
 from orchestrator.sections.eval import EvalSection
 from orchestrator.services import Services
+from orchestrator.win_rate import Baselines, Contest
 from rewards.account import Account
 from rewards.math_exact import answer_key
-from rewards.types import RubricSpec, Score, ScoredGroup
+from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 
@@ -61,6 +63,8 @@ class Scorers(Protocol):
 
     def begin(self, prompt: Prompt, account: Account) -> Scoring: ...
 
+    async def score(self, rubric: str, sample: Sample, account: Account) -> Score: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -74,8 +78,9 @@ class Verdict:
     """Label of the function that checks the form; empty: none does."""
 
     @classmethod
-    def of(cls, rubric: RubricSpec, chosen: str = "") -> "Verdict":
-        label = correct_label(rubric, chosen)
+    def of(cls, rubric: RubricSpec, chosen: str = "", *, answered: bool = True) -> "Verdict":
+        """`answered`: whether the problems have reference answers."""
+        label = correct_label(rubric, chosen, answered=answered)
         names = {spec.label: spec.name for spec in rubric}
         form = next((spec.label for spec in rubric if spec.name == "format"), "")
         return cls(correct=label, votes=names.get(label) == "accuracy", form=form)
@@ -89,7 +94,7 @@ class EvalResult:
     problems: int
     """Asked."""
     unscored: int
-    """Completions that could not be scored. They are in no other figure."""
+    """Completions, and responses to compare with, that could not be scored. They are in no other figure."""
     correct: str
     """Label of the function that says what is right; empty: none does."""
     greedy: float | None
@@ -97,6 +102,12 @@ class EvalResult:
     cons_at_k: float | None
     """None also where answers cannot be compared (programs)."""
     k: int
+    win_rate: float | None
+    """Share of prompts on which a completion is preferred to the baseline, ties for one half; None without baselines."""
+    compared: int
+    """Prompts that it is of."""
+    judged_by: str
+    """Label of the function that prefers; empty: the whole reward, or nothing is compared."""
     format: float | None
     """Share of completions in the form that the rubric asks for; None where it asks for none. Like all figures below:
     of the greedy completions, or else of the samples."""
@@ -111,7 +122,7 @@ class EvalResult:
     truncated: float | None
     """Share that was cut at the token limit."""
     samples: tuple[dict[str, Any], ...]
-    """prompt, answer, completion, correct (None where nobody says)."""
+    """prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the share won."""
 
     def record(self) -> dict[str, Any]:
         """As metrics.jsonl and eval.json hold it."""
@@ -124,6 +135,9 @@ class EvalResult:
             "pass@1": self.pass_at_1,
             "cons@k": self.cons_at_k,
             "k": self.k,
+            "win_rate": self.win_rate,
+            "compared": self.compared,
+            "judged_by": self.judged_by,
             "format": self.format,
             "reward": self.reward,
             "labels": dict(self.labels),
@@ -166,20 +180,33 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
 
 
 async def evaluate_sets(
-    sampler: Sampler, scorers: Scorers, sets: Mapping[str, Sequence[Prompt]], stage: Stage, seed: int
+    sampler: Sampler,
+    scorers: Scorers,
+    sets: Mapping[str, Sequence[Prompt]],
+    stage: Stage,
+    seed: int,
+    baselines: Baselines | None = None,
 ) -> list[EvalResult]:
     """Every evaluation set of a stage through the engines as they are; the same `seed` draws the same samples.
+
+    `baselines`: those that an earlier call has scored by the same rubrics.
 
     Raises:
         ServiceError: an engine failed, or more than `rewards.max_error_rate` of a set could not be scored.
     """
     rubrics = rubrics_of(stage)
     at_once = IN_FLIGHT * stage.rollout.replicas * stage.rollout.max_sequences
+    baselines = baselines or Baselines()
     results = []
     for name, prompts in sets.items():
         section = stage.eval.sets[name]
+        rubric = rubrics[section.rubric]
         account = Account(stage.rewards.max_error_rate)
+        contest = None
         try:
+            if section.baseline_column:
+                label = preferring_label(rubric, section.judged_by)
+                contest = await baselines.contest(name, prompts, label, scorers, account)
             groups = [
                 await _scored(sampler, scorers, f"eval/{name}/{kind}", prompts, sampling, account, at_once)
                 if sampling
@@ -189,7 +216,8 @@ async def evaluate_sets(
             account.check()
         except ServiceError as problem:
             raise ServiceError(f"evaluation of {name!r}: {problem}") from problem
-        results.append(summarize(name, Verdict.of(rubrics[section.rubric], section.correct), *groups))
+        verdict = Verdict.of(rubric, section.correct, answered=any(prompt.answer for prompt in prompts))
+        results.append(summarize(name, verdict, *groups, contest=contest))
     return results
 
 
@@ -243,7 +271,12 @@ async def _scored(
 
 
 def summarize(
-    name: str, verdict: Verdict, greedy: Sequence[ScoredGroup] | None, sampled: Sequence[ScoredGroup] | None
+    name: str,
+    verdict: Verdict,
+    greedy: Sequence[ScoredGroup] | None,
+    sampled: Sequence[ScoredGroup] | None,
+    *,
+    contest: Contest | None = None,
 ) -> EvalResult:
     """Groups of one set, one a problem, to figures. At least one way of decoding must be given."""
     shown = greedy or sampled
@@ -251,22 +284,27 @@ def summarize(
     scores = [score for group in shown for score in group.scores]
     completions = [completion for group in shown for completion in group.completions]
     labels = _means(score.breakdown for score in scores)
+    won = [share for group in shown if contest and (share := contest.share_won(group)) is not None]
+    num_errors = sum(group.num_errors for group in (*(greedy or ()), *(sampled or ())))
     return EvalResult(
         set=name,
         problems=len(shown),
-        unscored=sum(group.num_errors for group in (*(greedy or ()), *(sampled or ()))),
+        unscored=num_errors + (contest.num_errors if contest else 0),
         correct=verdict.correct,
         greedy=_mean(_share_right(group, verdict) for group in greedy or ()),
         pass_at_1=_mean(_share_right(group, verdict) for group in sampled or ()),
         cons_at_k=_mean(_majority_right(group, verdict) for group in sampled or ()),
         k=len(sampled[0].group.completions) if sampled else 0,
+        win_rate=_mean(won),
+        compared=len(won),
+        judged_by=contest.judged_by if contest else "",
         format=labels.get(verdict.form),
         reward=_mean(score.value for score in scores),
         labels=labels,
         metrics=_means(score.metrics for score in scores),
         length_mean=_mean(float(len(completion.token_ids)) for completion in completions),
         truncated=_mean(float(completion.finish_reason == "length") for completion in completions),
-        samples=tuple(_sample(group, verdict) for group in shown[:NUM_SAMPLES_KEPT]),
+        samples=tuple(_sample(group, verdict, contest) for group in shown[:NUM_SAMPLES_KEPT]),
     )
 
 
@@ -294,15 +332,20 @@ def _majority_right(group: ScoredGroup, verdict: Verdict) -> float | None:
     return float(bool(votes) and max(votes, key=lambda vote: votes[vote]) in right)
 
 
-def _sample(group: ScoredGroup, verdict: Verdict) -> dict[str, Any]:
+def _sample(group: ScoredGroup, verdict: Verdict, contest: Contest | None) -> dict[str, Any]:
     """The first completion of a problem that could be scored, or else the first."""
     shown = next(iter(group.completions), group.group.completions[0])
     judged = bool(group.scores) and bool(verdict.correct)
+    compared = {}
+    if contest and group.prompt.baseline:
+        won = contest.outcome(group.prompt.prompt_id, group.scores[0]) if group.scores else None
+        compared = {"baseline": group.prompt.baseline.text, "won": won}
     return {
         "prompt": group.prompt.text,
         "answer": group.prompt.answer,
         "completion": shown.text,
         "correct": _is_right(group.scores[0], verdict) if judged else None,
+        **compared,
     }
 
 

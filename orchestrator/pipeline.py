@@ -5,6 +5,7 @@ A finished stage is never run again; an unfinished one continues from its newest
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestrator.eval_figures import columns
 from orchestrator.report import write_report
 from orchestrator.run_record import read_metrics
 from orchestrator.services import Services, build_spec, learner_spec
-from orchestrator.stage_models import with_stage_models
+from orchestrator.stage_models import missing_models, with_stage_models
 from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.evaluation import run_eval
 from orchestrator.stages.grpo import run_grpo
@@ -62,7 +63,7 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
 
 def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, run_dir: Path) -> None:
     finished = {stage.name for stage in recipe.stages if store.is_finished(stage.name)}
-    for missing in missing_before(recipe.stages, selected, finished):
+    for missing in chain(missing_before(recipe.stages, selected, finished), missing_models(selected, finished)):
         raise InputError(f"{missing}; run that first")
     try:
         if not all(stage.name in finished for stage in selected):
@@ -139,6 +140,8 @@ def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
                 "stage": "",
                 "path": str(store.data_folder(section.stage)),
                 "completion_column": section.completion_column or "completion",
+                # Rows of questions without a right answer have none, and none is needed to learn from.
+                "answer_column": "" if stage.kind == "sft" else section.answer_column,
             }
         )
         if section.stage

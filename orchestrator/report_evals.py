@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 
 from orchestrator.charts import Chart, Series, draw
-from orchestrator.eval_figures import ACCURACIES, columns, cons_name, percent
+from orchestrator.eval_figures import SHARES, columns, cons_name, percent
 from orchestrator.report_text import as_html, cut
 from orchestrator.run_record import Record, RunRecord, as_number
 
@@ -19,19 +19,19 @@ def eval_sets(run: RunRecord) -> list[str]:
 
 
 def headline(run: RunRecord) -> str:
-    """Per evaluation set the accuracy at the beginning and now, in large type."""
+    """Per evaluation set the accuracy, or else the win rate, at the beginning and now, in large type."""
     lines = []
     for name in eval_sets(run):
         records = [record for _, record in _milestones(run, name)]
-        measured = {key: [y for r in records if (y := as_number(r.get(key))) is not None] for key in ACCURACIES}
-        key = next((key for key in ACCURACIES if measured[key]), None)
+        measured = {key: [y for r in records if (y := as_number(r.get(key))) is not None] for key in SHARES}
+        key = next((key for key in SHARES if measured[key]), None)
         if key is None:
             continue
         values = measured[key]
         numbers = f"<b>{percent(values[-1])}</b>"
         if len(values) > 1:
             numbers = f"<span>{percent(values[0])} <i>→</i></span> {numbers}"
-        lines.append(f'<li><p class="big">{numbers}</p><p>{html.escape(name)}, {html.escape(key)} accuracy</p></li>')
+        lines.append(f'<li><p class="big">{numbers}</p><p>{html.escape(name)}, {html.escape(SHARES[key])}</p></li>')
     return f'<ul class="headline">{"".join(lines)}</ul>' if lines else ""
 
 
@@ -63,6 +63,8 @@ def _eval_table(run: RunRecord) -> str:
         # 95 % interval of a share near one half, the widest case.
         points = 1.96 * 50 / math.sqrt(fewest)
         note += f" With {int(fewest):,} problems, differences below {points:.0f} points may be chance."
+    if any(figure.head == "win rate" for figure in figures):
+        note += " Win rate: share of prompts whose answer a judge prefers to a given one, ties for one half."
     if any(figure.head == "unscored" for figure in figures):
         note += " Unscored: completions that nothing could judge; they are in no other figure."
     head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in heads)
@@ -84,19 +86,20 @@ def _accuracy_charts(run: RunRecord) -> str:
     charts = []
     for name in eval_sets(run):
         series = []
-        for key in ACCURACIES:
+        for key in SHARES:
             points = {
                 offsets[stage.name] + record["step"]: 100 * y
                 for stage in run.stages
                 for record in stage.evals
                 if record.get("set") == name and (y := as_number(record.get(key))) is not None and math.isfinite(y)
             }
-            label = cons_name(all_records) if key == "cons@k" else key
+            label = cons_name(all_records) if key == "cons@k" else key.replace("_", " ")
             series.append(Series(label=label, points=tuple(sorted(points.items()))))
+        accurate = any(each.points for each in series[:-1]) or not series[-1].points
         charts.append(
             draw(
                 Chart(
-                    title=f"Accuracy on {name}",
+                    title=f"{'Accuracy' if accurate else 'Win rate'} on {name}",
                     unit="% of problems",
                     hint="Problems that training never saw; this, more than the training reward, is the result.",
                     series=tuple(series),
@@ -127,7 +130,7 @@ def pairs_section(run: RunRecord) -> str:
             cards = "".join(_card(when, answer) for when, answer in answers)
             blocks.append(
                 f'<div class="problem"><pre class="prompt" tabindex="0">{as_html(problem[0], EVAL_TEXT_LIMIT)}</pre>'
-                f"{_reference(problem[1])}"
+                f"{_reference(problem[1])}{_baseline(columns, problem)}"
                 f'<div class="cards">{cards}</div></div>'
             )
         title = html.escape(f"{name}: {' and '.join(when for when, _ in sides)}")
@@ -142,16 +145,30 @@ def _reference(answer: str) -> str:
     return f'<p class="answer">reference answer <b>{html.escape(cut(answer, 200))}</b></p>' if answer.strip() else ""
 
 
+def _baseline(columns: list[dict[tuple[str, str], Record]], problem: tuple[str, str]) -> str:
+    """What the answers were compared with, where they were."""
+    texts = [str(column[problem]["baseline"]) for column in columns if column.get(problem, {}).get("baseline")]
+    return f'<p class="answer">to win against: {as_html(texts[-1], EVAL_TEXT_LIMIT)}</p>' if texts else ""
+
+
 def _card(when: str, sample: Record | None) -> str:
     if sample is None:
         return f'<article class="card"><header>{html.escape(when)}<span>not sampled</span></header></article>'
     css, verdict = ("right", "✓ correct") if sample.get("correct") is True else ("wrong", "✗ wrong")
     if sample.get("correct") is None:
-        css = verdict = ""
+        css, verdict = _WON.get(as_number(sample.get("won")), ("", ""))
     return (
         f'<article class="card {css}"><header>{html.escape(when)}<span class="verdict">{verdict}</span></header>'
         f'<pre tabindex="0">{as_html(str(sample.get("completion", "")), EVAL_TEXT_LIMIT)}</pre></article>'
     )
+
+
+_WON: dict[float | None, tuple[str, str]] = {
+    1.0: ("right", "✓ preferred"),
+    0.5: ("", "a tie"),
+    0.0: ("wrong", "✗ lost"),
+}
+"""Where nothing is right or wrong: class and words of what was won."""
 
 
 def _milestones(run: RunRecord, name: str) -> Iterator[tuple[str, Record]]:

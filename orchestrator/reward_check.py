@@ -23,12 +23,16 @@ def check_rewards(recipe: Recipe, stage: Stage) -> None:
 
 def _check_arguments(named: str, stage: Stage, rubric: str) -> None:
     # Only here: the built-in rewards bring numpy.
-    from orchestrator.rubrics import rubrics_of
+    from orchestrator.rubrics import preferring_label, rubrics_of
     from rewards.rubric import Rubric
     from rewards.tools import Tools, ToolSettings
 
+    functions = rubrics_of(stage)[rubric]
     try:
-        Rubric("check", rubrics_of(stage)[rubric], Tools(ToolSettings()))
+        Rubric("check", functions, Tools(ToolSettings()))
+        for section in stage.eval.prompt_sets.values():
+            if section.baseline_column and section.rubric == rubric:
+                preferring_label(functions, section.judged_by)
     except InputError as error:
         raise InputError(f"{named}: {error}") from None
 

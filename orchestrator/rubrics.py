@@ -2,8 +2,10 @@
 
 from orchestrator.config import Stage
 from rewards.sandbox_types import Limits
+from rewards.scorers import KINDS
 from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, RubricSpec
+from rollout.errors import InputError
 
 _FLAGS = (FunctionSpec(name="readability", label="readability", weight=0.0),)
 
@@ -28,15 +30,33 @@ def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
     }
 
 
-def correct_label(rubric: RubricSpec, chosen: str = "") -> str:
+def correct_label(rubric: RubricSpec, chosen: str = "", *, answered: bool = True) -> str:
     """Label of the reward function that says whether a completion is right; empty where none does.
 
     `chosen`, or else the first `accuracy` or `code_tests`, or else the first that is no reward model, whose values have no
-    such bound.
+    such bound. `answered`: whether there are reference answers; without, no other function than these says what is right.
     """
     verifiers = [spec.label for spec in rubric if spec.name in ("accuracy", "code_tests")]
-    others = [spec.label for spec in rubric if spec.name != "reward_model"]
+    others = [spec.label for spec in rubric if spec.name != "reward_model" and spec not in _FLAGS] if answered else []
     return chosen or next(iter(verifiers + others), "")
+
+
+def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
+    """Label of the reward function that prefers one response to another by a higher value; empty: the whole reward does.
+
+    `chosen`, or else the first reward model or judge.
+
+    Raises:
+        InputError: it is, or the whole reward has in it, a function that sees a whole group: it says nothing of one response.
+    """
+    label = chosen or next((spec.label for spec in rubric if spec.name in KINDS), "")
+    for spec in rubric:
+        if spec.group and label in ("", spec.label):
+            raise InputError(
+                f"{spec.label!r} scores a whole group and cannot compare a completion with a baseline; name another "
+                "function with `judged_by`"
+            )
+    return label
 
 
 def tool_settings(stage: Stage) -> ToolSettings:

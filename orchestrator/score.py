@@ -15,10 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Stage, load_recipe, shipped_recipes
+from orchestrator.eval_recipe import find_run
 from orchestrator.rubrics import rubrics_of, tool_settings
+from orchestrator.stage_models import exports_in, with_stage_models
 from rewards.builtin import BUILTIN
 from rewards.rubric import Rubric
 from rewards.tools import Tools, ToolSettings
@@ -34,7 +37,8 @@ ALIASES = {"math": "accuracy", "code": "code_tests"}
 
 def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSettings]:
     """A rubric by name: a reward function that ships, with `key=value` as its arguments; or `RECIPE` or
-    `RECIPE:RUBRIC`, with `key=value` as overrides of the recipe.
+    `RECIPE:RUBRIC`, with `key=value` as overrides of the recipe; a run in place of a recipe has the reward models that its
+    stages trained.
 
     Raises:
         InputError: there is none, or its functions do not exist or do not take such arguments.
@@ -44,17 +48,20 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
     if function in BUILTIN:
         spec = FunctionSpec(name=function, label=function, args=dict(_argument(each) for each in overrides))
         return (spec,), ToolSettings()
-    if recipe not in shipped_recipes() and not recipe.endswith(".toml"):
+    run = None if recipe in shipped_recipes() else find_run(Path(recipe))
+    if run is None and recipe not in shipped_recipes() and not recipe.endswith(".toml"):
         known = [*ALIASES, *BUILTIN, *shipped_recipes()]
         raise InputError(
             f"unknown rubric {name!r}{did_you_mean(name, known)}\n"
-            f"give one of {', '.join([*ALIASES, *BUILTIN])}, or a recipe's as RECIPE:RUBRIC"
+            f"give one of {', '.join([*ALIASES, *BUILTIN])}, or a recipe's as RECIPE:RUBRIC, or a run's as RUN:RUBRIC"
         )
-    stage = _judged(load_recipe(recipe, overrides).stages)
-    rubrics = rubrics_of(stage)
-    if rubric not in rubrics:
-        raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(rubrics)}")
-    return rubrics[rubric], tool_settings(stage)
+    loaded = load_recipe(str(run / "recipe.toml") if run else recipe, overrides)
+    stage = _judged(loaded.stages)
+    if rubric not in stage.rewards.rubrics:
+        raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
+    models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
+    stage = with_stage_models(loaded, stage, models, {rubric})
+    return rubrics_of(stage)[rubric], tool_settings(stage)
 
 
 def score_lines(

@@ -28,6 +28,7 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
     """Filter, keep by rule, drop near-duplicates; in this order, each sample for the first reason that holds.
 
         truncated        cut at the token limit
+        empty            says nothing, or nothing without the thought that its source does not keep
         wrong            not right, where the rule asks for it
         <flag>           one of `settings.filters`, raised by the readability reward (rewards/readability.py)
         surplus          the rule keeps others of its prompt
@@ -59,6 +60,8 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
 def _unfit(row: Row, settings: RejectSection) -> str:
     if row["finish_reason"] == "length":
         return "truncated"
+    if not row["completion"].strip():
+        return "empty"
     if settings.keep != "best" and not row["right"]:
         return "wrong"
     return next((flag for flag in settings.filters if flag in row["flags"]), "")

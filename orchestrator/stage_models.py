@@ -3,7 +3,7 @@
 Imports nothing heavy: a wrong name is told before anything starts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.config import Recipe, Stage
@@ -23,11 +23,12 @@ def check_stage_models(recipe: Recipe) -> None:
         for key, name, function in _references(stage):
             if name not in before:
                 known = ", ".join(before) or "none"
-                later = any(other.name == name for other in recipe.stages)
-                reason = f"{name!r} is no reward_model stage before it" if later else f"there is no stage {name!r}"
+                found = next((other for other in recipe.stages if other.name == name), None)
+                reason = f"{name!r} is no reward_model stage before it" if found else f"there is no stage {name!r}"
                 raise InputError(
                     f'{key} (stage {stage.name}): path = "{PREFIX}{name}": {reason}{did_you_mean(name, before)}; '
                     f"reward_model stages before {stage.name}: {known}"
+                    + (_judge_later(stage, key, name) if found and found.kind == "reward_model" else "")
                 )
             asked, trained = _arguments(function).get("scope"), before[name].reward_model.scope
             if asked not in (None, trained):
@@ -37,15 +38,60 @@ def check_stage_models(recipe: Recipe) -> None:
                 )
 
 
-def with_stage_models(recipe: Recipe, stage: Stage, export_folder: Callable[[str], Path]) -> Stage:
+def _judge_later(stage: Stage, key: str, name: str) -> str:
+    """The way out where only evaluation sets ask for a judge that is not there yet."""
+    rubric = key.split(".")[2]
+    if rubric in _trained_with(stage):
+        return ""
+    sets = [f"eval.sets.{each}" for each, section in stage.eval.prompt_sets.items() if section.rubric == rubric]
+    return (
+        f"\n{' and '.join(sets)}: give it to the stages behind {name} alone ([stages.eval.sets]); there an `eval` stage "
+        f'with model_from = "{stage.name}" judges the model of {stage.name} too'
+    )
+
+
+def missing_models(selected: Sequence[Stage], finished: set[str]) -> Iterator[str]:
+    """One line a reward model that a selected stage scores with, of a stage that is neither selected nor finished."""
+    there = finished | {stage.name for stage in selected}
+    for stage in selected:
+        for _, name, _ in _references(stage):
+            if stage.name not in finished and name not in there:
+                yield f"stage {stage.name} scores with the model of stage {name}, which is not finished"
+
+
+def exports_in(run: Path | None, otherwise: str) -> Callable[[str], Path]:
+    """Where the reward models are for what scores outside of a run.
+
+    Args:
+        run: whose stages trained them; None: there is none.
+        otherwise: what to do then, for the message.
+    """
+
+    def folder(name: str) -> Path:
+        if run is None:
+            raise InputError(f'path = "{PREFIX}{name}" is a reward model that a run trains; {otherwise}')
+        export = run.absolute() / name / "export"
+        if not (export / "config.json").is_file():
+            raise InputError(
+                f'path = "{PREFIX}{name}": stage {name} of {run} is not finished; continue with `rayzero train {run}`'
+            )
+        return export
+
+    return folder
+
+
+def with_stage_models(
+    recipe: Recipe, stage: Stage, export_folder: Callable[[str], Path], used: Collection[str] | None = None
+) -> Stage:
     """The stage with the exports of those stages in place of their names, each read as it was trained.
 
-    Rubrics that the stage does not use and that name a stage are left out: their model may not be there yet.
+    Rubrics that the stage does not use and that name a stage are left out: their model may not be there yet. `used`: names
+    of those in use; None: those that the stage scores with.
     """
     if not any(True for _ in _references(stage, unused=True)):
         return stage
     scopes = {other.name: other.reward_model.scope for other in recipe.stages}
-    used = _used_rubrics(stage)
+    used = _used_rubrics(stage) if used is None else used
     rubrics = {}
     for rubric, functions in stage.rewards.rubrics.items():
         names = {label: _trained_by(function) for label, function in functions.items()}
@@ -76,8 +122,11 @@ def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, str, 
 def _used_rubrics(stage: Stage) -> set[str]:
     if stage.kind == "reward_model":
         return set()
-    asked = stage.data.sources.values() if stage.kind in SCORING else ()
-    return {source.rubric for source in (*asked, *stage.eval.prompt_sets.values())}
+    return _trained_with(stage) | {section.rubric for section in stage.eval.prompt_sets.values()}
+
+
+def _trained_with(stage: Stage) -> set[str]:
+    return {section.rubric for section in stage.data.sources.values()} if stage.kind in SCORING else set()
 
 
 def _trained_by(function: FunctionSection) -> str | None:

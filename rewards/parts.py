@@ -41,6 +41,17 @@ def answer_part(prompt: str, completion: str) -> str:
     return reply if start < 0 or end < 0 else reply[start + len(ANSWER_OPEN) : end].strip()
 
 
+def without_thought(prompt: str, completion: str) -> str:
+    """The reply alone, as a model would have given it at once; behind an empty thought where the prompt has opened one.
+
+    Empty where there is nothing in the reply.
+    """
+    if not answer_part(prompt, completion):
+        return ""
+    _, reply = split_thought(prompt, completion)
+    return f"\n{THINK_CLOSE}\n\n{reply}" if opens_thought(prompt) else reply
+
+
 def question(prompt: str) -> str:
     """The last question in a rendered prompt: without the R1-Zero preamble, the system turn and the chat markers.
 

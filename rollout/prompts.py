@@ -16,7 +16,7 @@ from rollout.errors import InputError
 from rollout.mixture import Mixture
 from rollout.sources import Row
 from rollout.templates import Template
-from rollout.types import Prompt
+from rollout.types import Baseline, Prompt
 
 TOKENIZE_BATCH = 1024
 """Texts that the tokenizer gets at a time."""
@@ -53,13 +53,14 @@ def render_prompts(
     """
     prompts: list[Prompt] = []
     skipped: list[SkippedPrompt] = []
+    baselines = _baselines(rows, tokenizer)
     for row, text, token_ids in _tokenised(rows, template, tokenizer):
         if not token_ids:
             raise InputError(f"prompt {row.row_id}: the tokenizer makes no token of it; its text is {text[:60]!r}")
         if len(token_ids) > max_prompt_tokens:
             skipped.append(SkippedPrompt(row_id=row.row_id, num_tokens=len(token_ids), limit=max_prompt_tokens))
         else:
-            prompts.append(_prompt(row, text, token_ids))
+            prompts.append(_prompt(row, text, token_ids, baselines.get(row.row_id)))
     if skipped and not prompts:
         shortest = min(record.num_tokens for record in skipped)
         raise InputError(
@@ -79,7 +80,16 @@ def _tokenised(rows: Sequence[Row], template: Template, tokenizer: Any) -> Itera
             yield row, text, tuple(token_ids)
 
 
-def _prompt(row: Row, text: str, token_ids: tuple[int, ...]) -> Prompt:
+def _baselines(rows: Sequence[Row], tokenizer: Any) -> dict[str, Baseline]:
+    """Row → the response that completions are compared with, where it has one."""
+    held = [row for row in rows if row.baseline]
+    ids = tokenizer([row.baseline for row in held], add_special_tokens=False)["input_ids"] if held else []
+    return {
+        row.row_id: Baseline(text=row.baseline, num_tokens=len(own) + 1) for row, own in zip(held, ids, strict=True)
+    }
+
+
+def _prompt(row: Row, text: str, token_ids: tuple[int, ...], baseline: Baseline | None) -> Prompt:
     return Prompt(
         prompt_id=row.row_id,
         source=row.source,
@@ -88,6 +98,7 @@ def _prompt(row: Row, text: str, token_ids: tuple[int, ...]) -> Prompt:
         token_ids=token_ids,
         answer=row.answer,
         fields=row.fields,
+        baseline=baseline,
     )
 
 

@@ -39,7 +39,8 @@ SPLIT_OF_FILE = re.compile(r"(train|test|validation|valid|val|dev|eval|held-out)
 class Source:
     """Where rows come from: a path or a generated task, never both.
 
-    The keys and defaults are those of `data.sources.NAME` of a recipe; `weight` is not one, as it says nothing of rows.
+    The keys and defaults are those of `data.sources.NAME` and `eval.sets.NAME` of a recipe, as far as they say something
+    of rows.
     """
 
     name: str
@@ -61,6 +62,10 @@ class Source:
     rejected_column: str = ""
     messages_column: str = ""
     """Column of conversations; prompt, answer and completion columns are then not read."""
+    baseline_column: str = ""
+    """Column of responses to compare completions with (evaluation), or of a task what it makes; empty: there are none."""
+    keep_thought: bool | str = True
+    """Whether a completion sampled for a row keeps its thought, or the column that says so (rejection sampling)."""
     rubric: str = "default"
     limit: int = 0
     """Take only the first rows; 0: all."""
@@ -88,6 +93,9 @@ class Row:
     messages: tuple[Message, ...] = ()
     """A conversation with at least one turn of the assistant; the question is then its first user message, the completion
     the last turn of the assistant."""
+    baseline: str = ""
+    """Empty only when the source has no baseline column."""
+    keeps_thought: bool = True
     fields: Mapping[str, str]
     """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)
     the question too, as `prompt`."""
@@ -115,6 +123,7 @@ def _task_rows(source: Source, seed: int) -> Iterator[Row]:
 
     problems = task_rows(source.task, source.split, seed, source.limit, source.options)
     for problem_id, question, answer, completion in problems:
+        made = {"completion": completion}
         yield Row(
             row_id=f"{source.name}/{problem_id}",
             source=source.name,
@@ -122,8 +131,21 @@ def _task_rows(source: Source, seed: int) -> Iterator[Row]:
             question=question,
             answer=answer,
             completion=completion,
+            baseline=_made(source, made) if source.baseline_column else "",
+            keeps_thought=bool(source.keep_thought),
             fields={},
         )
+
+
+def _made(source: Source, made: Mapping[str, str]) -> str:
+    """What a task makes under the name of a column."""
+    held = {name: text for name, text in made.items() if text}
+    if source.baseline_column not in held:
+        raise InputError(
+            f"source {source.name!r}: the task {source.task!r} makes no {source.baseline_column!r} to compare with; "
+            f"baseline_column can be: {', '.join(held) or 'nothing'}"
+        )
+    return held[source.baseline_column]
 
 
 def _file_rows(source: Source) -> Iterator[Row]:
@@ -148,7 +170,8 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if source.chosen_column:
         chosen = _text(where, values, source.chosen_column, "chosen_column")
         rejected = _text(where, values, source.rejected_column, "rejected_column")
-    columns = ("prompt", "answer", "completion", "chosen", "rejected")
+    baseline = _text(where, values, source.baseline_column, "baseline_column") if source.baseline_column else ""
+    columns = ("prompt", "answer", "completion", "chosen", "rejected", "baseline")
     used = {getattr(source, f"{column}_column") for column in columns}
     fields = {column: field_text(value) for column, value in values.items() if column not in used}
     if "entry_point" in fields:
@@ -163,8 +186,24 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         completion=completion,
         chosen=chosen,
         rejected=rejected,
+        baseline=baseline,
+        keeps_thought=_keeps_thought(source, where, values),
         fields=fields,
     )
+
+
+def _keeps_thought(source: Source, where: str, values: Mapping[str, Any]) -> bool:
+    if isinstance(source.keep_thought, bool):
+        return source.keep_thought
+    value = _value(where, values, source.keep_thought, "keep_thought")
+    said = str(value).strip().lower()
+    if said not in _TRUTHS:
+        raise InputError(f"{where}: column {source.keep_thought!r} is {_shown(value)}, not true or false")
+    return _TRUTHS[said]
+
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""As JSON, CSV and Parquet files write them."""
 
 
 def _conversation(source: Source, index: int, where: str, values: Mapping[str, Any]) -> Row:

@@ -13,6 +13,15 @@ FinishReason = Literal["stop", "length", "abort"]
 """`stop`: the model ended by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A response to a prompt that the policy did not give: what an evaluation compares its completions with."""
+
+    text: str
+    num_tokens: int
+    """As the policy's tokenizer cuts it, the end of sequence included."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Prompt:
     """What the policy is asked. Equal by identity; `prompt_id` names it across runs."""
@@ -31,6 +40,8 @@ class Prompt:
     """Reference answer; empty where the rubric needs none."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the row, for reward functions that ask for them."""
+    baseline: Baseline | None = None
+    """In evaluation sets that name one (`baseline_column`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

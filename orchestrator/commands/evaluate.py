@@ -49,6 +49,9 @@ def evaluate(
     answer_pattern: Annotated[
         str, typer.Option(metavar="REGEX", help="Its first group is the answer: '#### (.+)'.")
     ] = "",
+    baseline_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column of responses to win against, in the other --set files.")
+    ] = "",
     out: Annotated[str, typer.Option(metavar="FILE", help="Results as JSON. [default: eval.json, in the run]")] = "",
 ) -> None:
     """Measure a model: pass@1, cons@k (majority vote), greedy, and every reward function of the rubric.
@@ -62,7 +65,12 @@ def evaluate(
 
     run = find_run(Path(model))
     path = latest_export(run, Path(model)) if run else model
-    columns = {"prompt_column": prompt_column, "answer_column": answer_column, "answer_pattern": answer_pattern}
+    columns = {
+        "prompt_column": prompt_column,
+        "answer_column": answer_column,
+        "answer_pattern": answer_pattern,
+        "baseline_column": baseline_column,
+    }
     chosen = {"samples": samples, "temperature": temperature, "top_p": top_p, "greedy": greedy}
     resolved = evaluation_recipe(
         path,
@@ -73,6 +81,7 @@ def evaluate(
         limit=limit,
         settings={key: value for key, value in chosen.items() if value is not None},
         template=template,
+        run=run,
     )
     target = Path(out) if out else (run or Path()) / "eval.json"
     check_writable("--out", target)

@@ -51,6 +51,9 @@ class SourceSection(Section):
     """Take only the first rows; 0: all."""
     options: dict[str, int | float | str | bool] = {}
     """Options of the generated task."""
+    keep_thought: bool | str = True
+    """Whether rows sampled from it keep their thought (reject), which R1 gives to complex questions and not to simple
+    ones; or the column of the file that says so of each question, true or false."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +65,8 @@ class SourceSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _pairs_need_no_answer(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("chosen_column") and "answer_column" not in values:
+        compared = isinstance(values, dict) and (values.get("chosen_column") or values.get("baseline_column"))
+        if compared and not values.get("task") and "answer_column" not in values:
             return {**values, "answer_column": ""}
         return values
 
@@ -78,6 +82,10 @@ class SourceSection(Section):
             raise ValueError("preference pairs need both `chosen_column` and `rejected_column`")
         if self.chosen_column and self.task:
             raise ValueError(f"the task {self.task!r} makes no preference pairs; remove `chosen_column`")
+        if self.task and isinstance(self.keep_thought, str):
+            raise ValueError(
+                f"keep_thought = {self.keep_thought!r}: a generated task has no columns; give true or false"
+            )
         return self
 
     @property
@@ -90,7 +98,8 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.sources import Source
 
-        return Source(name=name, **self.model_dump(exclude={"weight", "set", "prompt_form", "correct", "stage"}))
+        none_of_rows = {"weight", "set", "prompt_form", "correct", "judged_by", "stage"}
+        return Source(name=name, **self.model_dump(exclude=none_of_rows))
 
 
 class DataSection(Section):

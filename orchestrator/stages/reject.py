@@ -4,6 +4,10 @@
 
 Samples are written as they come, so that a run that was stopped goes on with the prompts that are left and asks none
 twice. Every row says where it is from: prompt, sample, scores, model, seed.
+
+Samples are judged as they were given. Where the source says that a question is a simple one (`keep_thought`), the thought is
+then taken out, as DeepSeek-R1 has none in its answers to simple queries (arXiv:2501.12948, section 2.3.3), and stands in a
+column of its own.
 """
 
 import asyncio
@@ -19,8 +23,11 @@ from orchestrator.data import load_prompts
 from orchestrator.rubrics import correct_label, rubrics_of
 from orchestrator.selection import Row, Selection, select
 from orchestrator.similarity import Passages
-from rewards.types import ScoredGroup
+from rewards.parts import split_thought, without_thought
+from rewards.readability import readability
+from rewards.types import RubricSpec, ScoredGroup
 from rollout.errors import InputError
+from rollout.sources import Row as Asked
 from rollout.sources import load_rows
 from rollout.types import Prompt, Sampling
 
@@ -32,6 +39,7 @@ SAMPLE = pa.schema(
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("completion", pa.string()),
+        ("thought_removed", pa.string()),
         ("num_tokens", pa.int32()),
         ("finish_reason", pa.string()),
         ("right", pa.bool_()),
@@ -42,6 +50,8 @@ SAMPLE = pa.schema(
         ("seed", pa.int64()),
     ]
 )
+FLAG = "readability."
+"""Before the name of a flag among the metrics of a score."""
 IN_FLIGHT = 4
 """Groups asked for at a time, in terms of what the engines decode at a time."""
 
@@ -51,13 +61,13 @@ async def run_reject(context: StageContext) -> None:
     sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
     for note in sets.notes():
         context.display.line(note)
-    questions = {
-        row.row_id: row.question
+    asked = {
+        row.row_id: row
         for name, section in stage.data.sources.items()
         for row in load_rows(section.source(name), context.recipe.seed)
     }
     prompts = [prompt for own in sets.prompts.values() for prompt in own]
-    clean = without_overlap(context, prompts, questions)
+    clean = without_overlap(context, prompts, asked)
     folder = context.store.folder / stage.name / "samples"
     done = {row["prompt_id"] for row in read_samples(folder)}
     left = [(number, prompt) for number, prompt in enumerate(clean) if prompt.prompt_id not in done]
@@ -66,13 +76,13 @@ async def run_reject(context: StageContext) -> None:
 
     await context.begin_rewards(sets)
     await context.publish(0)
-    correct = {name: correct_label(rubric) for name, rubric in rubrics_of(stage).items()}
+    rubrics = rubrics_of(stage)
     with context.display.bar(stage.name, len(clean), len(clean) - len(left)) as bar:
         for start in range(0, len(left), settings.shard_prompts):
             part = left[start : start + settings.shard_prompts]
             scored = await sample(context, part)
             write_part(
-                folder, [row for group in scored for row in sample_rows(group, questions, context.model_path, correct)]
+                folder, [row for group in scored for row in sample_rows(group, asked, context.model_path, rubrics)]
             )
             bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
 
@@ -83,7 +93,7 @@ async def run_reject(context: StageContext) -> None:
     write_rows(context.store.data_folder(stage.name), chosen.kept)
 
 
-def without_overlap(context: StageContext, prompts: Sequence[Prompt], questions: dict[str, str]) -> list[Prompt]:
+def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Mapping[str, Asked]) -> list[Prompt]:
     """Prompts that share no passage with an evaluation set of any stage of the recipe."""
     words = context.stage.reject.overlap_words
     if not words:
@@ -91,7 +101,7 @@ def without_overlap(context: StageContext, prompts: Sequence[Prompt], questions:
     sections = {name: section for stage in context.recipe.stages for name, section in stage.eval.sets.items()}
     held_out = [row.question for name, section in sections.items() for row in load_rows(section.source(name), seed=0)]
     passages = Passages(held_out, words)
-    return [prompt for prompt in prompts if not passages.occur_in(questions[prompt.prompt_id])]
+    return [prompt for prompt in prompts if not passages.occur_in(asked[prompt.prompt_id].question)]
 
 
 async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -> list[ScoredGroup]:
@@ -118,36 +128,53 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
     return [task.result() for task in running]
 
 
-def sample_rows(group: ScoredGroup, questions: dict[str, str], model: str, correct: Mapping[str, str]) -> list[Row]:
+def sample_rows(
+    group: ScoredGroup, asked: Mapping[str, Asked], model: str, rubrics: Mapping[str, RubricSpec]
+) -> list[Row]:
     """Of the completions that could be scored; the others leave with a count, and are no rows.
 
-    `correct`: rubric → label of the function that says what is right.
+    `asked`: prompt → the row of its source.
     """
-    prompt = group.prompt
+    prompt, rubric = group.prompt, rubrics[group.prompt.rubric]
+    source, correct = asked[prompt.prompt_id], correct_label(rubric)
     numbers = {id(completion): number for number, completion in enumerate(group.group.completions)}
-    return [
-        {
-            "prompt_id": prompt.prompt_id,
-            "sample": numbers[id(completion)],
-            "source": prompt.source,
-            "prompt": questions[prompt.prompt_id],
-            "answer": prompt.answer,
-            "completion": completion.text,
-            "num_tokens": len(completion.token_ids),
-            "finish_reason": completion.finish_reason,
-            "right": score.breakdown.get(correct[prompt.rubric], 0.0) >= 1,
-            "reward": score.value,
-            "reward_parts": list(score.breakdown.items()),
-            "flags": sorted(
-                name.removeprefix("readability.")
-                for name, raised in score.metrics.items()
-                if name.startswith("readability.") and raised
-            ),
-            "model": model,
-            "seed": completion.seed,
-        }
-        for completion, score in zip(group.completions, group.scores, strict=True)
-    ]
+    rows = []
+    for completion, score in zip(group.completions, group.scores, strict=True):
+        text, thought = completion.text, ""
+        flags = {name: on for name, on in score.metrics.items() if name.startswith(FLAG)}
+        if not source.keeps_thought:
+            thought, _ = split_thought(prompt.text, text)
+            text = without_thought(prompt.text, text)
+            flags = flags_of(rubric, prompt.text, text)
+        rows.append(
+            {
+                "prompt_id": prompt.prompt_id,
+                "sample": numbers[id(completion)],
+                "source": prompt.source,
+                "prompt": source.question,
+                "answer": prompt.answer,
+                "completion": text,
+                "thought_removed": thought,
+                "num_tokens": len(completion.token_ids),
+                "finish_reason": completion.finish_reason,
+                "right": score.breakdown.get(correct, 0.0) >= 1,
+                "reward": score.value,
+                "reward_parts": list(score.breakdown.items()),
+                "flags": sorted(name.removeprefix(FLAG) for name, on in flags.items() if on),
+                "model": model,
+                "seed": completion.seed,
+            }
+        )
+    return rows
+
+
+def flags_of(rubric: RubricSpec, prompt: str, text: str) -> dict[str, float]:
+    """The flags that a rubric looks for, of a text that it has not seen: what is left of a sample without its thought."""
+    spec = next((spec for spec in rubric if spec.label == "readability"), None)
+    if spec is None or not text:
+        return {}
+    found = readability(prompt, text, **spec.args)
+    return {f"{FLAG}{name}": on for name, on in found.items() if name != "value"}
 
 
 # --- Files

@@ -14,6 +14,7 @@ import tomli_w
 from orchestrator.config import Recipe, load_recipe, parse_recipe, shipped_recipes, to_toml
 from orchestrator.key_table import recipe_keys
 from orchestrator.sections.data import SourceSection
+from orchestrator.sections.eval import EvalSetSection
 from rollout.errors import InputError
 from rollout.sources import Source
 
@@ -220,8 +221,11 @@ def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
 def test_a_source_of_a_recipe_has_the_keys_and_defaults_of_the_source_that_is_read() -> None:
     section = SourceSection(task="arithmetic", limit=3)
     assert section.source("a") == Source(name="a", task="arithmetic", limit=3)
-    own = {"weight", "set", "prompt_form", "stage"}  # said of the rows, or to find out how to read them
-    assert set(SourceSection.model_fields) - own == {field.name for field in fields(Source)} - {"name"}
+    compared = EvalSetSection(path="f", baseline_column="old", judged_by="helpful")
+    assert compared.source("a") == Source(name="a", path="f", baseline_column="old", answer_column="")
+    # Said of the rows, or to find out how to read or to judge them.
+    own = {"weight", "set", "prompt_form", "stage", "correct", "judged_by"}
+    assert set(EvalSetSection.model_fields) - own == {field.name for field in fields(Source)} - {"name"}
 
 
 def test_reading_a_recipe_and_the_command_line_import_nothing_heavy() -> None:

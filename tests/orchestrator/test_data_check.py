@@ -8,6 +8,7 @@ import pytest
 from orchestrator import data_check
 from orchestrator.config import Recipe, load_recipe
 from orchestrator.preflight import preflight
+from rollout.errors import InputError
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe, write_rows
 
 pytestmark = pytest.mark.usefixtures("laptop")
@@ -47,6 +48,41 @@ def test_sft_needs_completions(tmp_path: Path) -> None:
     stages = [{"name": "sft", "kind": "sft"}]
     text = fault(recipe(stages=stages, data={"sources": {"a": {"path": "rows.jsonl"}}}))
     assert text.startswith("data.sources.a: sft needs worked completions")
+
+
+MODEL = {"helpful": {"name": "reward_model", "path": "m"}}
+
+
+def test_what_is_kept_as_right_needs_something_that_tells(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "hi"}])
+    source = {"path": "rows.jsonl", "answer_column": "", "rubric": "general"}
+
+    def sampled(keep: str, rubric: dict[str, Any]) -> Recipe:
+        stages = [{"name": "s", "kind": "reject", "reject": {"keep": keep}}]
+        return recipe(data={"sources": {"a": source}}, rewards={"rubrics": {"general": rubric}}, stages=stages)
+
+    for keep in ("right", "shortest"):
+        text = fault(sampled(keep, MODEL))
+        assert f"reject.keep = {keep!r}, but nothing in rubric 'general' says what is right" in text
+        preflight(sampled(keep, {**MODEL, "format": {"name": "format"}}))
+    preflight(sampled("best", MODEL))
+
+
+def test_an_evaluation_set_that_is_compared_is_read_as_it_is_asked(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t.jsonl", [{"prompt": "hi", "good": "hello", "bad": "what"}])
+
+    def compared(**keys: Any) -> Recipe:
+        section = {"path": "t.jsonl", "baseline_column": "good", "rubric": "general", **keys}
+        return recipe(
+            eval={"sets": {"t": section}}, rewards={"rubrics": {"default": {"accuracy": {}}, "general": MODEL}}
+        )
+
+    preflight(compared())
+    preflight(compared(chosen_column="good", rejected_column="bad"))
+    assert "no column 'old'" in fault(compared(baseline_column="old"))
+    assert "checks accuracy, but answer_column is empty" in fault(compared(rubric="default"))
+    with pytest.raises(InputError, match="keep_thought = 'x': a generated task has no columns"):
+        recipe(data={"sources": {"a": {"task": "arithmetic", "keep_thought": "x"}}})
 
 
 TALK = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]

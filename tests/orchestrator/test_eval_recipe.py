@@ -10,7 +10,7 @@ from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
 from orchestrator.preflight import preflight
 from orchestrator.store import RunStore
 from rollout.errors import InputError
-from tests.orchestrator.factories import fault, model_folder, write_rows
+from tests.orchestrator.factories import fault, model_folder, recipe, write_rows
 
 pytestmark = pytest.mark.usefixtures("laptop")
 
@@ -82,6 +82,33 @@ def test_an_evaluation_without_a_recipe_fits_the_model(tmp_path: Path) -> None:
     preflight(resolved, training=False)
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert evaluation(str(folder), sets=["a=test.jsonl"], columns=columns).stages[0].data.template == "chat"
+
+
+def test_a_run_lends_its_reward_models_to_an_evaluation(tmp_path: Path) -> None:
+    pairs = {"path": "p.jsonl", "chosen_column": "good", "rejected_column": "bad"}
+    chat = {"path": "p.jsonl", "baseline_column": "good", "rubric": "general"}
+    rubrics = {"default": {"accuracy": 1.0}, "general": {"helpful": {"name": "reward_model", "path": "stage:helpful"}}}
+    stages = [
+        {"name": "helpful", "kind": "reward_model", "data": {"sources": {"a": pairs}}},
+        {
+            "name": "rl",
+            "kind": "grpo",
+            "data": {"sources": {"a": {"task": "arithmetic"}}},
+            "eval": {"sets": {"chat": chat}},
+        },
+    ]
+    run_dir = RunStore(tmp_path / "r", recipe(data={}, stages=stages, rewards={"rubrics": rubrics})).folder
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "hi", "good": "hello", "bad": "what"}])
+    arguments: dict[str, Any] = {"recipe": str(run_dir / "recipe.toml")}
+    with pytest.raises(InputError, match=r"a reward model that a run trains; evaluate the model of such a run"):
+        evaluation("org/model", **arguments)
+    export = model_folder(run_dir / "helpful" / "export")
+    model = str(model_folder(run_dir / "rl" / "export"))
+    resolved = evaluation(model, **arguments, run=run_dir)
+    (stage,) = resolved.stages
+    assert stage.rewards.rubrics["general"]["helpful"].model_extra == {"path": str(export), "scope": "answer"}
+    assert stage.eval.sets["chat"].baseline_column == "good"
+    preflight(resolved, training=False)
 
 
 HUMANEVAL = {"task_id": "t/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(candidate): pass"}

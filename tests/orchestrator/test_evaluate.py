@@ -247,6 +247,6 @@ def test_the_record_has_the_names_of_metrics_jsonl() -> None:
     record = sampled("23").record()
     assert (record["pass@1"], record["cons@k"], record["greedy"]) == (0.5, 1.0, None)
     assert set(record) == {
-        "set", "problems", "unscored", "correct", "greedy", "pass@1", "cons@k", "k", "format", "reward", "labels", "metrics",
-        "length_mean", "truncated", "samples",
+        "set", "problems", "unscored", "correct", "greedy", "pass@1", "cons@k", "k", "win_rate", "compared",
+        "judged_by", "format", "reward", "labels", "metrics", "length_mean", "truncated", "samples",
     }  # fmt: skip

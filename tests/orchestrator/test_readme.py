@@ -47,6 +47,17 @@ def test_the_stages_that_learn_from_preferences_are_a_recipe() -> None:
     check_stage_models(recipe)
 
 
+def test_general_questions_are_sampled_and_compared_as_described() -> None:
+    rejected = next(text for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "keep_thought" in text)
+    (compared,) = re.findall(r"```toml\n(.*?)```", README.split("## Evaluation")[1].split("\n## ")[0], re.DOTALL)
+    stages = tomllib.loads(rejected + compared)["stages"]
+    recipe = parse_recipe({"name": "r", "model": {"path": "some/model"}, "stages": stages})
+    (stage,) = recipe.stages
+    assert stage.data.sources["chat"].keep_thought == "complex"
+    assert list(stage.eval.prompt_sets) == ["chat"]
+    check_rewards(recipe, stage)
+
+
 def test_the_reward_of_ones_own_is_found_by_the_command_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,16 @@ def test_the_table_has_one_row_before_and_one_a_stage(tmp_path: Path) -> None:
     assert "1.0 % → 71.2 % held-out, greedy accuracy" in page.text
 
 
+def test_a_set_without_right_answers_is_shown_by_its_win_rate(tmp_path: Path) -> None:
+    sample = {"prompt": "hi", "answer": "", "completion": "hello", "correct": None, "baseline": "<b>hey", "won": 1.0}
+    figures = {"win_rate": 0.625, "samples": [sample]}
+    records = [evaluation("cold-start", 0, "before", None, **figures | {"win_rate": 0.25})]
+    page = report(make_run(tmp_path, [*records, evaluation("reasoning", 4, "after", None, **figures)]))
+    assert "25.0 % → 62.5 % held-out, win rate" in page.text
+    assert "Win rate on held-out" in page.text
+    assert "to win against: <b>hey before cold-start ✓ preferred hello" in page.text
+
+
 def test_an_unfinished_stage_shows_its_latest_evaluation_with_its_step(tmp_path: Path) -> None:
     records = [evaluation("reasoning", 2, "during", None, **{"pass@1": 0.5}), grpo_step(3)]
     page = report(make_run(tmp_path, records))

@@ -9,7 +9,9 @@ import pytest
 
 from orchestrator.cli import run
 from orchestrator.score import find_rubric, sample_of, score_lines
+from orchestrator.store import RunStore
 from rollout.errors import InputError
+from tests.orchestrator.factories import model_folder, recipe
 
 LINES = [
     {"id": "right", "response": "<answer>1,234</answer>", "answer": "1234"},
@@ -95,6 +97,30 @@ def test_a_rubric_that_is_not_there(name: str, settings: list[str], message: str
     with pytest.raises(InputError) as caught:
         score(name, [], *settings)
     assert message in str(caught.value)
+
+
+def test_a_rubric_with_the_reward_model_of_a_stage_is_scored_by_a_run(tmp_path: Path) -> None:
+    pairs = {"path": "p.jsonl", "chosen_column": "good", "rejected_column": "bad"}
+    stages = [
+        {"name": "helpful", "kind": "reward_model", "data": {"sources": {"a": pairs}}},
+        {"name": "rl", "kind": "grpo", "data": {"sources": {"a": {"task": "arithmetic"}}}},
+    ]
+    rubrics = {"default": {"accuracy": 1.0}, "general": {"helpful": {"name": "reward_model", "path": "stage:helpful"}}}
+    made = recipe(data={}, stages=stages, rewards={"rubrics": rubrics})
+    run_dir = RunStore(tmp_path / "r", made).folder
+    (tmp_path / "r.toml").write_bytes((run_dir / "recipe.toml").read_bytes())
+    with pytest.raises(InputError) as caught:
+        find_rubric(f"{tmp_path}/r.toml:general", [])
+    assert str(caught.value) == (
+        'path = "stage:helpful" is a reward model that a run trains; score with a run of the recipe: '
+        "rayzero score RUN:general FILE"
+    )
+    assert [spec.label for spec in find_rubric(f"{tmp_path}/r.toml:default", [])[0]] == ["accuracy"]
+    with pytest.raises(InputError, match=r"stage helpful of .* is not finished; continue with `rayzero train"):
+        find_rubric(f"{run_dir}:general", [])
+    export = model_folder(run_dir / "helpful" / "export")
+    (spec,), _ = find_rubric(f"{run_dir}:general", [])
+    assert spec.args == {"path": str(export), "scope": "answer"}
 
 
 def test_lines_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,10 @@ def test_every_sample_is_kept_or_dropped_for_one_reason() -> None:
         row("c", "cut", finish_reason="length", right=False),
         row("c", "right but mixed", flags=["code_blocks", "mixed_languages"]),
         row("c", "right but repetitive", flags=["repetitive"]),
+        row("c", " "),
     ]
     chosen = select(rows, RejectSection())
-    assert chosen.dropped == {"wrong": 3, "surplus": 1, "truncated": 1, "mixed_languages": 1}
+    assert chosen.dropped == {"wrong": 3, "surplus": 1, "truncated": 1, "mixed_languages": 1, "empty": 1}
     assert chosen.dropped.total() + len(chosen.kept) == len(rows)
     assert (chosen.prompts, chosen.prompts_kept) == (3, 2)
 

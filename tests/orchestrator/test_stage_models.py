@@ -9,7 +9,7 @@ import pytest
 from orchestrator.config import Recipe
 from orchestrator.preflight import preflight
 from orchestrator.rubrics import rubrics_of
-from orchestrator.stage_models import check_stage_models, with_stage_models
+from orchestrator.stage_models import check_stage_models, exports_in, missing_models, with_stage_models
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe
 
@@ -77,3 +77,50 @@ def test_a_wrong_name_is_told_before_anything_else(
     assert "rewards.rubrics.general.helpful" in str(caught.value)
     assert "(stage rl)" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def compared(*names: str) -> Recipe:
+    """As `staged`, where all stages evaluate a set by the reward model."""
+    kinds = {"rl": "grpo", "start": "sft", "end": "eval"}
+    sources = {"sources": {"a": {"task": "arithmetic", "limit": 50}}}
+    stages: list[dict[str, Any]] = [{"name": name, "kind": kinds.get(name, "reward_model")} for name in names]
+    for stage in stages:
+        if stage["kind"] == "reward_model":
+            stage["data"] = {"sources": {"p": PAIRS}}
+        elif stage["kind"] != "eval":
+            stage["data"] = sources
+    chat = {"path": "t.jsonl", "baseline_column": "good", "rubric": "general"}
+    rubrics = {"default": {"accuracy": 1.0}, "general": {"helpful": HELPFUL}}
+    return recipe(data={}, stages=stages, rewards={"rubrics": rubrics}, eval={"sets": {"chat": chat}})
+
+
+def test_a_judge_that_is_not_there_yet_is_told_with_the_way_out() -> None:
+    check_stage_models(compared("helpful", "rl", "end"))
+    with pytest.raises(InputError) as caught:
+        check_stage_models(compared("start", "helpful", "rl"))
+    first, second = str(caught.value).splitlines()
+    assert "(stage start)" in first
+    assert "'helpful' is no reward_model stage before it" in first
+    assert second == (
+        "eval.sets.chat: give it to the stages behind helpful alone ([stages.eval.sets]); there an `eval` stage with "
+        'model_from = "start" judges the model of start too'
+    )
+
+
+def test_a_part_of_a_run_needs_the_models_that_it_scores_with() -> None:
+    checked = compared("helpful", "rl", "end")
+    assert list(missing_models(checked.stages, set())) == []
+    assert list(missing_models(checked.stages[1:], {"helpful"})) == []
+    assert list(missing_models(checked.stages[2:], set())) == [
+        "stage end scores with the model of stage helpful, which is not finished"
+    ]
+
+
+def test_outside_of_a_run_there_is_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'path = "stage:a" is a reward model that a run trains; do this'):
+        exports_in(None, "do this")("a")
+    with pytest.raises(InputError, match=r"stage a of .* is not finished; continue with `rayzero train"):
+        exports_in(tmp_path, "")("a")
+    (tmp_path / "a" / "export").mkdir(parents=True)
+    (tmp_path / "a" / "export" / "config.json").touch()
+    assert exports_in(tmp_path, "")("a") == tmp_path / "a" / "export"

@@ -10,16 +10,33 @@ from orchestrator.pipeline import KINDS, with_rows_of_stages
 from orchestrator.stages.reject import read_samples, sample_rows, write_part, write_rows
 from orchestrator.store import RunStore
 from orchestrator.wiring import LEAVES_DATA, LEAVES_POLICY
-from rewards.types import Score, ScoredGroup
+from rewards.types import FunctionSpec, Score, ScoredGroup
 from rollout.errors import InputError
-from rollout.sources import load_rows
-from tests.factories import scored_group
+from rollout.sources import Row, load_rows
+from tests.factories import completion, prompt, scored_group
 
 STAGES = [
     {"name": "sampled", "kind": "reject", "data": {"sources": {"a": {"task": "arithmetic"}}}},
     {"name": "tuned", "kind": "sft", "data": {"sources": {"own": {"stage": "sampled"}, "b": {"task": "arithmetic"}}}},
 ]
 RECIPE = parse_recipe({"name": "r", "model": {"path": "org/model"}, "stages": STAGES})
+
+
+ACCURACY = FunctionSpec(name="accuracy", label="accuracy")
+FLAGS = FunctionSpec(name="readability", label="readability", weight=0.0)
+
+
+def asked(keeps_thought: bool = True) -> Row:
+    return Row(
+        row_id="s/0",
+        source="s",
+        rubric="default",
+        question="the question",
+        answer="2",
+        completion="",
+        keeps_thought=keeps_thought,
+        fields={},
+    )
 
 
 def row(prompt_id: str, sample: int) -> dict[str, Any]:
@@ -30,6 +47,7 @@ def row(prompt_id: str, sample: int) -> dict[str, Any]:
         "prompt": "2+3",
         "answer": "5",
         "completion": "so 5",
+        "thought_removed": "",
         "num_tokens": 3,
         "finish_reason": "stop",
         "right": True,
@@ -51,9 +69,16 @@ def test_rows_of_a_stage_are_read_as_worked_examples(tmp_path: Path) -> None:
     stage = with_rows_of_stages(RECIPE.stages[1], store)
     assert stage.data.sources["b"] == RECIPE.stages[1].data.sources["b"]
     loaded = load_rows(stage.data.sources["own"].source("own"), 0)
-    assert [(each.question, each.answer, each.completion) for each in loaded] == [("2+3", "5", "so 5")] * 2
+    assert [(each.question, each.fields["answer"], each.completion) for each in loaded] == [("2+3", "5", "so 5")] * 2
     assert loaded[1].fields["prompt_id"] == "a/1"
     assert loaded[1].fields["seed"] == "7"
+
+
+def test_rows_of_questions_without_an_answer_are_learned_from(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, RECIPE)
+    write_rows(store.data_folder("sampled"), [row("a/0", 0) | {"answer": ""}])
+    (loaded,) = load_rows(with_rows_of_stages(RECIPE.stages[1], store).data.sources["own"].source("own"), 0)
+    assert (loaded.question, loaded.completion) == ("2+3", "so 5")
 
 
 def test_samples_are_added_file_by_file_and_a_half_written_one_is_none(tmp_path: Path) -> None:
@@ -91,9 +116,33 @@ def test_a_row_says_where_it_is_from() -> None:
         num_errors=1,
         seconds=0.0,
     )
-    (made_row,) = sample_rows(
-        group, {group.prompt.prompt_id: "the question"}, "org/model", {group.prompt.rubric: "accuracy"}
-    )
+    (made_row,) = sample_rows(group, {"s/0": asked()}, "org/model", {"default": (ACCURACY,)})
     assert made_row["prompt"] == "the question"
     assert (made_row["sample"], made_row["model"], made_row["seed"]) == (0, "org/model", group.completions[0].seed)
     assert (made_row["right"], made_row["reward"], made_row["flags"]) == (True, 1.2, ["code_blocks"])
+
+
+CODE = "```python\nprint(2)\n```"
+
+
+@pytest.mark.parametrize(
+    ("text", "asked_as", "learned", "removed", "flags"),
+    [
+        ("<think>hm</think> <answer>2</answer>", "1+1=", "<answer>2</answer>", "hm", []),
+        (f"<think>{CODE}</think>\n\nHello!", "1+1=", "Hello!", CODE, []),
+        (f"<think>hm</think>\n\n{CODE}", "1+1=", CODE, "hm", ["code_blocks", "code_only"]),
+        ("Hello!", "1+1=", "Hello!", "", []),
+        # The prompt has opened the thought, so the row closes it.
+        ("hm\n</think>\n\nHello!", "hi<think>\n", "\n</think>\n\nHello!", "hm", []),
+        ("hm", "hi<think>\n", "", "hm", []),
+        ("<think>hm</think><answer> </answer>", "1+1=", "", "hm", []),
+    ],
+)
+def test_a_simple_question_is_answered_without_a_thought(
+    text: str, asked_as: str, learned: str, removed: str, flags: list[str]
+) -> None:
+    group = scored_group([1.0], completions=[completion(text)], asked=prompt(text=asked_as))
+    (made,) = sample_rows(group, {"s/0": asked(keeps_thought=False)}, "m", {"default": (ACCURACY, FLAGS)})
+    assert (made["completion"], made["thought_removed"], made["flags"]) == (learned, removed, flags)
+    (whole,) = sample_rows(group, {"s/0": asked()}, "m", {"default": (ACCURACY, FLAGS)})
+    assert (whole["completion"], whole["thought_removed"]) == (text, "")

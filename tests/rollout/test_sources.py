@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,34 @@ def test_a_column_may_be_answer_and_completion(tmp_path: Path) -> None:
     assert (row.answer, row.completion) == ("2", "so #### 2")
 
 
+def test_what_completions_are_compared_with_may_be_one_of_a_pair(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"prompt": "a", "good": "b", "bad": "c", "note": "d"})
+    pairs = {"chosen_column": "good", "rejected_column": "bad", "answer_column": ""}
+    (row,) = load(path, **pairs, baseline_column="good")
+    assert (row.baseline, row.chosen, row.rejected, row.fields) == ("b", "b", "c", {"note": "d"})
+    (row,) = load(path, answer_column="", baseline_column="bad")
+    assert (row.baseline, row.fields) == ("c", {"good": "b", "note": "d"})
+    assert "choose one with `baseline_column`" in error(path, answer_column="", baseline_column="old")
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(True, True), (False, False), (1, True), (0, False), ("yes", True), ("False", False)]
+)
+def test_a_column_may_say_which_rows_keep_their_thought(tmp_path: Path, value: object, kept: bool) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"prompt": "a", "answer": "b", "complex": value})
+    assert [row.keeps_thought for row in load(path, keep_thought="complex")] == [kept]
+    assert [row.keeps_thought for row in load(path)] == [True]
+    assert [row.keeps_thought for row in load(path, keep_thought=False)] == [False]
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, None, [True]])
+def test_whether_a_thought_is_kept_is_never_guessed(tmp_path: Path, value: object) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"prompt": "a", "answer": "b", "complex": value})
+    assert ":1: column 'complex' is " in error(path, keep_thought="complex")
+    assert "not true or false" in error(path, keep_thought="complex")
+    assert "choose one with `keep_thought`" in error(path, keep_thought="hard")
+
+
 def test_no_answer_column_means_no_answer(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"prompt": "p", "answer": "2"})
 
@@ -227,6 +256,15 @@ def test_a_task_gives_rows_of_its_own(tmp_path: Path) -> None:
         assert int(left) + int(right) == int(row.answer)
         assert row.answer in row.completion
     assert rows != load_rows(Source(name="sums", task="arithmetic", limit=3, rubric="r"), seed=2)
+
+
+def test_a_task_is_compared_with_what_it_makes() -> None:
+    source = Source(name="s", task="arithmetic", limit=1, baseline_column="completion", keep_thought=False)
+    (row,) = load_rows(source, seed=1)
+    assert row.baseline == row.completion
+    assert not row.keeps_thought
+    with pytest.raises(InputError, match=r"makes no 'chosen' to compare with; baseline_column can be: completion"):
+        load_rows(replace(source, baseline_column="chosen"), seed=1)
 
 
 @pytest.mark.parametrize("settings", [{}, {"path": "a.jsonl", "task": "arithmetic"}])
