@@ -10,7 +10,9 @@ import pytest
 
 from orchestrator.config import parse_recipe
 from orchestrator.context import StageContext
+from orchestrator.data import load_prompts
 from orchestrator.display import Display
+from orchestrator.evaluate import evaluate_sets
 from orchestrator.pair_eval import judge_pairs
 from orchestrator.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
 from orchestrator.pipeline import KINDS
@@ -24,6 +26,7 @@ from rollout.errors import InputError
 from rollout.templates import load_template
 from tests.engine.conftest import Rig
 from tests.engine.test_learner import cut, rows
+from tests.orchestrator.evaluation import Written
 
 
 def write_pairs(path: Path, count: int, seed: int) -> Path:
@@ -97,6 +100,51 @@ def test_a_reward_model_learns_what_is_served(rig: Rig, tmp_path: Path) -> None:
     raw = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     texts = [pair_of(row["prompt"], row[key], "answer") for row in raw for key in ("chosen", "rejected")]
     np.testing.assert_allclose(served.score(texts), scores, atol=1e-4)
+    against = rig.run(win_rates(context, str(export)))
+    assert against == {"bad": (1.0, 40), "good": (0.5, 40)}
+
+
+async def win_rates(context: StageContext, reward_model: str) -> dict[str, tuple[float | None, int]]:
+    """By the reward model, of the better answers: against the worse ones, and against themselves behind another thought."""
+    path = context.stage.eval.sets["test"].path
+    columns = {"bad": "rejected", "good": "chosen"}
+    recipe = parse_recipe(
+        {
+            "name": "compared",
+            "model": context.stage.model.model_dump(),
+            "rollout": {"max_tokens": 64},
+            "data": {"max_prompt_tokens": 16},
+            "eval": {
+                "sets": {
+                    name: {"path": path, "baseline_column": column, "rubric": "general"}
+                    for name, column in columns.items()
+                },
+                "samples": 0,
+            },
+            "rewards": {
+                "rubrics": {"general": {"format": 0.1, "helpful": {"name": "reward_model", "path": reward_model}}}
+            },
+            "stages": [{"name": "end", "kind": "eval"}],
+        }
+    )
+    (stage,) = recipe.stages
+    sets = load_prompts(stage.eval.prompt_sets, stage, context.tokenizer, seed=0)
+    better = [json.loads(line)["chosen"] for line in Path(path).read_text().splitlines()]
+    written = Written(
+        {
+            prompt.prompt_id: [text.replace("<think>", "<think>z")]
+            for prompts in sets.prompts.values()
+            for prompt, text in zip(prompts, better, strict=True)
+        }
+    )
+    services = Services("cpu", 120.0, Display())
+    try:
+        await services.begin_rewards(stage, sets)
+        results = await evaluate_sets(written, await services.rewards(), sets.prompts, stage, seed=1)
+    finally:
+        await services.close()
+    assert all(result.judged_by == "helpful" and result.greedy is None for result in results)
+    return {result.set: (result.win_rate, result.compared) for result in results}
 
 
 def test_dpo_prefers_the_better_answer_and_starts_at_its_reference(rig: Rig, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_every_loss_of_the_table_is_a_recipe_without_a_note() -> None:
 
 
 def test_the_stages_that_learn_from_preferences_are_a_recipe() -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README.split("## Preferences")[1], re.DOTALL)
+    (text,) = re.findall(r"```toml\n(.*?)```", README.split("## Preferences")[1].split("\n## ")[0], re.DOTALL)
     recipe = parse_recipe({"name": "r", "model": {"path": "some/model"}} | tomllib.loads(text))
     assert [stage.kind for stage in recipe.stages] == ["reward_model", "grpo"]
     check_stage_models(recipe)
