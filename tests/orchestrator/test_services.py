@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import Stage
-from orchestrator.data import PromptSets
+from orchestrator.data import PromptSets, load_prompts
 from orchestrator.sections.learner import LearnerSection
 from orchestrator.services import Services, build_spec, learner_spec, optimizer_steps
 from rewards.account import Account
@@ -221,3 +221,30 @@ def test_workers_come_up_in_the_background_and_a_fault_is_told_to_whoever_needs_
             await services.rewards()
 
     with_services(work)
+
+
+class Letters:
+    """In place of a tokenizer."""
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+
+
+def test_the_reward_of_a_source_that_comes_later_by_schedule_is_tried_at_the_start(started: list[Workers]) -> None:
+    """Model rewards of general questions in the last steps: a model that does not load is told before the first."""
+    sources = {"x": {"task": "arithmetic", "limit": 3, "rubric": "a"}}
+    late = {"task": "arithmetic", "limit": 3, "rubric": "broken", "weight": 0.0}
+    change = {"from_step": 5, "data": {"sources": {"general": {"weight": 1.0}}}}
+    stage = stage_of(
+        rewards=RUBRICS,
+        data={"sources": {**sources, "general": late}},
+        stages=[{"name": "rl", "kind": "grpo", "schedule": [change]}],
+    )
+
+    async def work(services: Services) -> None:
+        await services.begin_rewards(stage, load_prompts(stage.data.sources, stage, Letters(), seed=1))
+        with pytest.raises(InputError, match="no such function"):
+            await services.rewards()
+
+    with_services(work)
+    assert [pool.rubrics for pool in started] == [{"a", "broken"}]
