@@ -111,6 +111,18 @@ def test_a_run_lends_its_reward_models_to_an_evaluation(tmp_path: Path) -> None:
     preflight(resolved, training=False)
 
 
+def test_a_model_is_compared_without_a_recipe(tmp_path: Path) -> None:
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "hi", "chosen": "hello"}])
+    rubric = 'rewards.rubrics.default={helpful={name="reward_model",path="/models/helpful"}}'
+    model = str(model_folder(tmp_path / "m"))
+    columns = {"baseline_column": "chosen"}
+    resolved = evaluation(model, sets=["chat=p.jsonl"], columns=columns, overrides=[rubric])
+    (stage,) = resolved.stages
+    assert (stage.eval.sets["chat"].baseline_column, stage.eval.sets["chat"].answer_column) == ("chosen", "")
+    assert list(stage.rewards.rubrics["default"]) == ["helpful"]
+    preflight(resolved, training=False)
+
+
 HUMANEVAL = {"task_id": "t/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(candidate): pass"}
 
 
