@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rewards.account import Account
-from rewards.parts import THINK_CLOSE, THINK_OPEN, opens_thought
+from rewards.parts import prompt_of_given
 from rewards.types import Sample, Score, ScoredGroup
 from rollout.types import Baseline, Prompt
 
@@ -90,18 +90,11 @@ class Baselines:
 
 
 def sample_of(prompt: Prompt) -> Sample:
-    """The baseline of a prompt as a reward function sees it.
-
-    It was not written behind this prompt: where the prompt opens a thought that the baseline does not close, it has none,
-    and it is a reply from its first word.
-    """
+    """The baseline of a prompt as a reward function sees it."""
     baseline: Baseline | None = prompt.baseline
     assert baseline is not None
-    asked = prompt.text
-    if opens_thought(asked) and THINK_CLOSE not in baseline.text:
-        asked = asked.rstrip().removesuffix(THINK_OPEN)
     return Sample(
-        prompt=asked,
+        prompt=prompt_of_given(prompt.text, baseline.text),
         completion=baseline.text,
         answer=prompt.answer,
         fields=prompt.fields,

@@ -41,6 +41,17 @@ def answer_part(prompt: str, completion: str) -> str:
     return reply if start < 0 or end < 0 else reply[start + len(ANSWER_OPEN) : end].strip()
 
 
+def prompt_of_given(prompt: str, response: str) -> str:
+    """The prompt behind which a response that no policy wrote is read.
+
+    Where the prompt opens a thought that the response does not close, the response has none and is a reply from its first
+    word; behind that prompt it would be a thought without a reply.
+    """
+    if opens_thought(prompt) and THINK_CLOSE not in response:
+        return prompt.rstrip().removesuffix(THINK_OPEN)
+    return prompt
+
+
 def without_thought(prompt: str, completion: str) -> str:
     """The reply alone, as a model would have given it at once; behind an empty thought where the prompt has opened one.
 

@@ -13,6 +13,7 @@ from orchestrator.context import StageContext
 from orchestrator.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.stages.pair_steps import train_on_pairs
 from rewards.pair_text import MARKS, PairEncoder, literal_template, pair_of
+from rewards.parts import prompt_of_given
 from rollout.templates import Template, load_template
 
 
@@ -53,8 +54,8 @@ def encoder(stage: Stage, tokenizer: Any, template: Template, named: str) -> Any
     pairs = PairEncoder(tokenizer, named)
 
     def encode(texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        scope = stage.reward_model.scope
-        rows = pairs.encode([pair_of(template.render(question), response, scope) for question, response in texts])
+        asked = [(prompt_of_given(template.render(question), response), response) for question, response in texts]
+        rows = pairs.encode([pair_of(prompt, response, stage.reward_model.scope) for prompt, response in asked])
         return [row.ids for row in rows]
 
     return encode

@@ -56,6 +56,15 @@ def test_the_form_of_a_pair() -> None:
     assert tokenizer.chat_template is None
 
 
+def test_a_response_without_a_thought_is_a_reply_where_the_template_opens_one() -> None:
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}"
+    form = load_template("chat", tokenizer)
+    encode = encoder(stage_of("answer"), reward_tokenizer(tokenizer, form), form, "m")
+    rows = encode([("1+1?", "2"), ("1+1?", "hm\n</think>\n2")])
+    assert [tokenizer.decode(row) for row in rows] == ["[[1+1?]][2]"] * 2
+
+
 def test_what_the_tokenizer_puts_before_every_text_is_kept() -> None:
     from tokenizers import processors
 
