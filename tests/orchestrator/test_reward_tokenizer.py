@@ -58,7 +58,9 @@ def test_the_form_of_a_pair() -> None:
 
 def test_a_response_without_a_thought_is_a_reply_where_the_template_opens_one() -> None:
     tokenizer = character_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}"
+    )
     form = load_template("chat", tokenizer)
     encode = encoder(stage_of("answer"), reward_tokenizer(tokenizer, form), form, "m")
     rows = encode([("1+1?", "2"), ("1+1?", "hm\n</think>\n2")])
