@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class BusyClock:
@@ -34,13 +34,19 @@ class BusyClock:
 class PhaseClocks:
     """The phases of one step, read and restarted with every step.
 
-    `produce` is the union of generating and scoring. Idle is what is left of a step when neither the producer nor the
-    learner nor a publish was at work: the control plane, and waiting.
+    `produce` is the union of generating and scoring. A step is all that is neither a wait for a start nor an evaluation;
+    idle is what is left of it when neither the producer nor the learner nor a publish was at work: the control plane,
+    loading data, and waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: BusyClock | None = None) -> None:
+        """`start`: runs while somebody waits for a service or a model that is not there yet."""
+        self.start = start or BusyClock()
         self.generate, self.score, self.produce = BusyClock(), BusyClock(), BusyClock()
         self.train, self.publish = BusyClock(), BusyClock()
+        self.evaluate = BusyClock()
+        self.save = BusyClock()
+        """Checkpoints and exports."""
         self.wait = BusyClock()
         """The learner stands idle until a batch is whole; generation and scoring go on meanwhile."""
         self._overlap = 0.0
@@ -48,30 +54,38 @@ class PhaseClocks:
         self._last = self._read()
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """The learner's phase; generation going on meanwhile counts as overlap."""
+    def beside(self, phase: BusyClock) -> Iterator[None]:
+        """A phase of the learner or of an evaluation; generation going on meanwhile counts as overlap."""
         before = self.produce.seconds
-        with self.train.running():
+        with phase.running():
             yield
         self._overlap += self.produce.seconds - before
+
+    def training(self) -> AbstractContextManager[None]:
+        """The learner's phase."""
+        return self.beside(self.train)
 
     def step(self) -> dict[str, float]:
         """Seconds by phase since the last call, as metrics."""
         now = self._read()
         spent = {name: now[name] - self._last[name] for name in now}
         self._last = now
-        idle = spent["step"] - spent["train"] - spent["publish"] - spent["produce"] + spent["overlap"]
-        spent["idle"] = max(0.0, idle)
+        spent["step"] -= spent["start"] + spent["evaluate"]
+        busy = spent["train"] + spent["publish"] + spent["save"] + spent["produce"] - spent["overlap"]
+        spent["idle"] = max(0.0, spent["step"] - busy)
         del spent["produce"]
         return {f"time/{name}_s": seconds for name, seconds in spent.items()}
 
     def _read(self) -> dict[str, float]:
         return {
+            "start": self.start.seconds,
+            "evaluate": self.evaluate.seconds,
             "generate": self.generate.seconds,
             "score": self.score.seconds,
             "produce": self.produce.seconds,
             "train": self.train.seconds,
             "publish": self.publish.seconds,
+            "save": self.save.seconds,
             "wait": self.wait.seconds,
             "overlap": self._overlap,
             "step": time.perf_counter() - self._began,

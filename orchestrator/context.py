@@ -161,7 +161,10 @@ class StageContext:
             await self.begin_rewards()
         pool, rewards = await self.services.rollout(), await self.services.rewards()
         seed = derive_seed(self.recipe.seed, "eval")
-        results = await evaluate_sets(pool, rewards, self._sets.prompts, self.schedule.at(step), seed, self._baselines)
+        with self.clocks.beside(self.clocks.evaluate):
+            results = await evaluate_sets(
+                pool, rewards, self._sets.prompts, self.schedule.at(step), seed, self._baselines
+            )
         for result in results:
             record = result.record()
             self.store.record("eval", self.stage.name, step=step, label=label, **record)
@@ -175,9 +178,10 @@ class StageContext:
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Complete or absent: written aside, renamed when whole."""
         learner = await self.services.learner()
-        aside = self.store.checkpoint_aside(self.stage.name, step)
-        await learner.save(aside, {"step": step, **state})
-        self.store.complete_checkpoint(self.stage.name, aside, self.stage.loop.keep_checkpoints)
+        with self.clocks.beside(self.clocks.save):
+            aside = self.store.checkpoint_aside(self.stage.name, step)
+            await learner.save(aside, {"step": step, **state})
+            self.store.complete_checkpoint(self.stage.name, aside, self.stage.loop.keep_checkpoints)
 
     async def resume(self) -> dict[str, Any] | None:
         """Load the newest checkpoint of the stage into the learner; its state, or None when there is none."""
@@ -199,12 +203,15 @@ class StageContext:
         """
         folder = self.store.export_folder(self.stage.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        await (await self.services.learner()).export(folder, tokenizer_from or self.model_path)
+        with self.clocks.save.running():
+            await (await self.services.learner()).export(folder, tokenizer_from or self.model_path)
         if linked:
             self.store.link_export(self.stage.name)
         return folder
 
     def close(self) -> None:
+        """What no step has recorded: the time after the last one, or all of it in a stage without steps."""
+        self.store.record("time", self.stage.name, **self.clocks.step())
         if self._board is not None:
             self._board.close()
 

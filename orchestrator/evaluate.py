@@ -122,7 +122,8 @@ class EvalResult:
     truncated: float | None
     """Share that was cut at the token limit."""
     samples: tuple[dict[str, Any], ...]
-    """prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the share won."""
+    """id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
+    share won."""
 
     def record(self) -> dict[str, Any]:
         """As metrics.jsonl and eval.json hold it."""
@@ -341,6 +342,7 @@ def _sample(group: ScoredGroup, verdict: Verdict, contest: Contest | None) -> di
         won = contest.outcome(group.prompt.prompt_id, group.scores[0]) if group.scores else None
         compared = {"baseline": group.prompt.baseline.text, "won": won}
     return {
+        "id": group.prompt.prompt_id,
         "prompt": group.prompt.text,
         "answer": group.prompt.answer,
         "completion": shown.text,

@@ -79,10 +79,11 @@ async def judge_pairs(
     learner = await context.services.learner()
     results = []
     for name, pairs in sets.items():
-        scores = [
-            await learner.scores(pair_batch(pairs[first : first + PAIRS_AT_A_TIME], context.stage, seed=0))
-            for first in range(0, len(pairs), PAIRS_AT_A_TIME)
-        ]
+        with context.clocks.evaluate.running():
+            scores = [
+                await learner.scores(pair_batch(pairs[first : first + PAIRS_AT_A_TIME], context.stage, seed=0))
+                for first in range(0, len(pairs), PAIRS_AT_A_TIME)
+            ]
         chosen, rejected = np.concatenate(scores).reshape(-1, 2).T
         result = measure(name, chosen - rejected)
         context.store.record("eval", context.stage.name, step=step, label=label, **result.record())

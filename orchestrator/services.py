@@ -8,6 +8,7 @@ from typing import Any
 from learner.build import BuildSpec
 from learner.service import LearnerGroup
 from learner.spec import LearnerSpec
+from orchestrator.clock import BusyClock
 from orchestrator.cluster import Device, cores_per_node
 from orchestrator.config import Stage
 from orchestrator.data import PromptSets
@@ -30,6 +31,8 @@ class Services:
     device: Device
     start_timeout_s: float
     display: Display
+    waited: BusyClock = field(default_factory=BusyClock)
+    """Runs while somebody waits for a service that is not up yet."""
     _learner: "tuple[object, asyncio.Task[LearnerGroup]] | None" = field(default=None, init=False)
     _rollout: "tuple[object, asyncio.Task[RolloutPool]] | None" = field(default=None, init=False)
     _rewards: "tuple[object, asyncio.Task[RewardPool]] | None" = field(default=None, init=False)
@@ -81,11 +84,13 @@ class Services:
 
     async def learner(self) -> LearnerGroup:
         assert self._learner is not None
-        return await self._learner[1]
+        with self.waited.running():
+            return await self._learner[1]
 
     async def rollout(self) -> RolloutPool:
         assert self._rollout is not None
-        return await self._rollout[1]
+        with self.waited.running():
+            return await self._rollout[1]
 
     async def meet(self) -> None:
         """Let learner and engines form their NCCL group, once for every pair of them."""
@@ -122,7 +127,8 @@ class Services:
     async def rewards(self) -> RewardPool:
         """Raises InputError or ServiceError as `RewardPool.start` does."""
         assert self._rewards is not None
-        return await self._rewards[1]
+        with self.waited.running():
+            return await self._rewards[1]
 
     def check(self) -> None:
         """Raises what has failed in the background so far, before somebody has to wait for it."""

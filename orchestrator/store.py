@@ -1,7 +1,7 @@
 """The run directory: plain files that other tools open.
 
 recipe.toml                          the resolved recipe
-metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage
+metrics.jsonl                        one JSON object a line, `kind` = step | eval | stage | reject | time
 trajectories/STAGE/step-000012.parquet   one row a completion
 STAGE/checkpoints/step-000020/       resumable, also on other ranks: DeepSpeed's files, learner.json (layout, versions),
                                      random states, state.json, a refreshed reference; complete or absent
@@ -10,7 +10,7 @@ STAGE/data/                          Parquet files of the rows that the stage le
 STAGE/done                           the stage is finished
 export                               link to the newest export
 tensorboard/STAGE/                   event files
-report.html
+report.html, table.md, table.json
 lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/control.py)
 """
 

@@ -106,7 +106,7 @@ def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Map
 
 async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -> list[ScoredGroup]:
     """Scored groups of numbered prompts, in their order."""
-    stage = context.stage
+    stage, clocks = context.stage, context.clocks
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     at_a_time = max(1, IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples)
     places = asyncio.Semaphore(at_a_time)
@@ -120,8 +120,11 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
         )
         async with places:
             scoring = rewards.begin(prompt)
-            group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
-            return await scoring.finish(group)
+            with clocks.produce.running():
+                with clocks.generate.running():
+                    group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
+                with clocks.score.running():
+                    return await scoring.finish(group)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(one(number, prompt)) for number, prompt in prompts]

@@ -78,7 +78,8 @@ def _held_out(context: StageContext) -> dict[str, Any]:
 async def _losses(context: StageContext, held_out: dict[str, Any], step: int) -> dict[str, float]:
     """Mean negative log-likelihood of a target of every set, in nats, as metrics; printed."""
     learner = await context.services.learner()
-    losses = {name: await learner.mean_nll(batch) for name, batch in held_out.items()}
+    with context.clocks.evaluate.running():
+        losses = {name: await learner.mean_nll(batch) for name, batch in held_out.items()}
     shown = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
     context.display.line(f"{context.stage.name}: held-out loss (step {step}): {shown}")
     return {f"held_out_loss/{name}": loss for name, loss in losses.items()}

@@ -87,15 +87,20 @@ def test_a_synchronous_step(hands: Hands) -> None:
         hands.now += 3
     with clocks.publish.running():
         hands.now += 2
+    with clocks.save.running():
+        hands.now += 0.25
     hands.now += 0.5
     assert clocks.step() == {
+        "time/start_s": 0,
+        "time/evaluate_s": 0,
         "time/generate_s": 4,
         "time/score_s": 1,
         "time/train_s": 3,
         "time/publish_s": 2,
+        "time/save_s": 0.25,
         "time/wait_s": 5,
         "time/overlap_s": 0,
-        "time/step_s": 10.5,
+        "time/step_s": 10.75,
         "time/idle_s": 0.5,
     }
 
@@ -130,3 +135,21 @@ def test_every_step_starts_anew(hands: Hands) -> None:
     assert figures["time/step_s"] == 2
     assert figures["time/train_s"] == 0
     assert figures["time/idle_s"] == 0
+
+
+def test_starts_and_evaluations_are_told_apart_from_the_step(hands: Hands) -> None:
+    waited = BusyClock()
+    with waited.running():
+        hands.now += 100  # before the stage
+    clocks = PhaseClocks(waited)
+    with waited.running():
+        hands.now += 20
+    with clocks.beside(clocks.evaluate):
+        hands.now += 7
+        with clocks.produce.running():
+            hands.now += 1
+    with clocks.training():
+        hands.now += 3
+    figures = clocks.step()
+    assert (figures["time/start_s"], figures["time/evaluate_s"]) == (20, 8)
+    assert (figures["time/step_s"], figures["time/train_s"], figures["time/idle_s"]) == (3, 3, 0)

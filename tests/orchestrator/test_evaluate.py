@@ -92,7 +92,7 @@ def test_with_both_the_greedy_completions_are_shown() -> None:
     result = figures([["2", answer("3"), answer("3")]], stage_of(k=3, greedy=True))
     assert (result.greedy, result.pass_at_1, result.cons_at_k) == (1.0, pytest.approx(1 / 3), 0.0)
     assert (result.format, result.length_mean, result.truncated) == (0.0, 2.0, 0.0)
-    assert result.samples == ({"prompt": "1+1=", "answer": "2", "completion": "2", "correct": True},)
+    assert result.samples == ({"id": "s/0", "prompt": "1+1=", "answer": "2", "completion": "2", "correct": True},)
 
 
 def test_every_reward_function_is_a_figure() -> None:
@@ -151,7 +151,13 @@ def test_what_could_not_be_scored_is_in_no_figure_and_is_counted() -> None:
 def test_a_problem_of_which_nothing_could_be_scored_leaves_the_mean() -> None:
     result = figures([[UNSCORABLE], *[["2"]] * 4], stage_of(k=1))
     assert (result.pass_at_1, result.cons_at_k, result.problems, result.unscored) == (1.0, 1.0, 5, 1)
-    assert result.samples[0] == {"prompt": "1+1=", "answer": "2", "completion": UNSCORABLE, "correct": None}
+    assert result.samples[0] == {
+        "id": "s/0",
+        "prompt": "1+1=",
+        "answer": "2",
+        "completion": UNSCORABLE,
+        "correct": None,
+    }
 
 
 @pytest.mark.parametrize("groups", [[[UNSCORABLE]], [["2", UNSCORABLE]] * 20])

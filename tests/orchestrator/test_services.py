@@ -1,7 +1,8 @@
 """What the services are told of a stage: every setting arrives where it is used."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -221,6 +222,29 @@ def test_workers_come_up_in_the_background_and_a_fault_is_told_to_whoever_needs_
             await services.rewards()
 
     with_services(work)
+
+
+def test_the_clock_of_waiting_runs_while_a_service_comes_up() -> None:
+    order = []
+
+    class Clock:
+        @contextmanager
+        def running(self) -> Iterator[None]:
+            order.append("waiting")
+            yield
+            order.append("not waiting")
+
+    async def start() -> None:
+        await asyncio.sleep(0)
+        order.append("up")
+
+    async def wait() -> None:
+        services = Services("cpu", 1.0, None, waited=Clock())  # type: ignore[arg-type]
+        services._rewards = (None, asyncio.create_task(start()))  # type: ignore[arg-type]
+        await services.rewards()
+
+    asyncio.run(wait())
+    assert order == ["waiting", "up", "not waiting"]
 
 
 class Letters:
