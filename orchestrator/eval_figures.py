@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 ACCURACIES = ("greedy", "pass@1", "cons@k")
 """Keys that are shares of problems, the most telling first."""
@@ -16,20 +16,29 @@ SHARES = {**{key: f"{key} accuracy" for key in ACCURACIES}, "win_rate": "win rat
 
 Record = Mapping[str, Any]
 
+NO_FIGURES = {"step", "time", "problems", "k", "compared"}
+"""Numbers of a record that say of what its figures are, not what they are."""
+
 
 def percent(value: object) -> str:
-    number = _number(value)
+    number = as_finite(value)
     return "–" if number is None else f"{100 * number:.1f} %"
 
 
 def decimal(value: object, digits: int = 1) -> str:
-    number = _number(value)
+    number = as_finite(value)
     return "–" if number is None else f"{number:,.{digits}f}"
+
+
+def as_finite(value: object) -> float | None:
+    """The value as a float; None where it is no finite number."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def cons_name(records: Iterable[Record]) -> str:
     """`cons@4` where every record has the same k, else `cons@k`."""
-    ks = {int(k) for record in records if (k := _number(record.get("k")))}
+    ks = {int(k) for record in records if (k := as_finite(record.get("k")))}
     return f"cons@{ks.pop()}" if len(ks) == 1 else "cons@k"
 
 
@@ -44,45 +53,102 @@ def label_names(records: Iterable[Record]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One figure of a table."""
+class Figure:
+    """One figure of a table: how it is read from a record, and how it is shown."""
 
+    key: str
+    """Its name for programs; that of a reward function's mean is `labels.<label>`."""
     head: str
-    cell: Callable[[Record], str]
+    read: Callable[[Record], object]
+    unit: Literal["%", "tokens", ""] = ""
+    """`%`: the record holds a share between 0 and 1."""
+    places: int = 3
+    better: Literal["higher", ""] = ""
+    """Empty: neither direction is better in itself, as of length."""
+    adds_up: bool = False
+    """Over several sets it is a sum, not a mean."""
+
+    def value(self, record: Record) -> float | None:
+        return as_finite(self.read(record))
+
+    def cell(self, record: Record) -> str:
+        return self.show(self.value(record))
+
+    def show(self, value: float | None) -> str:
+        """With its unit, where it is a share."""
+        return percent(value) if self.unit == "%" else decimal(value, self.places)
+
+    def bare(self, value: float | None) -> str:
+        """Without, for a column whose head says it."""
+        return self.show(value).removesuffix(" %")
+
+    def change(self, difference: float) -> str:
+        """Signed: `+3.1`; of shares in percentage points."""
+        text = self.bare(abs(difference))
+        return "±0" if not float(text.replace(",", "")) else f"{'+' if difference > 0 else '−'}{text}"
 
 
-def columns(records: Iterable[Record]) -> list[Column]:
-    """What a table of such records shows."""
+def columns(records: Iterable[Record]) -> list[Figure]:
+    """What a table of such records shows: figures that every table has, then those that some record has."""
     records = list(records)
-    compared = any(_number(record.get("win_rate")) is not None for record in records)
     shown = [
-        Column("greedy", lambda record: percent(record.get("greedy"))),
-        Column("pass@1", lambda record: percent(record.get("pass@1"))),
-        Column(cons_name(records), lambda record: percent(record.get("cons@k"))),
-        *([Column("win rate", lambda record: percent(record.get("win_rate")))] if compared else []),
-        Column("format", lambda record: percent(record.get("format"))),
-        Column("length", lambda record: decimal(record.get("length_mean"))),
+        Figure("greedy", "greedy", _item("greedy"), "%", 1, "higher"),
+        Figure("pass@1", "pass@1", _item("pass@1"), "%", 1, "higher"),
+        Figure("cons@k", cons_name(records), _item("cons@k"), "%", 1, "higher"),
     ]
-    if any(record.get("truncated") for record in records):
-        shown.append(Column("truncated", lambda record: percent(record.get("truncated"))))
-    taken = {column.head for column in shown}
+    if _measured(records, "win_rate"):
+        shown.append(Figure("win_rate", "win rate", _item("win_rate"), "%", 1, "higher"))
+    shown += [
+        Figure("format", "format", _item("format"), "%", 1, "higher"),
+        Figure("length_mean", "length", _item("length_mean"), "tokens", 1),
+    ]
+    taken = {figure.head for figure in shown}
     for label in label_names(records):
-        shown.append(Column(f"{label} (reward)" if label in taken else label, partial(_label, label)))
+        shown.append(_label(label, taken))
+    if any(record.get("truncated") for record in records):
+        shown.append(Figure("truncated", "truncated", _item("truncated"), "%", 1))
     if any(record.get("unscored") for record in records):
-        shown.append(Column("unscored", lambda record: decimal(record.get("unscored"), 0)))
+        shown.append(Figure("unscored", "unscored", _item("unscored"), places=0, adds_up=True))
+    known = {figure.key for figure in shown} | NO_FIGURES | {"truncated", "unscored", "reward"}
+    others = dict.fromkeys(str(key) for record in records for key in record if str(key) not in known)
+    for key in others:
+        if _measured(records, key):
+            shown.append(Figure(key, key.replace("_", " "), _item(key)))
+    return shown
+
+
+def further_columns(records: Iterable[Record]) -> list[Figure]:
+    """Figures that only a table of one set has room for: the mean of the whole rubric, and what its functions report."""
+    records = list(records)
+    shown = []
+    if _measured(records, "reward"):
+        shown.append(Figure("reward", "reward", _item("reward")))
+    names = dict.fromkeys(str(name) for record in records for name in record.get("metrics") or ())
+    shown += [Figure(f"metrics.{name}", name, partial(_inside, "metrics", name)) for name in names]
     return shown
 
 
 def in_words(record: Record) -> list[str]:
     """`greedy 94.5 %`, `format 100.0 %`, …: what there is, for one line."""
-    said = [(column.head, column.cell(record)) for column in columns([record])]
+    said = [(figure.head, figure.cell(record)) for figure in columns([record])]
     return [f"{head} {cell}" for head, cell in said if cell != "–"]
 
 
-def _label(label: str, record: Record) -> str:
-    return decimal((record.get("labels") or {}).get(label), 3)
+def _item(key: str) -> Callable[[Record], object]:
+    return lambda record: record.get(key)
 
 
-def _number(value: object) -> float | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None  # type: ignore[arg-type]
+def _label(label: str, taken: set[str]) -> Figure:
+    """The mean of a reward function. Of `language_consistency` it is a share of words."""
+    read = partial(_inside, "labels", label)
+    if label == "language_consistency":
+        return Figure(f"labels.{label}", "language", read, "%", 1, "higher")
+    return Figure(f"labels.{label}", f"{label} (reward)" if label in taken else label, read, better="higher")
+
+
+def _inside(table: str, name: str, record: Record) -> object:
+    return (record.get(table) or {}).get(name)
+
+
+def _measured(records: Iterable[Record], key: str) -> bool:
+    return any(as_finite(record.get(key)) is not None for record in records)

@@ -1,7 +1,9 @@
 """What a run has recorded so far: recipe.toml and metrics.jsonl, read into stages. Plain values, nothing drawn."""
 
 import json
+import math
 import tomllib
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,14 @@ class StageRecord:
     kind: str
     planned_steps: int
     """0: the recipe does not say, and the stage (of epochs) has not counted yet."""
+    model_from: str = ""
+    """As in the recipe."""
+    parameters: int = 0
+    """Of the model; 0: not recorded."""
+    times: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds by phase, as orchestrator/clock.py measures them, of all starts; steps that a resume repeated are in it twice."""
+    yields: Record = field(default_factory=dict)
+    """What became of the samples of rejection sampling; empty: not known (yet)."""
     steps: list[Record] = field(default_factory=list)
     evals: list[Record] = field(default_factory=list)
     """Of problems to answer."""
@@ -37,6 +47,12 @@ class StageRecord:
     @property
     def begun(self) -> bool:
         return bool(self.starts or self.steps or self.evals)
+
+    def last_eval(self, name: str) -> Record | None:
+        """The newest evaluation of a set by what the stage made of its model."""
+        later = [record for record in self.evals if record.get("set") == name and record.get("label") != "before"]
+        done = [record for record in later if record.get("label") == "after"]
+        return next(reversed(done or later), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +129,8 @@ def _stages(recipe: Record, records: list[Record]) -> list[StageRecord]:
     for entry in recipe.get("stages", []):
         name = str(entry.get("name", ""))
         planned = int(as_number(entry.get("loop", {}).get("steps")) or 0)
-        stages[name] = StageRecord(name=name, kind=str(entry.get("kind", "")), planned_steps=planned)
+        kind, origin = str(entry.get("kind", "")), str(entry.get("model_from", ""))
+        stages[name] = StageRecord(name=name, kind=kind, planned_steps=planned, model_from=origin)
     before: float | None = None
     for record in records:
         name = str(record.get("stage", ""))
@@ -131,13 +148,20 @@ def _stages(recipe: Record, records: list[Record]) -> list[StageRecord]:
 
 def _add(stage: StageRecord, record: Record) -> None:
     kind = record.get("kind")
+    for key, value in record.items():
+        if key.startswith("time/") and (seconds := as_number(value)) is not None and math.isfinite(seconds):
+            stage.times[key.removeprefix("time/").removesuffix("_s")] += seconds
     if kind == "stage":
         time = as_number(record.get("time"))
         if record.get("event") == "start":
             stage.starts.append(time or 0.0)
         if record.get("event") == "plan":
             stage.planned_steps = int(as_number(record.get("steps")) or 0)
+        if record.get("event") == "model":
+            stage.parameters = int(as_number(record.get("parameters")) or 0)
         stage.ended = record.get("event") == "end"
+    elif kind == "reject":
+        stage.yields = record
     elif kind in ("step", "eval") and as_number(record.get("step")) is not None:
         step = record["step"]
         if kind == "eval":

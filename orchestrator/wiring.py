@@ -1,7 +1,7 @@
 """Which stage takes its model and its data from which: the recipe as a graph. Plain functions over resolved stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rollout.errors import InputError, did_you_mean
 
@@ -16,17 +16,31 @@ LEAVES_DATA = ("reject",)
 """Kinds that leave rows which a later stage may take as a source."""
 
 
-def parent_of(stages: "Sequence[Stage]", stage: "Stage") -> "Stage | None":
+class Wired(Protocol):
+    """What says where a stage's model comes from."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def model_from(self) -> str: ...
+
+
+AnyStage = TypeVar("AnyStage", bound=Wired)
+
+
+def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
     """The stage whose model this one starts from; None: from its own `model` section."""
     earlier = _before(stages, stage)
     if stage.model_from == OWN:
         return None
     if stage.model_from:
-        return next(other for other in earlier if other.name == stage.model_from)
+        return next((other for other in earlier if other.name == stage.model_from), None)
     return next((other for other in reversed(earlier) if other.kind in LEAVES_POLICY), None)
 
 
-def root_of(stages: "Sequence[Stage]", stage: "Stage") -> "Stage":
+def root_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage:
     """Where the line of models that a stage belongs to begins. Stages of one root have models of one shape."""
     while (parent := parent_of(stages, stage)) is not None:
         stage = parent
@@ -85,7 +99,7 @@ def _check_known(
         raise ValueError(f"stage {stage.name!r}: {key} = {name!r}: a stage of kind {found.kind} leaves no {what}")
 
 
-def _before(stages: "Sequence[Stage]", stage: "Stage") -> "list[Stage]":
+def _before(stages: Sequence[AnyStage], stage: AnyStage) -> list[AnyStage]:
     return list(stages[: [other.name for other in stages].index(stage.name)])
 
 

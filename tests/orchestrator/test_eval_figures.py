@@ -31,9 +31,9 @@ def test_an_older_record_is_shown_as_before() -> None:
 def test_reward_functions_that_no_other_column_shows_have_their_own() -> None:
     heads, old, new = table(OLD, NEW)
     assert heads == [
-        "greedy", "pass@1", "cons@4", "format", "length", "truncated", "language", "length (reward)", "unscored",
+        "greedy", "pass@1", "cons@4", "format", "length", "language", "length (reward)", "truncated", "unscored",
     ]  # fmt: skip
-    assert new == ["50.0 %", "–", "75.0 %", "100.0 %", "12.5", "12.5 %", "0.875", "-0.250", "3"]
+    assert new == ["50.0 %", "–", "75.0 %", "100.0 %", "12.5", "0.875", "-0.250", "12.5 %", "3"]
     assert old[-3:] == ["–", "–", "–"]
 
 

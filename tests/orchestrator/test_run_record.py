@@ -39,3 +39,22 @@ def test_judgements_of_pairs_are_kept_apart_and_end_with_what_was_undone(tmp_pat
     (stage,) = read_run(tmp_path).stages
     assert [(record["step"], record["label"]) for record in stage.pair_evals] == [(0, "before"), (3, "after")]
     assert stage.evals == []
+
+
+def test_times_of_all_starts_add_up_and_steps_that_were_undone_count(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('name = "r"\n[[stages]]\nname = "s"\nkind = "grpo"\n')
+    records = [
+        {"kind": "stage", "event": "start", "time": 10.0},
+        {"kind": "stage", "event": "model", "parameters": 12345, "time": 13.0},
+        {"kind": "step", "step": 1, "time": 20.0, "time/start_s": 3.0, "time/train_s": 5.0},
+        {"kind": "step", "step": 2, "time": 25.0, "time/train_s": 5.0},
+        {"kind": "stage", "event": "start", "time": 90.0},
+        {"kind": "step", "step": 2, "time": 99.0, "time/start_s": 4.0, "time/train_s": float("nan")},
+        {"kind": "reject", "yields": {"samples": 2, "kept": 1}},
+        {"kind": "time", "time/evaluate_s": 7.0, "time": 106.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"stage": "s", **record}) + "\n" for record in records))
+    (stage,) = read_run(tmp_path).stages
+    assert stage.times == {"start": 7.0, "train": 10.0, "evaluate": 7.0}
+    assert (stage.parameters, stage.seconds) == (12345, 31.0)
+    assert stage.yields["yields"] == {"samples": 2, "kept": 1}
