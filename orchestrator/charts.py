@@ -8,6 +8,7 @@ of the page finds them for its tooltips.
 import html
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,9 +47,13 @@ class Chart:
     series: tuple[Series, ...]
     from_zero: bool = True
     """The y axis includes 0."""
+    to: float | None = None
+    """And this, so that charts of one scale can be compared."""
     marks: tuple[tuple[float, str], ...] = ()
     """(x, name): a part of the x axis with a name of its own starts here."""
     x_label: str = "step"
+    legend: bool = True
+    """Off where charts next to each other have one legend."""
     not_finite: int = 0
     """Values that were NaN or infinite and could not be drawn."""
 
@@ -61,6 +66,8 @@ def draw(chart: Chart) -> str:
     xs = sorted({x for one in series for x, _ in one.points})
     layers = _stack([one for one in series if one.style == "layer"], xs)
     heights = [y for top in layers for y in top] + [y for s in series if s.style != "layer" for _, y in s.points]
+    if chart.to is not None:
+        heights.append(chart.to)
     y_low, y_high, y_ticks = _axis(min(heights), max(heights), from_zero=chart.from_zero)
     x_low, x_high = (xs[0], xs[-1]) if xs[0] < xs[-1] else (xs[0] - 1, xs[0] + 1)
     scale = _Scale(x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high)
@@ -238,6 +245,8 @@ def _colours(series: list[Series]) -> list[str]:
 def _caption(chart: Chart, series: list[Series]) -> str:
     """Title with unit, and the legend with the last value of each series."""
     unit = f' <span class="unit">{html.escape(chart.unit)}</span>' if chart.unit else ""
+    if not chart.legend:
+        return f'<p class="chart-title">{html.escape(chart.title)}{unit}</p>'
     if len(series) == 1:
         last = f'<span class="last">{short(series[0].points[-1][1])}</span>'
         return f'<p class="chart-title">{html.escape(chart.title)}{unit}{last}</p>'
@@ -248,13 +257,23 @@ def _caption(chart: Chart, series: list[Series]) -> str:
     return f'<p class="chart-title">{html.escape(chart.title)}{unit}</p><ul class="legend">{keys}</ul>'
 
 
+def shared_legend(labels: Sequence[str]) -> str:
+    """Of lines of these names, in the order of their charts, where each chart has all of them."""
+    keys = "".join(
+        f'<li><i class="key line s{place % COLOURS}"></i>{html.escape(label)}</li>'
+        for place, label in enumerate(labels)
+    )
+    return f'<ul class="legend">{keys}</ul>'
+
+
 def _below(chart: Chart) -> str:
     """The hint, and a warning where values could not be drawn."""
     warning = ""
     if chart.not_finite:
         values = "value was" if chart.not_finite == 1 else "values were"
         warning = f'<p class="warning">{chart.not_finite} {values} NaN or infinite and could not be drawn.</p>'
-    return f'<p class="hint">{html.escape(chart.hint)}</p>{warning}'
+    hint = f'<p class="hint">{html.escape(chart.hint)}</p>' if chart.hint else ""
+    return hint + warning
 
 
 def _spoken(chart: Chart, series: list[Series]) -> str:

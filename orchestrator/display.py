@@ -1,7 +1,7 @@
 """What a run prints: live bars on a terminal, plain lines in a log."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from rich.table import Table
 
 _LOG_EVERY_S = 15.0
 """Without a terminal a bar becomes a line at most this often."""
+_LOG_WIDTH = 100
+"""Columns that a table may take where there is no terminal."""
 
 
 class Bar:
@@ -61,7 +63,14 @@ class Bar:
 class Display:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, _LOG_WIDTH)
         self._began = time.monotonic()
+
+    @property
+    def width(self) -> int:
+        """Columns of a table."""
+        return min(self.console.width, _LOG_WIDTH)
 
     def line(self, text: str) -> None:
         """One line with the run's clock in front; `text` is printed as it is."""
@@ -79,13 +88,13 @@ class Display:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i < 2 else "right")
+            table.add_column(column, justify="right" if i else "left")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.console.print()
         self.console.print(table)
 
-    def samples(self, title: str, samples: Sequence[dict[str, Any]]) -> None:
+    def samples(self, title: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Completions of evaluation problems, right and wrong marked where that is known; their text is shown inert."""
         self.console.print(f"\n[bold]{escape(title)}[/]")
         for sample in samples:

@@ -9,15 +9,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from orchestrator.answers import problems_of
+from orchestrator.clock import PhaseClocks
 from orchestrator.cluster import Device, ray_session
 from orchestrator.config import Recipe, Stage
 from orchestrator.context import StageContext
 from orchestrator.control import Sizes, run_lock, serve_requests
 from orchestrator.data import load_tokenizer
 from orchestrator.display import Display
-from orchestrator.eval_figures import columns
 from orchestrator.report import write_report
-from orchestrator.run_record import read_metrics
+from orchestrator.results import results_of
+from orchestrator.results_text import marks, parts
+from orchestrator.run_record import read_run
 from orchestrator.services import Services, build_spec, learner_spec
 from orchestrator.stage_models import missing_models, with_stage_models
 from orchestrator.stages.dpo import run_dpo
@@ -39,6 +42,10 @@ KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
     "reward_model": run_reward_model,
     "dpo": run_dpo,
 }
+
+
+SAMPLES_PRINTED = 3
+"""Prompts whose answers the end of a run shows."""
 
 
 def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None) -> None:
@@ -107,7 +114,21 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
     steps = length if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
     display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
-    stage = with_rows_of_stages(stage, store)
+    clocks = PhaseClocks(services.waited)
+    with services.waited.running():
+        stage = with_rows_of_stages(stage, store)
+        model_path, tokenizer = await _open(recipe, stage, store, services, display)
+    context = StageContext(recipe, stage, model_path, tokenizer, store, services, display, clocks)
+    try:
+        await KINDS[stage.kind](context)
+    finally:
+        context.close()
+    store.record("stage", stage.name, event="end")
+    store.finish(stage.name)
+
+
+async def _open(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> tuple[str, Any]:
+    """The model that a stage starts from (folder or hub id), open in the learner, and its tokenizer. Engines come up meanwhile."""
     parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
     model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -123,13 +144,8 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
         learner.open(spec), asyncio.to_thread(load_tokenizer, model_path, stage.model.trust_remote_code)
     )
     display.line(f"{stage.name}: {parameters:,} parameters, learner ready")
-    context = StageContext(recipe, stage, model_path, tokenizer, store, services, display)
-    try:
-        await KINDS[stage.kind](context)
-    finally:
-        context.close()
-    store.record("stage", stage.name, event="end")
-    store.finish(stage.name)
+    store.record("stage", stage.name, event="model", parameters=parameters)
+    return model_path, tokenizer
 
 
 def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
@@ -172,17 +188,18 @@ async def _build(recipe: Recipe, root: Stage, store: RunStore, services: Service
 
 
 def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
-    """The table before/after, and samples before and after."""
-    evaluations = [record for record in read_metrics(store.folder) if record["kind"] == "eval"]
-    # Not those of preference pairs, which were printed and have other figures.
-    shown = [record for record in evaluations if record["label"] in ("before", "after") and "greedy" in record]
-    if not shown:
-        return
-    figures = columns(shown)
-    rows = [
-        [f"{record['label']} {record['stage']}", record["set"], *(figure.cell(record) for figure in figures)]
-        for record in shown
-    ]
-    display.table(recipe.name, ["model", "set", *(figure.head for figure in figures)], rows)
-    for record in (shown[0], shown[-1]):
-        display.samples(f"{record['label']} {record['stage']}", record["samples"][:3])
+    """The table of all models, and answers of the first and of the last one of the first line to the same prompts."""
+    results = results_of(read_run(store.folder))
+    for part in parts(results, display.width):
+        display.table(f"{recipe.name}: {part.title}", part.heads, part.rows)
+        if part.left_out:
+            display.console.print(f"{', '.join(part.left_out)}: in table.md")
+    for note in marks(results):
+        display.console.print(note)
+    problems = [problem for name in list(results.sets)[:1] for problem in problems_of(results, name)][:SAMPLES_PRINTED]
+    if problems:
+        display.console.print("\nAnswers to the same prompts, those first on which the models differ:")
+    shown = [row for _, rows in results.groups[:1] for row in dict.fromkeys((rows[0], rows[-1]))]
+    for row in shown:
+        answers = [answer for problem in problems for own, answer in problem.answers if own is row and answer]
+        display.samples(row.title, answers)

@@ -148,6 +148,26 @@
     render();
   };
 
+  // Answers of one model stay in one column while the prompts are read.
+  document.querySelectorAll("#answers details").forEach((set) => {
+    const rows = [...set.querySelectorAll(".side")];
+    rows.forEach((row) => row.addEventListener("scroll", () => {
+      rows.forEach((other) => { if (other.scrollLeft !== row.scrollLeft) other.scrollLeft = row.scrollLeft; });
+    }, { passive: true }));
+  });
+
+  // A link to a stage opens it, also where the browser does not do so by itself.
+  const reveal = () => {
+    const target = location.hash.startsWith("#stage-") && document.getElementById(location.hash.slice(1));
+    const folded = target && target.closest("details");
+    if (folded && !folded.open) {
+      folded.open = true;
+      target.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+
   document.querySelectorAll("figure[data-chart]").forEach(addTooltip);
   const samples = JSON.parse(document.getElementById("samples-data").textContent);
   document.querySelectorAll(".browser").forEach((root) => addBrowser(root, samples[Number(root.dataset.stage)]));

@@ -1,4 +1,6 @@
-"""The HTML report of a run: evaluations, curves and samples in one file that opens anywhere.
+"""The HTML report of a run: its table, pipeline, curves, data, answers, times and samples in one file that opens anywhere.
+
+Beside it the table alone, as Markdown to quote and as JSON for programs.
 
 Everything comes from the plain files of the run directory: `recipe.toml`, `metrics.jsonl` and `trajectories/`. The
 page loads nothing from outside, and its content security policy forbids it to. Text that a model wrote is hostile: it
@@ -8,67 +10,91 @@ passes through `report_text.py`.
 import base64
 import hashlib
 import html
+import json
 import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.lineage import KIND_WORDS
+from orchestrator.report_answers import answers_section
 from orchestrator.report_curves import curves_section
-from orchestrator.report_evals import eval_sets, evaluations_section, headline, pairs_section
+from orchestrator.report_glance import glance_section
+from orchestrator.report_lineage import picture_section
 from orchestrator.report_pairs import held_out_pairs
-from orchestrator.report_samples import Samples, read_samples, samples_section
+from orchestrator.report_results import headline, results_section
+from orchestrator.report_samples import read_samples, samples_section
 from orchestrator.report_text import as_json
+from orchestrator.report_time import duration, time_section
+from orchestrator.report_yields import yields_section
+from orchestrator.results import Results, results_of
+from orchestrator.results import as_json as results_as_json
+from orchestrator.results_text import markdown
 from orchestrator.run_record import RunRecord, StageRecord, as_number, read_run
 
 HERE = Path(__file__).parent
 
-WORDS = {
-    "sft": "supervised fine-tuning",
-    "grpo": "reinforcement learning, GRPO",
-    "reward_model": "reward model",
-    "dpo": "direct preference optimisation",
-}
-"""Kinds of stages."""
-
 POINTS_A_SERIES = 200
 """A longer curve is thinned to this."""
+OPEN_STAGES = 1
+"""In a run of more, the charts of each stage are folded away at first."""
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory and return its path. The run may still be going on.
+    """Write `report.html`, `table.md` and `table.json` into a run directory; returns the path of the first. The run may
+    still be going on.
 
     Raises:
         InputError: the directory holds no run, or its recipe or metrics cannot be read.
     """
     run = read_run(run_dir)
+    results = results_of(run)
+    _replace(run_dir / "table.md", markdown(results))
+    _replace(run_dir / "table.json", json.dumps(results_as_json(results), indent=1, allow_nan=False) + "\n")
     path = run_dir / "report.html"
-    aside = run_dir / f".report-{os.getpid()}.html"
-    try:
-        # JSON may smuggle in half a surrogate pair, which UTF-8 cannot hold.
-        aside.write_bytes(_page(run).encode("utf-8", "replace"))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    _replace(path, _page(run, results))
     return path
 
 
-def _page(run: RunRecord) -> str:
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        # JSON may smuggle in half a surrogate pair, which UTF-8 cannot hold.
+        aside.write_bytes(text.encode("utf-8", "replace"))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _page(run: RunRecord, results: Results) -> str:
     style = (HERE / "report.css").read_text(encoding="utf-8")
     script = (HERE / "report.js").read_text(encoding="utf-8")
     # The same recipe with more stages has more charts; the file stays small.
     limit = max(50, POINTS_A_SERIES * 3 // max(3, len(run.stages)))
     samples = read_samples(run)
-    stages = "".join(_stage_section(stage, limit) for stage in run.stages if stage.begun)
+    begun = [stage for stage in run.stages if stage.begun]
     name = html.escape(str(run.recipe.get("name", run.directory.name)))
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
-    sections = [evaluations_section(run), stages, pairs_section(run), samples_section(samples), _recipe(run)]
+    sections = [
+        ("results", "Results", results_section(results)),
+        ("pipeline", "Pipeline", picture_section(run, results)),
+        ("curves", "Curves", glance_section(begun, results)),
+        ("data", "Data", yields_section(run)),
+        ("answers", "Answers", answers_section(results)),
+        ("time", "Time", time_section(run)),
+        ("stages", "Stages", _stages_section(begun, limit)),
+        ("samples", "Training samples", samples_section(samples)),
+        ("recipe", "Recipe", _recipe(run)),
+    ]
+    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, section in sections if section)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{name} · RayZero</title>\n'
         f"<style>{style}</style>\n</head>\n<body>\n"
-        f"{_header(run, name, samples)}\n<main>\n{''.join(sections)}\n</main>\n"
+        f'{_header(run, name, results)}\n<nav aria-label="Sections">{links}</nav>\n'
+        f"<main>\n{''.join(section for _, _, section in sections)}\n</main>\n"
         f'<script type="application/json" id="samples-data">{as_json(samples.stages)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
@@ -79,25 +105,19 @@ def _hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
-def _header(run: RunRecord, name: str, samples: Samples) -> str:
+def _header(run: RunRecord, name: str, results: Results) -> str:
     facts = [
         ("Status", _status(run)),
-        ("Stages", " → ".join(f"{stage.name} ({stage.kind})" for stage in run.stages)),
+        ("Stages", f"{len(run.stages)}"),
         ("Started", _date(run.first_time)),
-        ("Took", _duration(sum(stage.seconds for stage in run.stages))),
+        ("Took", duration(sum(stage.seconds for stage in run.stages))),
         ("Seed", str(run.recipe.get("seed", "–"))),
     ]
-    links = [("evaluations", "Evaluations")] if eval_sets(run) else []
-    links += [(f"stage-{stage.name}", stage.name) for stage in run.stages if stage.begun]
-    links += [("pairs", "Before and after")] if any(e.get("samples") for s in run.stages for e in s.evals) else []
-    links += [("samples", "Training samples")] if samples.stages or samples.unreadable else []
-    links += [("recipe", "Recipe")]
-    nav = "".join(f'<a href="#{html.escape(anchor)}">{html.escape(title)}</a>' for anchor, title in links)
     lead = html.escape(str(run.recipe.get("description", "")))
     rows = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts)
     return (
         f'<header class="page"><h1>{name}</h1><p class="lead">{lead}</p>'
-        f'<dl class="facts">{rows}</dl>{headline(run)}<nav aria-label="Sections">{nav}</nav></header>'
+        f'<dl class="facts">{rows}</dl>{headline(results)}</header>'
     )
 
 
@@ -115,16 +135,19 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%-d %b %Y, %H:%M UTC") if seconds else "–"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+def _stages_section(stages: list[StageRecord], limit: int) -> str:
+    """Every chart of every stage; empty before the first has begun."""
+    if not stages:
+        return ""
+    blocks = "".join(_stage(stage, limit, opened=len(stages) <= OPEN_STAGES) for stage in stages)
+    return f'<section id="stages"><h2>Stages</h2>{blocks}</section>'
 
 
-def _stage_section(stage: StageRecord, limit: int) -> str:
-    facts = [f"{stage.last_step:,}" + (f" of {stage.planned_steps:,}" if stage.planned_steps else "") + " steps"]
-    facts.append(_duration(stage.seconds))
+def _stage(stage: StageRecord, limit: int, opened: bool) -> str:
+    facts = []
+    if stage.steps:
+        facts = [f"{stage.last_step:,}" + (f" of {stage.planned_steps:,}" if stage.planned_steps else "") + " steps"]
+    facts.append(duration(stage.seconds))
     if len(stage.starts) > 1:
         facts.append(f"resumed {len(stage.starts) - 1}×")
     facts += [_counts(stage)] if stage.steps and "count/taken" in stage.steps[-1] else []
@@ -133,12 +156,16 @@ def _stage_section(stage: StageRecord, limit: int) -> str:
     size = math.ceil(len(stage.steps) / limit)
     if size > 1:
         facts.append(f"each point stands for {size} steps")
-    words = WORDS.get(stage.kind, stage.kind)
+    words = KIND_WORDS.get(stage.kind, stage.kind)
     name = html.escape(stage.name)
+    title = f'{name} <span class="unit">{html.escape(" · ".join((words, *facts)))}</span>'
+    body = f"{curves_section(stage, limit)}{held_out_pairs(stage)}"
+    if not body:
+        return f'<p class="stage" id="stage-{name}">{title}</p>'
+    # The anchor is inside: a browser opens what it has to show.
     return (
-        f'<section id="stage-{name}"><h2>{name} <span class="unit">{html.escape(words)}</span></h2>'
-        f'<p class="stage-facts">{html.escape(" · ".join(facts))}</p>{curves_section(stage, limit)}'
-        f"{held_out_pairs(stage)}</section>"
+        f'<details class="stage"{" open" if opened else ""}><summary>{title}</summary>'
+        f'<div id="stage-{name}">{body}</div></details>'
     )
 
 

@@ -191,12 +191,21 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                     ("time/score_s", "score"),
                     ("time/train_s", "train"),
                     ("time/publish_s", "publish"),
+                    ("time/save_s", "save"),
                     ("time/idle_s", "idle"),
                     ("time/overlap_s", "overlap"),
                     ("time/step_s", "whole step"),
                 ),
-                layers=("time/generate_s", "time/score_s", "time/train_s", "time/publish_s", "time/idle_s"),
-                hint="Overlap is generation going on during training: the stack may then stand above the whole step.",
+                layers=(
+                    "time/generate_s",
+                    "time/score_s",
+                    "time/train_s",
+                    "time/publish_s",
+                    "time/save_s",
+                    "time/idle_s",
+                ),
+                hint="Overlap is generation going on during training: the stack may then stand above the whole step. "
+                "Start-up and evaluations are in none of it.",
             ),
             _Curve(
                 title="Learner waits for data",

@@ -173,7 +173,7 @@ def samples_section(samples: Samples) -> str:
     if not samples.stages and not samples.unreadable:
         return ""
     damage = "".join(f'<p class="warning">{html.escape(line)}</p>' for line in samples.unreadable)
-    browsers = "".join(_browser(index, stage) for index, stage in enumerate(samples.stages))
+    browsers = "".join(_browser(index, stage, index == 0) for index, stage in enumerate(samples.stages))
     return (
         '<section id="samples"><h2>Training samples</h2>'
         '<p class="hint">The first groups of each step, not chosen. The learner makes completions with a positive '
@@ -181,7 +181,7 @@ def samples_section(samples: Samples) -> str:
     )
 
 
-def _browser(index: int, stage: Record) -> str:
+def _browser(index: int, stage: Record, opened: bool) -> str:
     """The controls of one stage."""
     last = len(stage["steps"]) - 1
     filters = "".join(
@@ -190,11 +190,12 @@ def _browser(index: int, stage: Record) -> str:
         for value in ("all", "correct", "wrong")
     )
     return (
-        f'<div class="browser" data-stage="{index}"><h3>{html.escape(stage["stage"])}</h3>'
+        f'<details class="browser" data-stage="{index}"{" open" if opened else ""}>'
+        f"<summary>{html.escape(stage['stage'])}</summary>"
         '<div class="controls" hidden>'
         '<label class="slider"><span>Step</span>'
         f'<input type="range" min="0" max="{last}" value="{last}" step="1">'
         f'<output></output></label><fieldset class="filters"><legend>Show</legend>{filters}</fieldset></div>'
         '<div class="groups"><noscript>Scripts are off: samples cannot be browsed.</noscript>'
-        "</div></div>"
+        "</div></details>"
     )

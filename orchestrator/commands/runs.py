@@ -42,8 +42,22 @@ def stop(run_dir: RunArgument) -> None:
     typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")
 
 
-def report(run_dir: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")]) -> None:
-    """Write the HTML report of a run: evaluations, curves, samples."""
+def report(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    table: Annotated[
+        bool,
+        typer.Option("--table", help="Print the table as Markdown instead; of several runs (seeds) mean and range."),
+    ] = False,
+) -> None:
+    """Write the HTML report of a run, and its table as table.md and table.json."""
     from orchestrator.report import write_report
+    from orchestrator.results import results_of
+    from orchestrator.results_text import markdown, markdown_of_runs
+    from orchestrator.run_record import read_run
 
-    typer.echo(str(write_report(Path(run_dir))))
+    if table:
+        tables = [results_of(read_run(Path(run_dir))) for run_dir in run_dirs]
+        typer.echo(markdown(tables[0]) if len(tables) == 1 else markdown_of_runs(tables), nl=False)
+        return
+    for run_dir in run_dirs:
+        typer.echo(str(write_report(Path(run_dir))))

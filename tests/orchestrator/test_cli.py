@@ -289,6 +289,20 @@ def test_report_prints_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture
     RunStore(tmp_path / "r", load_recipe("arithmetic"))
     assert run(["report", "r"]) == 0
     assert Path(capsys.readouterr().out.strip()).is_file()
+    assert (tmp_path / "r" / "table.json").is_file()
+
+
+def test_report_prints_the_table_of_one_run_or_of_several_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        store = RunStore(tmp_path / f"s{seed}", load_recipe("arithmetic", [f"seed={seed}"]))
+        store.record("eval", "reasoning", set="held-out", step=24, label="after", greedy=0.5 + seed / 10)
+    assert run(["report", "s1", "--table"]) == 0
+    assert "| reasoning | reinforcement learning from cold-start | 60.0 |" in capsys.readouterr().out
+    assert run(["report", "s1", "s2", "--table"]) == 0
+    assert "| 65.0 (60.0–70.0) |" in capsys.readouterr().out
+    assert not (tmp_path / "s1" / "report.html").exists()
 
 
 # --- submit

@@ -1,5 +1,6 @@
 """The report: what it reads, what it says, and that nothing a model wrote can act in it."""
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.report import write_report
+from orchestrator.report_time import phases_of
+from orchestrator.run_record import read_run
 from rollout.errors import InputError
+from tests.orchestrator.pipeline_run import SETS, write_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028 & <!-- <script>"
 RECIPE = """
@@ -211,7 +215,7 @@ def test_values_that_are_not_finite_are_told_and_not_drawn(tmp_path: Path) -> No
 # Evaluations -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_has_one_row_before_and_one_a_stage(tmp_path: Path) -> None:
+def test_the_table_has_a_row_a_model_with_the_change_and_the_best(tmp_path: Path) -> None:
     records = [
         evaluation("cold-start", 0, "before", 0.01),
         evaluation("cold-start", 3, "after", 0.2),
@@ -220,35 +224,36 @@ def test_the_table_has_one_row_before_and_one_a_stage(tmp_path: Path) -> None:
         evaluation("reasoning", 4, "after", 0.7125),
     ]
     page = report(make_run(tmp_path, records))
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page.source)
-    assert rows == [("before cold-start", "1.0 %"), ("after cold-start", "20.0 %"), ("after reasoning", "71.2 %")]
-    assert "1.0 % → 71.2 % held-out, greedy accuracy" in page.text
-
-
-def test_a_set_without_right_answers_is_shown_by_its_win_rate(tmp_path: Path) -> None:
-    sample = {"prompt": "hi", "answer": "", "completion": "hello", "correct": None, "baseline": "<b>hey", "won": 1.0}
-    figures = {"win_rate": 0.625, "samples": [sample]}
-    records = [evaluation("cold-start", 0, "before", None, **figures | {"win_rate": 0.25})]
-    page = report(make_run(tmp_path, [*records, evaluation("reasoning", 4, "after", None, **figures)]))
-    assert "25.0 % → 62.5 % held-out, win rate" in page.text
-    assert "Win rate on held-out" in page.text
-    assert "to win against: <b>hey before cold-start ✓ preferred hello" in page.text
+    rows = re.findall(r'<a href="#stage-[^"]*">([^<]*)</a><small>([^<]*)</small></th><td>(.*?)</td>', page.source)
+    assert rows == [
+        ("before cold-start", "the initial model", "1.0"),
+        ("cold-start", "supervised fine-tuning from the initial model", '20.0<small class="change up">+19.0</small>'),
+        ("reasoning", "reinforcement learning from cold-start", '<b>71.2</b><small class="change up">+51.2</small>'),
+    ]
+    assert "1.0 % → 71.2 % held-out, greedy accuracy: before cold-start → reasoning" in page.text
 
 
 def test_an_unfinished_stage_shows_its_latest_evaluation_with_its_step(tmp_path: Path) -> None:
     records = [evaluation("reasoning", 2, "during", None, **{"pass@1": 0.5}), grpo_step(3)]
     page = report(make_run(tmp_path, records))
-    assert "reasoning, step 2 – 50.0 %" in page.text
+    assert "reasoning, step 2 reinforcement learning from cold-start 50.0" in page.text
     assert "held-out, pass@1 accuracy" in page.text
 
 
 def test_every_reward_function_has_a_column_and_older_records_a_dash(tmp_path: Path) -> None:
     figures = {"correct": "accuracy", "labels": {"accuracy": 0.5, "<b>": 0.25}, "truncated": 0.5, "unscored": 2}
-    records = [evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.5, **figures)]
+    more = {"reward": 0.75, "metrics": {"<i>.words": 3.0}}
+    records = [evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.5, **figures, **more)]
     page = report(make_run(tmp_path, records))
-    heads = re.findall(r'<th scope="col">(.*?)</th>', page.source)
-    assert heads == ["", "greedy", "pass@1", "cons@4", "format", "length", "truncated", "&lt;b&gt;", "unscored"]
-    assert re.findall("<td>(.*?)</td>", page.source)[-8:] == ["50.0 %", "–", "–", "–", "–", "50.0 %", "0.250", "2"]
+    overview, folded = (
+        [re.sub(" <span.*", "", head) for head in re.findall(r'<th scope="col">(.*?)</th>', table)]
+        for table in re.findall(r"<table class=\"results\">.*?</table>", page.source)
+    )
+    assert overview == ["model", "greedy", "&lt;b&gt;", "truncated", "unscored"]
+    assert folded[-2:] == ["reward", "&lt;i&gt;.words"]
+    first, second = re.findall(r"</small></th>(.*?)</tr>", page.source)[:2]
+    assert first == "<td>20.0</td><td>–</td><td>–</td><td>–</td>"
+    assert re.sub("<small.*?</small>", "", second) == "<td><b>50.0</b></td><td>0.250</td><td>50.0</td><td>2</td>"
     assert "Unscored: completions that nothing could judge" in page.text
 
 
@@ -259,24 +264,137 @@ def test_a_problem_that_tests_judge_has_no_reference_answer(tmp_path: Path) -> N
     assert "reference answer" not in page.text
 
 
-def test_accuracy_is_drawn_over_all_stages_in_a_row(tmp_path: Path) -> None:
-    records = [*sft_records(), evaluation("cold-start", 3, "after", 0.2), evaluation("reasoning", 4, "after", 0.7)]
-    page = report(make_run(tmp_path, records))
-    chart = json.loads(next(a["data-chart"] or "" for tag, a in page.elements if tag == "figure"))
-    assert chart["x"] == [3, 7]
-    assert chart["marks"] == [[0, "cold-start"], [3, "reasoning"]]
+def charts_of(page: Page, title: str) -> list[dict[str, Any]]:
+    return [
+        json.loads(html.unescape(data))
+        for data, own in re.findall(r'data-chart="([^"]*)"><figcaption><p class="chart-title">([^<]+?) ?<', page.source)
+        if own == title
+    ]
+
+
+def test_accuracy_during_a_stage_begins_where_its_model_began(tmp_path: Path) -> None:
+    during = [evaluation("reasoning", n, "during", n / 10) for n in (2, 3)]
+    after = [evaluation("cold-start", 3, "after", 0.1), *during, evaluation("reasoning", 4, "after", 0.7)]
+    page = report(make_run(tmp_path, [*sft_records(), *after]))
+    (chart,) = charts_of(page, "Accuracy")
+    assert chart["x"] == [0, 2, 3, 4]
+    assert [(line["n"], line["y"]) for line in chart["s"]] == [("greedy", [10, 20, 30, 70])]
 
 
 def test_samples_of_the_same_problem_stand_side_by_side(tmp_path: Path) -> None:
-    def sample(completion: str, correct: bool) -> dict[str, Any]:
-        return {"samples": [{"prompt": "2+3=", "answer": "5", "completion": completion, "correct": correct}]}
+    def sample(completion: str, correct: bool, prompt: str = "2+3=", **more: Any) -> dict[str, Any]:
+        same = {"prompt": "1+1=", "answer": "2", "completion": "2", "correct": True, **more}
+        return {
+            "samples": [same, {**same, "prompt": prompt, "answer": "5", "completion": completion, "correct": correct}]
+        }
 
     records = [
         evaluation("cold-start", 0, "before", 0.0, **sample("4", False)),
+        evaluation("cold-start", 3, "after", 0.0, **sample("6", False)),
         evaluation("reasoning", 4, "after", 1.0, **sample("5", True)),
     ]
     page = report(make_run(tmp_path, records))
-    assert "before cold-start ✗ wrong 4 after reasoning ✓ correct 5" in page.text
+    answers = "before cold-start ✗ wrong 4 cold-start ✗ wrong 6 reasoning ✓ correct 5"
+    assert answers in page.text
+    assert page.text.index(answers) < page.text.index("1+1=")  # those first on which models differ
+
+
+def test_a_prompt_that_is_put_in_another_form_is_the_same_prompt(tmp_path: Path) -> None:
+    records = [
+        evaluation(stage, 1, "after", 0.5, samples=[{"id": "s/1", "prompt": form, "answer": "5", "completion": "5", "correct": True}])
+        for stage, form in (("cold-start", "2+3="), ("reasoning", "User: 2+3?"))
+    ]  # fmt: skip
+    page = report(make_run(tmp_path, records))
+    assert "User: 2+3? reference answer 5 cold-start ✓ correct 5 reasoning ✓ correct 5" in page.text
+
+
+def test_what_was_preferred_is_told_with_what_it_was_compared_with(tmp_path: Path) -> None:
+    def sample(won: float) -> dict[str, Any]:
+        one = {"prompt": "hi", "answer": "", "completion": "lo", "correct": None, "baseline": "<b>well</b>", "won": won}
+        return {"samples": [one], "win_rate": won}
+
+    records = [
+        evaluation(stage, 1, "after", None, **sample(won)) for stage, won in (("cold-start", 0.5), ("reasoning", 1.0))
+    ]
+    page = report(make_run(tmp_path, records))
+    assert "hi compared with: <b>well</b> cold-start a tie lo reasoning ✓ preferred lo" in page.text
+    assert "50.0 % → 100.0 % held-out, win rate" in page.text
+
+
+# A pipeline ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of twelve stages, with its report."""
+    folder = write_run(tmp_path_factory.mktemp("run"))
+    write_report(folder)
+    return folder
+
+
+def test_a_pipeline_of_twelve_stages_is_told_in_a_small_file(twelve: Path) -> None:
+    page = Page(twelve / "report.html")
+    assert re.findall(r"<h2>([^<]+)</h2>", page.source) == [
+        "Results", "Pipeline", "Curves", "Data yields", "The same prompts, by every model", "Where the time went",
+        "Stages", "Recipe",
+    ]  # fmt: skip
+    assert len(page.source) < 1_500_000
+    assert "Students of reasoning · small-student · 494 million parameters" in page.text
+    assert page.source.count('class="anew"') == 4 * (1 + len(SETS))
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    links = {str(attributes["href"])[1:] for tag, attributes in page.elements if tag == "a"}
+    assert links <= ids
+
+
+def test_what_became_of_samples_is_told_in_the_order_of_the_filters(twelve: Path) -> None:
+    page = Page(twelve / "report.html")
+    funnel = page.source[page.source.index('class="funnel"') : page.source.index('id="answers"')]
+    rows = re.findall(r"<span>([^<]+)</span>.*?<b>([^ ]+) <i>([^<]+)</i></b>", funnel)
+    assert rows == [
+        ("sampled", "8,192", "100.0 %"),
+        ("cut at the token limit", "−402", "4.9 %"),
+        ("wrong", "−3,011", "36.8 %"),
+        ("mixed languages", "−61", "0.7 %"),
+        ("code blocks", "−33", "0.4 %"),
+        ("more than are kept of a prompt", "−2,417", "29.5 %"),
+        ("nearly the same as another", "−212", "2.6 %"),
+        ("kept as rows", "2,056", "25.1 %"),
+    ]
+    assert (
+        "530 prompts · 18 not asked, for they share a passage with an evaluation set · rows for 471 of them"
+        in page.text
+    )
+
+
+def test_the_phases_of_a_stage_add_up_to_its_time(twelve: Path) -> None:
+    stages = {stage.name: stage for stage in read_run(twelve).stages}
+    for stage in stages.values():
+        assert sum(phases_of(stage).values()) == pytest.approx(stage.seconds)
+    phases = phases_of(stages["zero"])
+    assert phases["train"] == pytest.approx(200 * 1.2)
+    assert phases["evaluate"] == pytest.approx(33)
+    assert phases["score"] == pytest.approx(200 * 0.4)  # what goes on beside generation is generation
+    assert phases["generate"] == pytest.approx(200 * 4.1)
+    assert phases["start"] == pytest.approx(31)
+
+
+def test_a_run_without_recorded_times_has_no_bars_and_an_older_one_says_what_it_lacks(tmp_path: Path) -> None:
+    assert "Where the time went" not in report(make_run(tmp_path / "a", sft_records())).text
+    older = [{**record, "time/step_s": 5.0, "time/train_s": 4.0, "time/idle_s": 1.0} for record in sft_records()[1:4]]
+    assert "recorded before start-up and evaluations were timed" in report(make_run(tmp_path / "b", older)).text
+
+
+def test_the_table_is_written_as_markdown_and_json(twelve: Path) -> None:
+    assert (twelve / "table.md").read_text().startswith("| model | how it was made | gsm8k % |")
+    assert len(json.loads((twelve / "table.json").read_text())["models"]) == 10
+
+
+def test_what_no_model_may_do_none_of_twelve_can(tmp_path: Path) -> None:
+    page = report(write_run(tmp_path, text=f"{HOSTILE}{{words}}{{answer}}"))
+    assert "<img" not in page.source
+    assert [tag for tag, _ in page.elements].count("script") == 2
+    assert not any(name.startswith("on") or name == "style" for _, a in page.elements for name in a)
+    assert page.text.count("onerror=alert(1)") >= 10
 
 
 # Training samples ------------------------------------------------------------------------------------------------
@@ -407,7 +525,9 @@ def test_half_a_surrogate_pair_does_not_stop_the_report(tmp_path: Path) -> None:
 def test_the_report_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run", sft_records())
     assert write_report(run_dir) == write_report(run_dir) == run_dir / "report.html"
-    assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.jsonl", "recipe.toml", "report.html"]
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "metrics.jsonl", "recipe.toml", "report.html", "table.json", "table.md",
+    ]  # fmt: skip
 
 
 # Preferences -----------------------------------------------------------------------------------------------------
@@ -440,4 +560,4 @@ def test_a_stage_of_pairs_shows_its_curves_and_what_it_makes_of_held_out_ones(tm
     assert page.chart_titles == ["Loss", "Pairs in order", "Margin"]
     assert "test <b>, before 1,200 50.0 % 0.693 2.0 %" in page.text
     assert "test <b>, after 1,200 87.5 % 0.693 –" in page.text
-    assert "Evaluations" not in page.text
+    assert "Results" not in page.text
