@@ -11,8 +11,17 @@ CHARACTER_VOCABULARY = 262
 """256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/build.py)."""
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "score", "classifier", "norm")
 """Parts of the names of matrices that get no adapter: embeddings and heads."""
-TRAINING_BYTES = 16
-"""Bytes a parameter of a learner: weights, gradients and AdamW's two moments, in float32 (bfloat16 needs as much)."""
+TRAINING_BYTES = {
+    4: ((16, 0), (8, 12), (4, 16), (0, 20)),
+    2: ((8, 12), (8, 12), (2, 16), (0, 18)),
+}
+"""Bytes an item of the forward pass → by ZeRO stage (bytes a parameter on every rank, bytes divided over the ranks).
+
+float32 is weights 4, gradients 4, AdamW's two moments 8; from stage 1 on DeepSpeed steps on a copy of the weights, 4 more.
+bfloat16 is weights 2, gradients 2, their sums in float32 4, master weights 4, moments 8; stage 0 is built as stage 1, and
+from stage 2 on gradients are added to their sums at once. Not counted: the bucket in which DeepSpeed reduces gradients, and
+what a step makes on its way. tests/engine/test_learner_bytes.py holds it against what is allocated.
+"""
 
 
 def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
@@ -90,7 +99,7 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         parts["engine KV cache"] = replicas * stage.rollout.kv_cache_gb * 2.0**30
     if not training:
         return parts
-    whole, sharded = _training_bytes(stage.learner.zero_stage)
+    whole, sharded = TRAINING_BYTES[item][stage.learner.zero_stage]
     if stage.learner.lora_rank:
         # The frozen base, in the dtype of the forward pass, is divided as parameters are: by stage 3.
         parts["frozen base"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
@@ -100,9 +109,3 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
     if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
         parts["reference"] = float(ranks * count * item)
     return parts
-
-
-def _training_bytes(zero_stage: int) -> tuple[int, int]:
-    """(bytes a parameter on every rank, bytes a parameter divided over the ranks)."""
-    sharded = (0, 8, 12, TRAINING_BYTES)[zero_stage]
-    return TRAINING_BYTES - sharded, sharded

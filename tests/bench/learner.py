@@ -1,6 +1,6 @@
 """Speed and memory of a training step beside a padded `transformers` loop and TRL's trainer, on the same completions.
 
-    python -m tests.bench.learner [--trl PYTHON] [--vocab 128 150000] [--cases padded learner …] [--steps 3]
+    python -m tests.bench.learner [--trl PYTHON] [--vocab 128 150000] [--rows 32 8] [--cases padded learner …] [--steps 3]
 
 Each case runs in a process of its own. A step is forward, backward and AdamW over 128 completions of 16 prompts (lengths:
 tests/bench/workload.py). Speed: completion tokens over the seconds of the fastest step after one that warms up; of a machine
@@ -8,6 +8,11 @@ that is shared, the fastest says most. Memory: the peak of the resident set duri
 /proc/self/clear_refs) over what is resident before them, when weights and optimizer state are there. So it counts
 activations, logits, gradients that come and go and whatever a library needs for its work, as the kernel sees it and not by
 any allocator's own account.
+
+Cases of the learner, beside `learner` itself: `-bf16`; `-passive`, threads that sleep while they wait, as the services set
+it (rollout/service.py: compute_environment); `-spin`, threads that look for work for a moment before they sleep; `-bound`,
+each thread on a core of its own; `-1`, a single thread; `-compiled`, feed-forward layers and norms through `torch.compile`;
+`-ckpt`, activations computed anew.
 
 `padded` and `trl` compute micro-batches of `--rows` completions, each padded to the longest of the batch.
 PYTHON: an interpreter with trl 1.16 (`pip install trl==1.16.0` in an environment of its own; not a dependency).
@@ -20,8 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,17 +86,29 @@ def run_padded(folder: str, vocab: int, prompts: int, rows: int, steps: int, dty
 
 
 def run_learner(
-    folder: str, vocab: int, prompts: int, rows: int, steps: int, dtype: str, **changes: object
+    folder: str,
+    vocab: int,
+    prompts: int,
+    rows: int,
+    steps: int,
+    dtype: str,
+    threads: int = THREADS,
+    compiled: bool = False,
+    **changes: object,
 ) -> dict[str, float]:
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
     from learner.batch import Sequence, make_batch
     from learner.steps import LearnerRank
     from tests.bench.workload import draw
-    from tests.engine.conftest import learner_spec
+    from tests.learner.specs import learner_spec
 
     work = draw(vocab, prompts)
-    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), THREADS, 60)
+    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 60)
     rank.open(learner_spec(folder, dtype=dtype, lr=1e-6, logit_chunk_tokens=1024, **changes))
+    if compiled:
+        for layer in rank.policy.model.base_model.layers:
+            for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
+                part.compile(dynamic=True)
     sequences = [
         Sequence(
             token_ids=np.concatenate([work.prompts[row // work.group_size], completion]),
@@ -115,12 +134,30 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-CASES: dict[str, tuple[Callable[..., dict[str, float]], dict[str, object]]] = {
-    "padded": (run_padded, {"dtype": "float32"}),
-    "padded-bf16": (run_padded, {"dtype": "bfloat16"}),
-    "learner": (run_learner, {"dtype": "float32"}),
-    "learner-bf16": (run_learner, {"dtype": "bfloat16"}),
-    "learner-ckpt": (run_learner, {"dtype": "float32", "activation_checkpointing": True}),
+@dataclass(frozen=True)
+class Case:
+    function: Callable[..., dict[str, float]]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _learner(dtype: str = "float32", environment: Mapping[str, str] | None = None, **settings: Any) -> Case:
+    return Case(run_learner, {"dtype": dtype, **settings}, environment or {})
+
+
+_BOUND = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
+CASES = {
+    "padded": Case(run_padded, {"dtype": "float32"}),
+    "padded-bf16": Case(run_padded, {"dtype": "bfloat16"}),
+    "learner": _learner(),
+    "learner-bf16": _learner("bfloat16"),
+    "learner-passive": _learner(environment={"OMP_WAIT_POLICY": "passive"}),
+    "learner-spin": _learner(environment={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}),
+    "learner-bound": _learner(environment=_BOUND),
+    "learner-1": _learner(environment={"OMP_NUM_THREADS": "1"}, threads=1),
+    "learner-compiled": _learner(compiled=True),
+    "learner-bf16-compiled": _learner("bfloat16", compiled=True),
+    "learner-ckpt": _learner(activation_checkpointing=True),
 }
 
 
@@ -128,7 +165,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--trl", default="")
     arguments.add_argument("--vocab", type=int, nargs="+", default=[128, 150_000])
-    arguments.add_argument("--cases", nargs="+", default=["padded", "learner", "learner-bf16"])
+    arguments.add_argument("--cases", nargs="+", choices=CASES, default=["padded", "learner", "learner-bf16"])
     arguments.add_argument(
         "--rows", type=int, nargs="+", default=[32, 8], help="of a padded micro-batch, by vocabulary"
     )
@@ -137,9 +174,9 @@ def main() -> None:
     arguments.add_argument("--child", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.child:
-        case, folder = given.child
-        function, settings = CASES[case]
-        print(json.dumps(function(folder, *given.vocab, given.prompts, *given.rows, given.steps, **settings)))
+        name, folder = given.child
+        case, size = CASES[name], (*given.vocab, given.prompts, *given.rows, given.steps)
+        print(json.dumps(case.function(folder, *size, **case.settings)))
         return
     with tempfile.TemporaryDirectory() as folder:
         for vocab, rows in zip(given.vocab, given.rows, strict=True):
@@ -159,7 +196,7 @@ def compare(folder: Path, size: dict[str, int], cases: list[str], trl: str) -> N
     for case, python, module in runs:
         figures = found[case] = _child(python, module, case, folder, size)
         rate = work.num_targets / figures["seconds"]
-        line = f"  {case:14} {figures['seconds']:8.2f} s  {rate:8,.0f} tokens/s  {figures['bytes'] / 2**20:8,.0f} MiB"
+        line = f"  {case:22} {figures['seconds']:8.2f} s  {rate:8,.0f} tokens/s  {figures['bytes'] / 2**20:8,.0f} MiB"
         for other in ("padded", "trl"):
             if other in found and case.startswith("learner"):
                 times, part = found[other]["seconds"] / figures["seconds"], figures["bytes"] / found[other]["bytes"]
@@ -168,10 +205,12 @@ def compare(folder: Path, size: dict[str, int], cases: list[str], trl: str) -> N
 
 
 def _child(python: str, module: str, case: str, folder: Path, size: dict[str, int]) -> dict[str, float]:
+    environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(THREADS)}
+    environment |= CASES[case].environment if case in CASES else {}
     options = [part for name, value in size.items() for part in (f"--{name}", str(value))]
     done = subprocess.run(
         [python, "-m", module, "--child", case, str(folder), *options],
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(THREADS)},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

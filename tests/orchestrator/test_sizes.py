@@ -25,13 +25,27 @@ def test_parameters_of_the_built_model_are_those_of_the_qwen2_it_is(settings: tu
     assert parameters(stage.model) == build_model(build_spec(stage, seed=1), iter(()), tmp_path / "built")
 
 
-@pytest.mark.parametrize(("zero", "ranks", "factor"), [(0, 2, 32), (1, 2, 24), (2, 2, 20), (3, 2, 16), (3, 1, 16)])
-def test_the_learners_memory_is_divided_as_zero_divides_it(zero: int, ranks: int, factor: int, tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "m")
-    stage = recipe(model={"path": str(folder)}, learner={"zero_stage": zero, "ranks": ranks}).stages[0]
-    parts = memory(stage)
+@pytest.mark.parametrize(
+    ("dtype", "zero", "ranks", "factor"),
+    [
+        ("float32", 0, 2, 32),
+        ("float32", 1, 2, 28),
+        ("float32", 2, 2, 24),
+        ("float32", 3, 2, 20),
+        ("float32", 3, 1, 20),
+        ("bfloat16", 0, 1, 20),
+        ("bfloat16", 1, 2, 28),
+        ("bfloat16", 2, 2, 20),
+        ("bfloat16", 3, 2, 18),
+    ],
+)
+def test_the_learners_memory_is_divided_as_zero_divides_it(
+    dtype: str, zero: int, ranks: int, factor: int, tmp_path: Path
+) -> None:
+    model = {"path": str(model_folder(tmp_path / "m")), "dtype": dtype}
+    parts = memory(recipe(model=model, learner={"zero_stage": zero, "ranks": ranks}).stages[0])
     assert parts["learner"] == 40 * factor
-    assert parts["reference"] == 40 * 4 * ranks
+    assert parts["reference"] == 40 * (4 if dtype == "float32" else 2) * ranks
 
 
 def test_a_model_that_is_not_here_has_no_estimate() -> None:
