@@ -64,7 +64,7 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
     monkeypatch.setattr(rank.ds_engine, "step", counted)
     rank.train(batch, "grpo")
     whole, sharded = TRAINING_BYTES[getattr(torch, dtype).itemsize][stage]
-    assert held[0] / count == pytest.approx(whole + sharded, abs=0.3)
+    assert held[0] / count == pytest.approx(whole + sharded, abs=0.5)
 
 
 BUCKET = 100_000_000
