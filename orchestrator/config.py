@@ -30,7 +30,7 @@ from orchestrator.sections.loop import LoopSection
 from orchestrator.sections.model import ModelSection
 from orchestrator.sections.rewards import SHIPPED_RUBRICS, RewardsSection, SandboxSection
 from orchestrator.sections.rollout import RolloutSection
-from orchestrator.wiring import check_wiring
+from orchestrator.wiring import check_wiring, inherit_models
 from rollout.errors import InputError, did_you_mean
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -114,8 +114,8 @@ class Stage(Settings):
             raise ValueError(f"stage {self.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
         if self.kind != "eval" and not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
-        # Pairs are not scored.
-        scored = {} if self.kind in ("reward_model", "dpo") else self.data.sources
+        # What is learned from as it stands is not scored.
+        scored = {} if self.kind in ("sft", "reward_model", "dpo") else self.data.sources
         for name, source in (*scored.items(), *self.eval.prompt_sets.items()):
             if source.rubric not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
@@ -193,7 +193,7 @@ def parse_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recip
     stages = raw.get("stages")
     if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
         check_default_keys(defaults, Settings)
-        raw["stages"] = [_merge(defaults, stage) for stage in stages]
+        raw["stages"] = [_merge(defaults, stage) for stage in inherit_models(stages)]
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Which stage takes its model and its data from which: the recipe as a graph. Plain functions over resolved stages."""
+"""Which stage takes its model and its data from which: the recipe as a graph. Plain functions over stages."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rollout.errors import InputError, did_you_mean
 
@@ -28,6 +28,26 @@ class Wired(Protocol):
 
 
 AnyStage = TypeVar("AnyStage", bound=Wired)
+
+
+def inherit_models(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stages as a recipe has them; one that starts from another's model gets the `path` and `build` that it began with.
+
+    The defaults of the recipe are for the stages that begin a line of models.
+    """
+    begun: dict[Any, dict[str, Any]] = {}
+    latest: Any = OWN
+    inherited = []
+    for stage in map(dict, stages):
+        said = stage.get("model", {})
+        parent = stage.get("model_from") or latest
+        if isinstance(said, dict) and isinstance(parent, str) and isinstance(name := stage.get("name"), str):
+            shape = {key: said[key] for key in ("path", "build") if key in said} or begun.get(parent, {})
+            begun[name] = shape
+            stage["model"] = said | shape
+            latest = name if stage.get("kind") in LEAVES_POLICY else latest
+        inherited.append(stage)
+    return inherited
 
 
 def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:

@@ -66,7 +66,7 @@ _SEGMENT_WORDS = 8
 _MAX_SEGMENTS = 2_000
 """A longer text is cut into longer segments, so that a classifier call for each stays affordable."""
 _TELLING_WORDS = 4
-"""Fewer words say nothing of the language, only of the script."""
+"""Fewer different words say nothing of the language, only of the script: the classifier takes `plus is plus is` for Latin."""
 
 
 def language_consistency(
@@ -128,10 +128,11 @@ def _prevailing(found: list[list[Word]], *, sure: bool = False) -> str:
             weights[word.script] = weights.get(word.script, 0) + word.weight
     script = max(weights, key=lambda name: weights[name], default="other")
     candidates = [language for language, scripts in LANGUAGES.items() if script in scripts]
-    if not candidates or weights[script] < _TELLING_WORDS:
-        return ""
     shown = _with_kana(frozenset({script}))
-    text = _text(word for words in found for word in words if word.script in shown)
+    telling = [word for words in found for word in words if word.script in shown]
+    if not candidates or not _tell(telling):
+        return ""
+    text = _text(telling)
     likelihoods = _likelihoods(text[:20_000])
     best = max(candidates, key=lambda language: likelihoods[language])
     others = [likelihoods[language] for language in candidates if language not in _alike(best)]
@@ -162,11 +163,21 @@ def _segments(found: list[list[Word]], own_scripts: frozenset[str]) -> Iterator[
 
 def _in_another_language(segment: list[Word], language: str) -> bool:
     rivals = _rivals(language)
-    if not rivals or sum(word.weight for word in segment) < _TELLING_WORDS:
+    if not rivals or not _tell(segment):
         return False
     likelihoods = _likelihoods(_text(segment))
     own = max(likelihoods[one] for one in _alike(language))
     return max(likelihoods[rival] for rival in rivals) > _ODDS * own
+
+
+def _tell(words: list[Word]) -> bool:
+    """Whether there is enough to tell the language by: different words, or characters where these count."""
+    different: set[str] = set()
+    for word in words:
+        different.update([word.text.lower()] if word.weight == 1 else word.text)
+        if len(different) >= _TELLING_WORDS:
+            return True
+    return False
 
 
 @functools.cache

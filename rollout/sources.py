@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from rollout.tasks.rows import TaskRow
 
 Message = Mapping[str, Any]
 """`role` and `content`, both text, and whatever else the chat template reads."""
@@ -121,31 +124,35 @@ def _task_rows(source: Source, seed: int) -> Iterator[Row]:
     # Only here: the generators are not needed to read a file.
     from rollout.tasks import task_rows
 
-    problems = task_rows(source.task, source.split, seed, source.limit, source.options)
-    for problem_id, question, answer, completion in problems:
-        made = {"completion": completion}
+    for problem in task_rows(source.task, source.split, seed, source.limit, source.options):
         yield Row(
-            row_id=f"{source.name}/{problem_id}",
+            row_id=f"{source.name}/{problem.problem_id}",
             source=source.name,
             rubric=source.rubric,
-            question=question,
-            answer=answer,
-            completion=completion,
-            baseline=_made(source, made) if source.baseline_column else "",
+            question=problem.question,
+            answer=problem.answer,
+            completion=problem.completion,
+            chosen=_made(source, problem, "chosen_column"),
+            rejected=_made(source, problem, "rejected_column"),
+            baseline=_made(source, problem, "baseline_column"),
             keeps_thought=bool(source.keep_thought),
             fields={},
         )
 
 
-def _made(source: Source, made: Mapping[str, str]) -> str:
+def _made(source: Source, problem: "TaskRow", setting: str) -> str:
     """What a task makes under the name of a column."""
-    held = {name: text for name, text in made.items() if text}
-    if source.baseline_column not in held:
+    column = getattr(source, setting)
+    if not column:
+        return ""
+    texts = {"completion": problem.completion, "chosen": problem.chosen, "rejected": problem.rejected}
+    held = {name: text for name, text in texts.items() if text}
+    if column not in held:
         raise InputError(
-            f"source {source.name!r}: the task {source.task!r} makes no {source.baseline_column!r} to compare with; "
-            f"baseline_column can be: {', '.join(held) or 'nothing'}"
+            f"source {source.name!r}: the task {source.task!r} makes no {column!r}; "
+            f"{setting} can be: {', '.join(held) or 'nothing'}"
         )
-    return held[source.baseline_column]
+    return held[column]
 
 
 def _file_rows(source: Source) -> Iterator[Row]:

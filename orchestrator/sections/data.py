@@ -19,7 +19,7 @@ class SourceSection(Section):
     set: Literal["", "gsm8k", "aime24", "amc23", "humaneval"] = ""
     """The file is this data set as it is published: columns, rubric (`math` or `code`) and form need not be named."""
     task: str = ""
-    """A generated task instead of a path: `arithmetic`."""
+    """A generated task instead of a path: `arithmetic`, `puzzles` or `manners`."""
     stage: str = ""
     """An earlier stage instead of a path: the rows that it left."""
     split: str = "train"
@@ -80,8 +80,6 @@ class SourceSection(Section):
             raise ValueError(f"prompt_form = {self.prompt_form!r} has no {PLACEHOLDER} for the question; add it")
         if bool(self.chosen_column) != bool(self.rejected_column):
             raise ValueError("preference pairs need both `chosen_column` and `rejected_column`")
-        if self.chosen_column and self.task:
-            raise ValueError(f"the task {self.task!r} makes no preference pairs; remove `chosen_column`")
         if self.task and isinstance(self.keep_thought, str):
             raise ValueError(
                 f"keep_thought = {self.keep_thought!r}: a generated task has no columns; give true or false"

@@ -1,18 +1,22 @@
 """Small generated tasks with known answers: problems for a first run that needs no download.
 
-A task is a function `(split, seed, limit, options) → iterator of (problem id, question, answer, worked completion)`.
-The split of a problem is a property of the problem, so a held-out problem cannot occur in training, whatever the seed.
+A task is a function `(split, seed, limit, options) → iterator of TaskRow`. The split of a problem is a property of the
+problem, so a held-out problem cannot occur in training, whatever the seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from rollout.errors import InputError
 from rollout.tasks.arithmetic import arithmetic_rows
+from rollout.tasks.manners import manners_rows
+from rollout.tasks.puzzles import puzzle_rows
+from rollout.tasks.rows import TaskOptions, TaskRow
 
-TaskRow = tuple[str, str, str, str]
-TaskOptions = Mapping[str, int | float | str | bool]
-
-TASKS: dict[str, Callable[[str, int, int, TaskOptions], Iterator[TaskRow]]] = {"arithmetic": arithmetic_rows}
+TASKS: dict[str, Callable[[str, int, int, TaskOptions], Iterator[TaskRow]]] = {
+    "arithmetic": arithmetic_rows,
+    "manners": manners_rows,
+    "puzzles": puzzle_rows,
+}
 
 
 def task_rows(name: str, split: str, seed: int, limit: int, options: TaskOptions) -> Iterator[TaskRow]:

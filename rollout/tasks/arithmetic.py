@@ -4,24 +4,19 @@ A chain of thought carries from the units upwards, as on paper; the answer then 
 reverse, which is the part that a model stopped early in training gets wrong.
 """
 
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Literal, cast
 
 import numpy as np
 
-from rollout.errors import InputError
-
-HELD_OUT_SHARE = 10
-"""One problem in ten is held out."""
+from rollout.tasks import rows
+from rollout.tasks.rows import Options, TaskOptions, TaskRow
 
 Style = Literal["worked", "mixed"]
 
 
-def arithmetic_rows(
-    split: str, seed: int, limit: int, options: Mapping[str, int | float | str | bool]
-) -> Iterator[tuple[str, str, str, str]]:
+def arithmetic_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Iterator[TaskRow]:
     """Distinct additions of two numbers with `digits` digits each, in random order.
 
     Options:
@@ -38,7 +33,7 @@ def arithmetic_rows(
     rng = np.random.default_rng([seed if split == "train" else 0, digits])
     problems = (pair for pair in _pairs(digits, rng) if is_held_out(*pair) == (split == "held-out"))
     for a, b in islice(problems, limit or count):
-        yield f"{a}+{b}", f"{a}+{b}=", str(a + b), _completion(a, b, style, shown, rng)
+        yield TaskRow(f"{a}+{b}", f"{a}+{b}=", str(a + b), _completion(a, b, style, shown, rng))
 
 
 def _pairs(digits: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
@@ -59,7 +54,7 @@ def _pairs(digits: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
 
 def is_held_out(a: int, b: int) -> bool:
     """Whether a + b is held out. Symmetric, so that b + a does not give the answer away."""
-    return zlib.crc32(f"{min(a, b)}+{max(a, b)}".encode()) % HELD_OUT_SHARE == 0
+    return rows.is_held_out(f"{min(a, b)}+{max(a, b)}")
 
 
 def chain_of_thought(a: int, b: int) -> str:
@@ -90,19 +85,8 @@ def _completion(a: int, b: int, style: Style, shown: float, rng: np.random.Gener
     return forms[int(rng.integers(len(forms)))]
 
 
-def _parse(options: Mapping[str, int | float | str | bool]) -> tuple[int, Style, float, int]:
-    known = {"digits", "style", "shown", "count"}
-    for key in options:
-        if key not in known:
-            raise InputError(f"task 'arithmetic' has no option {key!r}; options: {', '.join(sorted(known))}")
-    digits, style = options.get("digits", 2), options.get("style", "worked")
-    shown, count = options.get("shown", 1.0), options.get("count", 20_000)
-    if not isinstance(digits, int) or not 1 <= digits <= 9:
-        raise InputError(f"task 'arithmetic': digits = {digits!r}; give a whole number from 1 to 9")
-    if style not in ("worked", "mixed"):
-        raise InputError(f"task 'arithmetic': style = {style!r}; give 'worked' or 'mixed'")
-    if isinstance(shown, str) or not 0 <= shown <= 1:
-        raise InputError(f"task 'arithmetic': shown = {shown!r}; give a share between 0 and 1")
-    if not isinstance(count, int) or count < 1:
-        raise InputError(f"task 'arithmetic': count = {count!r}; give a whole number above 0")
-    return digits, cast(Style, style), float(shown), count
+def _parse(given: TaskOptions) -> tuple[int, Style, float, int]:
+    options = Options("arithmetic", given)
+    options.known("count", "digits", "shown", "style")
+    style = cast(Style, options.one_of("style", "worked", ("worked", "mixed")))
+    return options.whole("digits", 2, 1, 9), style, options.share("shown", 1.0), options.whole("count", 20_000, 1)

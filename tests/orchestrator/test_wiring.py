@@ -45,6 +45,25 @@ def test_a_stage_starts_from_the_one_before_or_from_what_it_names() -> None:
     assert roots["student-rl"] == "student"
 
 
+def test_a_stage_has_the_model_that_its_line_began_with() -> None:
+    small = {"build": {"tokenizer": "bpe", "hidden": 64, "heads": 2, "kv_heads": 2}}
+    made = recipe(
+        {"name": "base"},
+        {"name": "small-base", "model_from": "own", "model": {"path": "", **small}},
+        {"name": "small"},
+        {"name": "samples", "kind": "reject"},
+        {"name": "smaller-still", "model": {"max_tokens": 600}},
+        {"name": "small-zero", "kind": "grpo", "model_from": "small-base"},
+        {"name": "again", "model_from": "base"},
+    )
+    hidden = {stage.name: stage.model.build.hidden for stage in made.stages}
+    assert {name for name, width in hidden.items() if width == 64} == {
+        "small-base", "small", "samples", "smaller-still", "small-zero",
+    }  # fmt: skip
+    assert {stage.name for stage in made.stages if stage.model.path == "org/model"} == {"base", "again"}
+    assert [stage.model.max_tokens for stage in made.stages if stage.name == "smaller-still"] == [600]
+
+
 @pytest.mark.parametrize(
     ("stages", "said"),
     [

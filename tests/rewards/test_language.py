@@ -113,6 +113,13 @@ def test_the_language_of_the_question(prompt: str, language: str) -> None:
         assert value(text, "prompt", prompt) == pytest.approx(float(spoken == language), abs=0.001), spoken
 
 
+def test_the_same_few_words_again_and_again_do_not_tell_a_language() -> None:
+    thought = "7 plus 8 is 15. 2 plus 4 plus 1 is 7. 3 plus 5 is 8."
+    assert language_consistency("What is the sum of 327 and 548?", f"<think>{thought}</think>")["value"] == 1.0
+    # In another script they are still foreign.
+    assert language_consistency("从3开始，加4，减5，等于多少？", f"<think>{thought}</think>")["value"] == 0.0
+
+
 def test_a_question_that_does_not_tell_asks_for_one_language() -> None:
     for text in TEXTS.values():
         assert value(text, "prompt", "27+48=") == pytest.approx(1.0)

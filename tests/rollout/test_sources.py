@@ -263,7 +263,7 @@ def test_a_task_is_compared_with_what_it_makes() -> None:
     (row,) = load_rows(source, seed=1)
     assert row.baseline == row.completion
     assert not row.keeps_thought
-    with pytest.raises(InputError, match=r"makes no 'chosen' to compare with; baseline_column can be: completion"):
+    with pytest.raises(InputError, match=r"makes no 'chosen'; baseline_column can be: completion"):
         load_rows(replace(source, baseline_column="chosen"), seed=1)
 
 
