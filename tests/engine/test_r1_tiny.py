@@ -33,7 +33,11 @@ SMALL = (
     "reject.keep=best",
     "reject.filters=[]",
     *(f"eval.sets.{name}.limit=4" for name in ("sums", "dial", "most", "manners")),
-    *(f"stages.{stage}.data.sources.{name}.limit=4" for stage in ("samples", "lessons") for name in ("sums", "dial", "most")),
+    *(
+        f"stages.{stage}.data.sources.{name}.limit=4"
+        for stage in ("samples", "lessons")
+        for name in ("sums", "dial", "most")
+    ),
     "stages.r1.schedule=[{from_step=1,data={sources={kind={weight=2.0},malice={weight=2.0}}}}]",
 )
 DEADLINE_S = 400
@@ -74,7 +78,9 @@ def test_every_stage_of_the_recipe_runs_and_a_killed_run_is_continued(tmp_path: 
     assert finished(run) == {stage.name for stage in stages}
     made = records(run)
     for stage in stages:
-        starts = [one for one in made if one["kind"] == "stage" and one["stage"] == stage.name and one["event"] == "start"]
+        starts = [
+            one for one in made if one["kind"] == "stage" and one["stage"] == stage.name and one["event"] == "start"
+        ]
         assert len(starts) == 1 or stage.name not in before, f"{stage.name} was finished and began again"
         if stage.kind in ("sft", "grpo", "reward_model", "dpo"):
             steps = [one["step"] for one in made if one["kind"] == "step" and one["stage"] == stage.name]
