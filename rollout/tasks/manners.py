@@ -8,7 +8,7 @@ pairs are drawn by these rules, and `quality` is the judge who wrote them: what 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -177,4 +177,4 @@ def _read(prompt: str) -> _Request | None:
     return None
 
 
-_BY_KIND: Mapping[Kind, tuple[_Request, ...]] = {kind: tuple(_requests((cast(Kind, kind),))) for kind in KINDS}
+_BY_KIND: Mapping[Kind, tuple[_Request, ...]] = {kind: tuple(_requests((kind,))) for kind in KINDS}

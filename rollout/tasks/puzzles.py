@@ -26,8 +26,6 @@ MARKS = 10
 """Positions of the dial."""
 FURTHEST = 4
 """Marks that it is turned by, at most."""
-EASY: Text = {"en": "This is easy, I can see it.", "zh": "这很容易，一看就知道。"}
-"""A thought that thinks nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +44,15 @@ def puzzle_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Iter
         family: `sums`, `dial`, `most` or `all` (default), in turn.
         steps: most steps of a puzzle: digits of a summand, turns, sums to compare (default 3); the least is 2.
         language: of the questions: `en`, `zh` or `both` (default).
-        style: `worked` (the R1 form, default) or `mixed` (bare answers, bare steps, half of the tags, and the full
-            form for one row in eight: text such as a base model has read, for R1-Zero).
+        style: `worked` (the R1 form, default) or `mixed` (half of the rows answer at once, others have bare steps or half
+            of the tags, and one in eight the full form: text such as a base model has read, for R1-Zero).
         mixing: share of steps in the other language than the question's (default 0).
-        shown: share of completions that write their steps out (default 1); the thought of the others thinks nothing.
         count: number of puzzles when `limit` is 0 (default 20,000).
 
     The held-out puzzles are the same for every seed, so that runs can be compared.
     """
     read = Options("puzzles", options)
-    read.known("count", "family", "language", "mixing", "shown", "steps", "style")
+    read.known("count", "family", "language", "mixing", "steps", "style")
     family = read.one_of("family", "all", (*FAMILIES, "all"))
     makers = list(FAMILIES.values()) if family == "all" else [FAMILIES[family]]
     asked = read.one_of("language", "both", (*LANGUAGES, "both"))
@@ -63,7 +60,6 @@ def puzzle_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Iter
     writer = _Writer(
         style=cast(Literal["worked", "mixed"], read.one_of("style", "worked", ("worked", "mixed"))),
         mixing=read.share("mixing", 0.0),
-        shown=read.share("shown", 1.0),
     )
     steps, count = read.whole("steps", 3, 2, 6), read.whole("count", 20_000, 1)
     rng = np.random.default_rng([seed if split == "train" else 0, steps])
@@ -171,20 +167,18 @@ FAMILIES: Mapping[str, Callable[[int, np.random.Generator], Puzzle]] = {"sums": 
 class _Writer:
     style: Literal["worked", "mixed"]
     mixing: float
-    shown: float
 
     def completion(self, puzzle: Puzzle, language: Language, rng: np.random.Generator) -> str:
-        lines = puzzle.steps if rng.random() < self.shown else (EASY,)
-        thought = " ".join(line[self._language(language, rng)] for line in lines)
+        thought = " ".join(line[self._language(language, rng)] for line in puzzle.steps)
         if self.style == "worked":
             return f"<think>{thought}</think><answer>{puzzle.answer}</answer>"
         forms = (
             f"<think>{thought}</think><answer>{puzzle.answer}</answer>",
-            puzzle.answer,
             f"<answer>{puzzle.answer}</answer>",
+            f"<answer>{puzzle.answer}</answer>",
+            f"<answer>{puzzle.answer}</answer>",
+            puzzle.answer,
             f"{thought} {puzzle.answer}",
-            f"{thought} {puzzle.answer}",
-            f"<think>{thought}</think>{puzzle.answer}",
             f"<think>{thought}</think>{puzzle.answer}",
             f"{thought}<answer>{puzzle.answer}</answer>",
         )

@@ -10,7 +10,7 @@ from rewards.language import language_consistency
 from rewards.math_answer import accuracy_reward
 from rollout.errors import InputError
 from rollout.tasks import task_rows
-from rollout.tasks.puzzles import EASY, FAMILIES
+from rollout.tasks.puzzles import FAMILIES
 from rollout.tasks.rows import TaskRow
 
 
@@ -97,17 +97,12 @@ def test_mixing_puts_steps_in_the_other_language() -> None:
     assert consistency(0.5) == pytest.approx(0.5, abs=0.06)
 
 
-def test_some_thoughts_think_nothing() -> None:
-    empty = [row for row in rows(limit=600, shown=0.7) if any(text in row.completion for text in EASY.values())]
-    assert 0.24 < len(empty) / 600 < 0.36
-    assert all(accuracy_reward(row.completion, row.answer) == 1.0 for row in empty)
-
-
 def test_mixed_texts_hold_every_form_and_one_in_eight_is_whole() -> None:
     made = rows(limit=2000, style="mixed")
     whole = sum(format_reward(row.completion) == 1.0 for row in made)
     assert 0.09 < whole / len(made) < 0.16
-    assert sum(row.completion == row.answer for row in made) > 150
+    at_once = sum(row.completion in (row.answer, f"<answer>{row.answer}</answer>") for row in made)
+    assert 0.45 < at_once / len(made) < 0.55
     assert all(row.answer in row.completion for row in made)
 
 
