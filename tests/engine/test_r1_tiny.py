@@ -10,11 +10,9 @@ from pathlib import Path
 
 from orchestrator.config import load_recipe
 
+BUILD = 'tokenizer="bpe",vocab_size=640,layers=2,hidden=32,heads=1,kv_heads=1,intermediate=32'
 SMALL = (
-    "model.build.hidden=32",
-    "model.build.heads=1",
-    "model.build.kv_heads=1",
-    "model.build.intermediate=32",
+    *(f"{where}model.build={{{BUILD}}}" for where in ("", "stages.small-base.", "stages.tiny-base.")),
     "rollout.group_size=2",
     "rollout.max_tokens=24",
     "loop.steps=2",

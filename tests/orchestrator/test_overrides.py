@@ -117,8 +117,10 @@ def test_the_model_of_a_run_is_not_that_of_a_stage_with_its_own() -> None:
     own = {"name": "student", "model_from": "own", "model": {"path": "small", "max_tokens": 9}}
     raw = {"stages": [{"name": "one"}, {"name": "again", "model_from": "own"}, own]}
     overrides = ["model.path=first", "model.path=large", "model.max_tokens=8"]
-    one, again, student = overridden(raw, overrides, ["model"])["stages"]
-    assert one["model"] == again["model"] == {"path": "large", "max_tokens": 8}
+    result = overridden(raw, overrides, ["model"])
+    one, again, student = result["stages"]
+    assert result["model"] == {"path": "large", "max_tokens": 8}
+    assert one["model"] == again["model"] == {"max_tokens": 8}  # the path is that of the defaults
     assert student["model"] == {"path": "small", "max_tokens": 8}
 
 
