@@ -12,7 +12,7 @@ import ray
 from ray.util.metrics import Gauge
 
 from orchestrator.sections.cluster import ClusterSection
-from rollout.errors import InputError
+from rollout.errors import InputError, ServiceError
 
 Device = Literal["cpu", "cuda"]
 
@@ -38,6 +38,7 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
 
     Raises:
         InputError: no cluster answers at the address.
+        ServiceError: the private cluster does not start.
     """
     common: dict[str, Any] = {
         "namespace": f"rayzero-{run}-{os.getpid()}",
@@ -57,12 +58,11 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
                 _metrics_export_port=cluster.metrics_port or None,
                 **common,
             )
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        if not cluster.address:
-            raise
-        raise InputError(
-            f"cluster.address = {cluster.address!r}: no Ray cluster answers: {str(problem).splitlines()[0]}"
-        ) from problem
+    except Exception as problem:  # of no narrower kind, when a node does not come up within Ray's 30 s
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        if cluster.address:
+            raise InputError(f"cluster.address = {cluster.address!r}: no Ray cluster answers: {reason}") from problem
+        raise ServiceError(f"Ray did not start here; is the machine too busy? {reason}") from problem
     try:
         with _terminated_as_interrupted():
             yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"

@@ -1,0 +1,29 @@
+"""A cluster that does not come up is a line about it."""
+
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.cluster import ray_session
+from orchestrator.sections.cluster import ClusterSection
+from rollout.errors import InputError, ServiceError
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "said"),
+    [
+        ("", ServiceError, "Ray did not start here; is the machine too busy? timed out"),
+        ("h:1", InputError, "cluster.address = 'h:1': no Ray cluster answers: timed out"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up(
+    address: str, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise Exception("timed out\nwith more lines")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(kind) as caught, ray_session(ClusterSection(address=address), "r"):
+        pass
+    assert str(caught.value) == said
