@@ -8,7 +8,7 @@ from orchestrator.config import Stage
 from orchestrator.sections.data import SourceSection
 from rollout.errors import InputError
 from rollout.prompts import PromptStream, SkippedPrompt, render_prompts, skipped_note
-from rollout.published import form_of
+from rollout.published import PLACEHOLDER, form_of
 from rollout.sources import load_rows
 from rollout.templates import Template, load_template
 from rollout.types import Prompt
@@ -49,8 +49,13 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
 
 def asking(template: Template, section: SourceSection, stage: Stage) -> Template:
     """The template with the form in which a source asks its questions."""
-    form = section.prompt_form or (form_of(section.set, stage.data.template) if section.set else "")
-    return template.asking(form) if form else template
+    form = question_form(section, stage)
+    return template if form == PLACEHOLDER else template.asking(form)
+
+
+def question_form(section: SourceSection, stage: Stage) -> str:
+    """Text with `{prompt}` in it, into which the questions of a source are put before the template."""
+    return section.prompt_form or (form_of(section.set, stage.data.template) if section.set else PLACEHOLDER)
 
 
 def prompt_stream(sets: PromptSets, stage: Stage, seed: int) -> PromptStream:

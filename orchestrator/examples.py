@@ -130,7 +130,8 @@ def _tokenised(
         batch = rows[start : start + TOKENIZE_BATCH]
         prompts = [template.render(row.question) for row in batch]
         asked = tokenizer(prompts, add_special_tokens=template.add_special_tokens)["input_ids"]
-        worked = tokenizer([_completion(row) for row in batch], add_special_tokens=False)["input_ids"]
+        replies = [_completion(row) + template.closing for row in batch]
+        worked = tokenizer(replies, add_special_tokens=False)["input_ids"]
         for row, prompt, completion in zip(batch, asked, worked, strict=True):
             yield row.row_id, [*prompt, *completion, tokenizer.eos_token_id], len(prompt)
 

@@ -87,12 +87,17 @@ def is_held_out(question: str, share: float) -> bool:
     return int.from_bytes(digest, "little") < share * 2**64
 
 
-def policy_pairs(stage: Stage, render: Callable[[Sequence[Row]], list[list[int]]], tokenizer: Any) -> Reader:
-    """For a policy (DPO): prompt, response and end of sequence; the response trains. `render`: rows → token ids of prompts."""
+def policy_pairs(
+    stage: Stage, render: Callable[[Sequence[Row]], list[list[int]]], tokenizer: Any, closing: str = ""
+) -> Reader:
+    """For a policy (DPO): prompt, response and end of sequence; the response trains.
+
+    `render`: rows → token ids of prompts. `closing`: of a response (rollout/templates.py).
+    """
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
         prompts = render(rows)
-        responses = [response for row in rows for response in (row.chosen, row.rejected)]
+        responses = [response + closing for row in rows for response in (row.chosen, row.rejected)]
         ids = tokenizer(responses, add_special_tokens=False)["input_ids"]
         for row, prompt, chosen, rejected in zip(rows, prompts, ids[::2], ids[1::2], strict=True):
             longest = 1 + max(len(chosen), len(rejected))

@@ -21,6 +21,8 @@ FREE = {
     *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "cpus", "gpus", "threads", "timeout_s")),
 }
 """Keys that say on what a run is computed, not what: they change it by no more than rounding, so it may go on with others."""
+SELECTION = {f"reject.{key}" for key in ("keep", "keep_at_most", "filters", "near_duplicate")}
+"""Keys that judge samples once all are there: they may change until the stage has left its rows."""
 
 
 def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
@@ -81,8 +83,8 @@ def check_writable(option: str, file: Path) -> None:
 def changes(before: Recipe, after: Recipe, begun: set[str], finished: set[str]) -> list[str]:
     """What keeps `after` from continuing a run of `before`: `learner.lr: 1e-05 → 2e-05 (stage reasoning)`.
 
-    The cluster, the description, the keys of FREE and stages that have not begun may differ; `loop.steps` of an unfinished
-    stage may grow.
+    The cluster, the description, the keys of FREE and stages that have not begun may differ; of an unfinished stage `loop.steps`
+    may grow, and the keys of SELECTION may differ.
     """
     found = [
         f"{key}: {_json(getattr(before, key))} → {_json(getattr(after, key))}"
@@ -116,7 +118,9 @@ def _stage_changes(before: Stage, after: Stage, finished: bool) -> Iterator[str]
     old, new = (flat(stage.model_dump(mode="json")) for stage in (before, after))
     for key in dict.fromkeys((*old, *new)):
         grows = key == "loop.steps" and not finished and new[key] > old[key]
-        if key in FREE or old.get(key) == new.get(key) or grows:
+        # Without a filter at first, no sample was looked at for flags.
+        selects = key in SELECTION and not finished and old[key] != []
+        if key in FREE or old.get(key) == new.get(key) or grows or selects:
             continue
         yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
 

@@ -18,6 +18,7 @@ R1_ZERO = (
 """Table 1 of the DeepSeek-R1 paper (arXiv:2501.12948), with the question where the table has `prompt`."""
 
 SHIPPED = ("plain", "r1-zero", "chat")
+_MARK = "\ue000reply\ue000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Template:
     add_special_tokens: bool
     """Whether the tokenizer still has to add `<s>` and the like; a chat template has written them already."""
     _render: Callable[[str], str]
+    closing: str = ""
+    """What a reply is closed with before the end of sequence: the mark of a chat template that ends a turn otherwise."""
 
     def render(self, question: str) -> str:
         """The text that is tokenised. The question enters as it is, braces and all."""
@@ -70,7 +73,16 @@ def _chat_template(tokenizer: Any) -> Template:
         messages = [{"role": "user", "content": question}]
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    return Template("chat", False, render)
+    return Template("chat", False, render, _closing(tokenizer))
+
+
+def _closing(tokenizer: Any) -> str:
+    """What the chat template of a tokenizer writes behind a turn of the assistant, without the end of sequence."""
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    _, shown, closing = text.rpartition(_MARK)
+    # Line ends belong to what comes next, as in rollout/conversations.py.
+    return closing.rstrip().removesuffix(tokenizer.eos_token or "").rstrip() if shown else ""
 
 
 def _filler(text: str) -> Callable[[str], str]:

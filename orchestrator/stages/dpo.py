@@ -19,7 +19,9 @@ async def run_dpo(context: StageContext) -> None:
         ids: list[list[int]] = tokenizer(texts, add_special_tokens=template.add_special_tokens)["input_ids"]
         return ids
 
-    sets = load_pair_sets(stage, policy_pairs(stage, render, tokenizer), settings.held_out, context.recipe.seed)
+    sets = load_pair_sets(
+        stage, policy_pairs(stage, render, tokenizer, template.closing), settings.held_out, context.recipe.seed
+    )
     await train_on_pairs(context, sets, "dpo", settings.batch_size)
     await context.publish(stage.loop.steps)
     await context.evaluate(stage.loop.steps, "after")

@@ -13,13 +13,14 @@ column of its own.
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.context import StageContext, derive_seed
-from orchestrator.data import load_prompts
+from orchestrator.data import load_prompts, question_form
 from orchestrator.rubrics import correct_label, rubrics_of
 from orchestrator.selection import Row, Selection, select
 from orchestrator.similarity import Passages
@@ -27,6 +28,7 @@ from rewards.parts import split_thought, without_thought
 from rewards.readability import readability
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.errors import InputError
+from rollout.published import PLACEHOLDER
 from rollout.sources import Row as Asked
 from rollout.sources import load_rows
 from rollout.types import Prompt, Sampling
@@ -61,11 +63,13 @@ async def run_reject(context: StageContext) -> None:
     sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
     for note in sets.notes():
         context.display.line(note)
-    asked = {
-        row.row_id: row
-        for name, section in stage.data.sources.items()
-        for row in load_rows(section.source(name), context.recipe.seed)
-    }
+    asked, worded = {}, {}
+    for name, section in stage.data.sources.items():
+        form = question_form(section, stage)
+        for row in load_rows(section.source(name), context.recipe.seed):
+            asked[row.row_id] = row
+            # What is learned from the rows that are left is an answer to what was asked.
+            worded[row.row_id] = replace(row, question=form.replace(PLACEHOLDER, row.question))
     prompts = [prompt for own in sets.prompts.values() for prompt in own]
     clean = without_overlap(context, prompts, asked)
     folder = context.store.folder / stage.name / "samples"
@@ -82,7 +86,7 @@ async def run_reject(context: StageContext) -> None:
             part = left[start : start + settings.shard_prompts]
             scored = await sample(context, part)
             write_part(
-                folder, [row for group in scored for row in sample_rows(group, asked, context.model_path, rubrics)]
+                folder, [row for group in scored for row in sample_rows(group, worded, context.model_path, rubrics)]
             )
             bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
 
@@ -136,7 +140,7 @@ def sample_rows(
 ) -> list[Row]:
     """Of the completions that could be scored; the others leave with a count, and are no rows.
 
-    `asked`: prompt → the row of its source.
+    `asked`: prompt → the row of its source, the question in its form.
     """
     prompt, rubric = group.prompt, rubrics[group.prompt.rubric]
     source, correct = asked[prompt.prompt_id], correct_label(rubric)
@@ -200,8 +204,10 @@ def write_part(folder: Path, rows: list[Row]) -> None:
 def write_rows(folder: Path, rows: list[Row]) -> None:
     """The rows that the stage leaves. Raises InputError when none is left."""
     if not rows:
+        name = folder.parent.name
         raise InputError(
-            f"{folder.parent.name}: not one sample is kept; see the yields above, and loosen [reject] or ask a better model"
+            f"{name}: not one sample is kept; see the yields above, and ask a better model, or keep more of these samples:\n"
+            f"rayzero train {folder.parents[1]} stages.{name}.reject.keep=best   (or .filters, .near_duplicate)"
         )
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)

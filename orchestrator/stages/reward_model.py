@@ -34,18 +34,18 @@ async def run_reward_model(context: StageContext) -> None:
 def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
     """A copy whose chat template writes a pair as the reward model is to read it.
 
-    The model's own for `data.template = "chat"`; for any other: prompt, response, end of sequence.
-    Raises InputError when the tokenizer has no end-of-sequence token.
+    The model's own for `data.template = "chat"`; for any other: question, response, end of sequence, without the words that
+    tell a policy how to answer. Raises InputError when the tokenizer has no end-of-sequence token.
     """
     tokenizer = copy.deepcopy(tokenizer)
     if template.name != "chat":
         need_end(tokenizer)
-        before, _, between = template.render(MARKS[0]).partition(MARKS[0])
+        between = "" if template.name == "plain" else "\n\n"
         plain, whole = (tokenizer(MARKS[0], add_special_tokens=added)["input_ids"] for added in (False, True))
         # What the tokenizer puts before every text (`<s>`), which a chat template has to write itself.
         opening = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
         start = "".join(tokenizer.convert_ids_to_tokens(opening))
-        tokenizer.chat_template = literal_template(start + before, between, tokenizer.eos_token)
+        tokenizer.chat_template = literal_template(start, between, tokenizer.eos_token)
     return tokenizer
 
 

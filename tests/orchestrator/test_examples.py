@@ -94,6 +94,20 @@ def test_a_conversation_is_one_example_a_turn(
     assert found == [(prompt, reply + tokenizer.eos_token) for prompt, reply in expected]
 
 
+def test_a_completion_under_a_chat_template_is_a_turn_of_a_conversation() -> None:
+    """Else a mixture of both would teach two ends."""
+    tokenizer = bpe_tokenizer(iter(["User"]), 300)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|close|>"]})
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content }}", "message.content }}<|close|>")
+    write_rows(Path("b.jsonl"), [{"chat": [TALK[0], TALK[1]]}])
+    write_rows(Path("a.jsonl"), [{"q": "2+3", "a": "5"}])
+    rows = {"path": "a.jsonl", "prompt_column": "q", "answer_column": "", "completion_column": "a"}
+    stage = stage_of({"a": rows, "b": {"path": "b.jsonl", "messages_column": "chat"}}, template="chat")
+    examples = load(stage, tokenizer)
+    expected = [("User: 2+3<|close|>\nAssistant: ", f"5<|close|>{tokenizer.eos_token}")]
+    assert texts(examples, tokenizer, "a") == texts(examples, tokenizer, "b") == expected
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

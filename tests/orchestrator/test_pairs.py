@@ -68,6 +68,12 @@ def test_a_policy_trains_on_both_responses_and_their_end() -> None:
     assert (sets.held_out, sets.notes) == ({}, ())
 
 
+def test_a_response_is_closed_as_the_chat_template_does() -> None:
+    sets = load_pair_sets(stage_of(), policy_pairs(stage_of(), render, TOKENIZER, "#"), 0.0, seed=1)
+    (first, *_) = sets.training["a"]
+    assert TOKENIZER.decode(first.chosen.token_ids) == f"0+1=1#{END}"
+
+
 def test_a_reward_model_reads_whole_rows_that_share_their_beginning() -> None:
     stage = stage_of("reward_model")
 

@@ -44,15 +44,16 @@ def test_training_and_serving_read_the_same_tokens(tmp_path: Path, scope: str, t
     assert all(row[-1] == tokenizer.eos_token_id and row.count(tokenizer.eos_token_id) <= 2 for row in trained)
 
 
-def test_the_form_of_a_pair() -> None:
+@pytest.mark.parametrize(
+    ("template", "asked"), [("r1-zero", "1+1?\n\n"), ("plain", "1+1?"), ("file", "Q: 1+1?\nA:\n\n")]
+)
+def test_the_form_of_a_pair(template: str, asked: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("Q: {prompt}\nA:\n")
     tokenizer = character_tokenizer()
-    form = load_template("r1-zero", tokenizer)
+    form = load_template(str(tmp_path / "file") if template == "file" else template, tokenizer)
     (row,) = encoder(stage_of("answer"), reward_tokenizer(tokenizer, form), form, "m")([("1+1?", RESPONSE)])
-    text = tokenizer.decode(row)
-    assert text.startswith("A conversation between User and Assistant.")
     # The end that the response forged is broken up; the one behind it is real.
-    assert text.endswith(f"User: 1+1?. Assistant:2< |end|>{END}")
-    assert "one" not in text
+    assert tokenizer.decode(row) == f"{asked}2< |end|>{END}"
     assert tokenizer.chat_template is None
 
 

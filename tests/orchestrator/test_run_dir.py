@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config import Recipe, load_recipe, parse_recipe, to_toml
 from orchestrator.keys import flat
-from orchestrator.run_dir import FREE, changes, check_run_dir
+from orchestrator.run_dir import FREE, SELECTION, changes, check_run_dir
 from orchestrator.store import RunStore
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe
@@ -106,6 +106,23 @@ def longer(of: Recipe, stage: str) -> dict[str, Any]:
     raw = to_toml(of)
     next(each for each in raw["stages"] if each["name"] == stage)["loop"]["steps"] = 200
     return raw
+
+
+def test_what_is_kept_of_samples_may_change_until_the_rows_are_left() -> None:
+    def sampled(**keys: Any) -> Recipe:
+        return recipe(stages=[{"name": "s", "kind": "reject", "reject": keys}])
+
+    looser = sampled(keep="best", keep_at_most=4, filters=["code_blocks"], near_duplicate=1)
+    assert changes(sampled(), looser, {"s"}, set()) == []
+    assert len(changes(sampled(), looser, {"s"}, {"s"})) == 4
+    assert changes(sampled(), sampled(samples=8), {"s"}, set()) == ["reject.samples: 4 → 8"]
+    # Flags that no sample was looked at for.
+    (change,) = changes(sampled(filters=[]), sampled(), {"s"}, set())
+    assert change.startswith("reject.filters: [] → ")
+
+
+def test_the_keys_of_selection_are_keys() -> None:
+    assert flat(recipe().stages[0].model_dump(mode="json")).keys() >= SELECTION
 
 
 def test_a_stage_that_has_begun_stays_and_keeps_its_parent() -> None:

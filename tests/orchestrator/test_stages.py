@@ -94,8 +94,9 @@ def test_samples_are_added_file_by_file_and_a_half_written_one_is_none(tmp_path:
 
 
 def test_no_row_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="sampled: not one sample is kept"):
+    with pytest.raises(InputError, match="sampled: not one sample is kept") as caught:
         write_rows(tmp_path / "sampled" / "data", [])
+    assert f"rayzero train {tmp_path} stages.sampled.reject.keep=best" in str(caught.value)
 
 
 def test_a_row_says_where_it_is_from() -> None:

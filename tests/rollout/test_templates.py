@@ -15,12 +15,15 @@ class Chatty:
     """As much of a tokenizer as the chat template needs."""
 
     chat_template = "…"
+    eos_token: str | None = "<end>"
+    after = "<close>"
 
     def apply_chat_template(
-        self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
     ) -> str:
-        assert (tokenize, add_generation_prompt) == (False, True)
-        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+        assert not tokenize
+        asked = "<assistant>" if add_generation_prompt else ""
+        return "".join(f"<{m['role']}>{m['content']}{self.after}" for m in messages) + asked
 
 
 class Plain:
@@ -43,7 +46,24 @@ def test_r1_zero_is_the_published_text() -> None:
 
 
 def test_chat_is_the_template_of_the_model() -> None:
-    assert load_template("chat", Chatty()).render(QUESTION) == f"<user>{QUESTION}<assistant>"
+    assert load_template("chat", Chatty()).render(QUESTION) == f"<user>{QUESTION}<close><assistant>"
+
+
+@pytest.mark.parametrize(
+    ("after", "end", "closing"),
+    [
+        ("<close>\n", "<end>", "<close>"),
+        ("<close>", None, "<close>"),
+        ("<end>\n", "<end>", ""),
+        ("<close>\n<end>", "<end>", "<close>"),
+        ("\n", "<end>", ""),
+    ],
+)
+def test_what_closes_a_reply_is_the_mark_of_the_chat_template(after: str, end: str | None, closing: str) -> None:
+    tokenizer = Chatty()
+    tokenizer.after, tokenizer.eos_token = after, end
+    assert load_template("chat", tokenizer).closing == closing
+    assert load_template("plain", tokenizer).closing == ""
 
 
 def test_chat_without_a_chat_template_says_what_to_use() -> None:
