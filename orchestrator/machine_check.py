@@ -9,6 +9,7 @@ from orchestrator import doctor
 from orchestrator.config import Recipe, Stage
 from orchestrator.doctor import in_units, on_gpus
 from orchestrator.keys import key_in
+from orchestrator.places import check_scorers
 from orchestrator.sizes import memory, parameters, stage_places, wire_bytes
 from rollout.errors import InputError
 
@@ -73,6 +74,8 @@ def check_places(recipe: Recipe, training: bool) -> None:
             f"{asked} {gpus} GPUs; this machine has {len(doctor.gpu_names())} "
             f"(lower them, or join a cluster: --address)"
         )
+    for each in recipe.stages if on_gpus() and training else ():
+        check_scorers(each, len(doctor.gpu_names()))
     have = doctor.cpu_count()
     if cores > have:
         raise InputError(f"{asked} {cores:g} CPUs; this machine has {have} ({_fewer_cores(stage, have, training)})")

@@ -91,7 +91,7 @@ def with_stage_models(
     if not any(True for _ in _references(stage, unused=True)):
         return stage
     scopes = {other.name: other.reward_model.scope for other in recipe.stages}
-    used = _used_rubrics(stage) if used is None else used
+    used = used_rubrics(stage) if used is None else used
     rubrics = {}
     for rubric, functions in stage.rewards.rubrics.items():
         names = {label: _trained_by(function) for label, function in functions.items()}
@@ -112,14 +112,15 @@ def _resolved(function: FunctionSection, folder: Path, scope: str) -> FunctionSe
 
 def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, str, FunctionSection]]:
     """(key, name of the stage, reward function) of those that name a stage, in the rubrics that the stage scores with, or in all."""
-    used = stage.rewards.rubrics if unused else _used_rubrics(stage)
+    used = stage.rewards.rubrics if unused else used_rubrics(stage)
     for rubric, functions in stage.rewards.rubrics.items():
         for label, function in functions.items():
             if rubric in used and (name := _trained_by(function)) is not None:
                 yield f"rewards.rubrics.{rubric}.{label}", name, function
 
 
-def _used_rubrics(stage: Stage) -> set[str]:
+def used_rubrics(stage: Stage) -> set[str]:
+    """Those that a stage scores with, its evaluation sets included."""
     if stage.kind == "reward_model":
         return set()
     return _trained_with(stage) | {section.rubric for section in stage.eval.prompt_sets.values()}

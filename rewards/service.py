@@ -385,7 +385,7 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, An
         check_scorer(spec)
         # A GPU is shared with engines or learners by `gpus`, as theirs are.
         kind, server = KINDS[spec.name]
-        gpus = 0.1 if getattr(spec.args, "device", "auto") != "cpu" and ray.cluster_resources().get("GPU") else 0
+        gpus = 0.1 if spec.args.get("device") != "cpu" and ray.cluster_resources().get("GPU") else 0
         remote = ray.remote(server).options(
             name=f"{name}-model-{index}",
             num_cpus=0,

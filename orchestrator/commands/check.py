@@ -1,6 +1,7 @@
 """`rayzero check`: what a recipe resolves to, what it places where, and what it takes."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,22 +28,27 @@ def check(
     from orchestrator.preflight import preflight
 
     resolved = load(recipe, overrides)
-    notes = preflight(resolved)
     if full:
         import tomli_w
 
         typer.echo(tomli_w.dumps(to_toml(resolved)))
     else:
         typer.echo("\n".join(_differences(resolved)))
-    # In front of TOML these lines are comments, so that the output is a recipe again.
-    for line in ("", *_placement(resolved), *(f"note: {note}" for note in notes)):
+    # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
+    _say(["", *_placement(resolved)], full)
+    _say([f"note: {note}" for note in preflight(resolved)], full)
+
+
+def _say(lines: Iterable[str], full: bool) -> None:
+    """Lines; in front of TOML they are comments, so that the output is a recipe again."""
+    for line in lines:
         typer.echo(f"# {line}".rstrip() if full else line)
 
 
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
+    from orchestrator.batch_plan import changes_of
     from orchestrator.keys import flat
-    from orchestrator.schedule import Schedule
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
     lines = [head, f"  seed = {recipe.seed}"]
@@ -61,7 +67,7 @@ def _differences(recipe: "Recipe") -> list[str]:
         if len(stages) > 1:
             own = {key: value for key, value in own.items() if key not in shared}
         lines += [f"stage {stage.name} ({stage.kind})", *_settings(own)]
-        lines += [f"  from step {step}: {change}" for step, change in Schedule(stage).changes.items()]
+        lines += [f"  {change}" for change in changes_of(stage)]
     return lines
 
 
@@ -72,15 +78,19 @@ def _settings(values: dict[str, Any]) -> list[str]:
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
     from orchestrator import doctor
+    from orchestrator.batch_plan import batch_plan
+    from orchestrator.places import gpu_share
     from orchestrator.sizes import adapter_parameters, memory, parameters, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
     for stage in recipe.stages:
-        cores, gpus = stage_places(stage)
+        cores, _ = stage_places(stage)
         places = f"{cores:g} CPU of {doctor.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
         if here and doctor.on_gpus():
-            places += f", {gpus} GPU of {len(doctor.gpu_names())} here"
+            places += f", {gpu_share(stage):g} GPU of {len(doctor.gpu_names())} here"
+        else:
+            places += f", and {gpu_share(stage):g} GPU where there are any"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
         sizes = memory(stage)
         named = ", ".join(f"{what} {doctor.in_units(size)}" for what, size in sizes.items())
@@ -90,6 +100,8 @@ def _placement(recipe: "Recipe") -> list[str]:
         if adapters := adapter_parameters(stage):
             share = f"{adapters:,} parameters of adapters beside {parameters(stage.model):,} frozen ones"
             stages_of.setdefault(f"trains  {share}", []).append(stage.name)
+        if plan := batch_plan(stage):
+            stages_of.setdefault(f"learns  {plan}", []).append(stage.name)
     return [
         line if len(names) == len(recipe.stages) else f"{line} (stage {', '.join(names)})"
         for line, names in stages_of.items()

@@ -3,11 +3,13 @@
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import doctor
-from orchestrator.config import load_recipe
+from orchestrator.config import Recipe, load_recipe
+from orchestrator.places import gpu_share
 from orchestrator.preflight import preflight
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe
 
@@ -40,6 +42,21 @@ def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert preflight(recipe(rollout={"replicas": 3})) == [DOWNLOAD]
     text = fault(recipe(rollout={"replicas": 2, "tensor_parallel": 2}))
     assert "rollout.tensor_parallel = 2 and learner.ranks = 1 need 5 GPUs; this machine has 4" in text
+
+
+def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpu_names", lambda: ("H100",) * 2)
+    monkeypatch.setattr(doctor, "engine_package", lambda: "vllm")
+
+    def judged(**keys: Any) -> Recipe:
+        model = {"name": "reward_model", "path": "org/judge", **keys}
+        rubrics = {"default": {"a": model, "same": model}, "unused": {"b": {**model, "path": "org/other"}}}
+        return recipe(rewards={"rubrics": rubrics}, rollout={"gpus": 0.8} if "max_tokens" in keys else {})
+
+    text = fault(judged())
+    assert "leave nothing of 2 GPUs to 1 reward models, each of which takes 0.1: set rollout.gpus=0.8" in text
+    assert preflight(judged(device="cpu")) == preflight(judged(max_tokens=9)) == [DOWNLOAD]
+    assert gpu_share(judged(max_tokens=9).stages[0]) == 1.9
 
 
 @pytest.mark.parametrize(
