@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from orchestrator.mistakes import check_default_keys, explain
 from orchestrator.overrides import overridden
+from orchestrator.required import check_required
 from orchestrator.schedule import Schedule, check_schedule
 from orchestrator.sections.base import Section
 from orchestrator.sections.changes import Change
@@ -114,8 +115,8 @@ class Stage(Settings):
             raise ValueError(f"stage {self.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
         if self.kind != "eval" and not self.data.sources:
             raise ValueError(f"stage {self.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
-        # Pairs are not scored.
-        scored = {} if self.kind in ("reward_model", "dpo") else self.data.sources
+        # Worked examples and pairs are not scored.
+        scored = self.data.sources if self.kind in ("grpo", "reject") else {}
         for name, source in (*scored.items(), *self.eval.prompt_sets.items()):
             if source.rubric not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
@@ -149,7 +150,8 @@ class Stage(Settings):
                 )
         check_schedule(self)
         longest = Schedule(self).max_tokens
-        if longest + self.data.max_prompt_tokens > self.model.max_tokens:
+        # A reward model reads and generates nothing.
+        if self.kind != "reward_model" and longest + self.data.max_prompt_tokens > self.model.max_tokens:
             raise ValueError(
                 f"rollout.max_tokens ({longest}) + data.max_prompt_tokens "
                 f"({self.data.max_prompt_tokens}) exceed model.max_tokens ({self.model.max_tokens})"
@@ -194,6 +196,7 @@ def parse_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recip
     if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
         check_default_keys(defaults, Settings)
         raw["stages"] = [_merge(defaults, stage) for stage in stages]
+        check_required(stages, raw["stages"])
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

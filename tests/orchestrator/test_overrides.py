@@ -93,6 +93,35 @@ def test_a_later_override_does_not_reach_through_an_earlier_one_into_other_stage
     assert "limit" not in two["data"]["sources"]["a"]
 
 
+def test_what_is_said_of_one_stage_is_stronger_than_what_is_said_of_all() -> None:
+    for overrides in (["learner.lr=1", "stages.one.learner.lr=2"], ["stages.one.learner.lr=2", "learner.lr=1"]):
+        result = overridden({"stages": [{"name": "one"}, {"name": "two"}]}, overrides, ["learner"])
+        assert [stage["learner"]["lr"] for stage in result["stages"]] == [2, 1]
+
+
+@pytest.mark.parametrize("part", ["data.sources", "eval.sets"])
+def test_a_source_is_changed_in_the_stages_that_have_it(part: str) -> None:
+    section, kind = part.split(".")
+    has = {section: {kind: {"a": {"path": ""}}}}
+    raw = {"stages": [{"name": "one", **has}, {"name": "two"}]}
+    one, two = overridden(raw, [f"{part}.a.path=x"], [section])["stages"]
+    assert one[section] == {kind: {"a": {"path": "x"}}}
+    assert two == {"name": "two"}
+    # One of the defaults, or of nobody, is everybody's.
+    for defaults in (has, {}):
+        result = overridden({**defaults, "stages": [{"name": "one"}, {"name": "two"}]}, [f"{part}.a.path=x"], [section])
+        assert [stage[section][kind]["a"]["path"] for stage in result["stages"]] == ["x", "x"]
+
+
+def test_the_model_of_a_run_is_not_that_of_a_stage_with_its_own() -> None:
+    own = {"name": "student", "model_from": "own", "model": {"path": "small", "max_tokens": 9}}
+    raw = {"stages": [{"name": "one"}, {"name": "again", "model_from": "own"}, own]}
+    overrides = ["model.path=first", "model.path=large", "model.max_tokens=8"]
+    one, again, student = overridden(raw, overrides, ["model"])["stages"]
+    assert one["model"] == again["model"] == {"path": "large", "max_tokens": 8}
+    assert student["model"] == {"path": "small", "max_tokens": 8}
+
+
 @pytest.mark.parametrize("stages", ["3", '"x"', "{ a = 1 }"])
 def test_stages_that_are_no_list_are_left_to_validation(stages: str) -> None:
     with pytest.raises(InputError, match="stages"):
