@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,20 @@ from rollout.errors import InputError
 CONFIG = {"model_type": "qwen2", "num_attention_heads": 4, "max_position_embeddings": 512}
 DOWNLOAD = "model.path = 'org/model' is not on this machine yet; it will be downloaded from the Hugging Face hub"
 """The note about the model of `recipe()`."""
+
+R1_SOURCES = ("cold-start", "math", "code", "general", "helpful-pairs", "harmless-pairs", "helpful", "harmless")
+R1_SETS = ("gsm8k", "aime24", "amc23", "humaneval")
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "gsm8k": ("model.path=org/model",),
+    "r1-zero": ("model.path=org/model", "data.sources.math.path=math.jsonl", "eval.sets.aime24.path=aime24.jsonl"),
+    "r1": (
+        "model.path=org/model",
+        "stages.student.model.path=org/student",
+        *(f"data.sources.{name}.path={name}.jsonl" for name in R1_SOURCES),
+        *(f"eval.sets.{name}.path={name}-set.jsonl" for name in R1_SETS),
+    ),
+}
+"""What a shipped recipe leaves to the user, as it is given on the command line."""
 
 
 def safetensors(shape: tuple[int, ...] = (10, 4)) -> bytes:

@@ -17,6 +17,7 @@ from orchestrator.sections.data import SourceSection
 from orchestrator.sections.eval import EvalSetSection
 from rollout.errors import InputError
 from rollout.sources import Source
+from tests.orchestrator.factories import NEEDED
 
 HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy")
 
@@ -33,7 +34,7 @@ def two_stages(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_valid_and_described(name: str) -> None:
-    recipe = load_recipe(name, ["model.path=org/model"])  # some leave the model to the user
+    recipe = load_recipe(name, NEEDED.get(name, ()))
     assert recipe.name == name
     assert recipe.description
 

@@ -12,6 +12,7 @@ from orchestrator.key_table import recipe_keys
 from orchestrator.loss_check import check_loss
 from orchestrator.reward_check import check_rewards
 from orchestrator.stage_models import check_stage_models
+from tests.orchestrator.factories import NEEDED
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -27,8 +28,7 @@ def test_every_key_has_a_meaning() -> None:
 
 def test_every_shipped_recipe_is_valid_or_says_what_it_needs() -> None:
     for name in shipped_recipes():
-        needs = ["model.path=some/model"] if name == "gsm8k" else []
-        assert load_recipe(name, needs).name == name
+        assert load_recipe(name, NEEDED.get(name, ())).name == name
 
 
 def test_every_loss_of_the_table_is_a_recipe_without_a_note() -> None:
@@ -56,6 +56,19 @@ def test_general_questions_are_sampled_and_compared_as_described() -> None:
     assert stage.data.sources["chat"].keep_thought == "complex"
     assert list(stage.eval.prompt_sets) == ["chat"]
     check_rewards(recipe, stage)
+
+
+def test_the_commands_and_the_recipe_of_the_r1_section() -> None:
+    section = README.split("## The R1 recipe")[1].split("\n## ")[0]
+    command = re.findall(r"^rayzero check r1 (.*?)^```", section, re.DOTALL | re.MULTILINE)
+    recipe = load_recipe("r1", command[0].replace("\\\n", " ").split())
+    for stage in recipe.stages:
+        assert f"`{stage.name}`" in section
+        for name, source in stage.data.sources.items():
+            assert source.stage or f"`{name}`" in section
+    (text,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    (talk,) = parse_recipe(tomllib.loads(text)).stages
+    assert (talk.data.template, talk.data.sources["talk"].messages_column) == ("chat", "messages")
 
 
 def test_the_reward_of_ones_own_is_found_by_the_command_beside_it(
