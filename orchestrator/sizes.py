@@ -107,5 +107,6 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
     if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
-        parts["reference"] = float(ranks * count * item)
+        # Divided as parameters are: by stage 3 (learner/reference.py).
+        parts["reference"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
     return parts
