@@ -29,9 +29,12 @@ SIGN_OF_LIFE_S = 5.0
 class RewardWorker:
     """One actor; holds every rubric of the stage and the tools of their functions."""
 
-    def __init__(self, rubrics: Mapping[str, RubricSpec], settings: ToolSettings, scorers: Mapping[str, Any]) -> None:
-        """`scorers`: `scorer_key` → actor of a model that all workers share."""
-        self._tools = Tools(settings, scorers)
+    def __init__(self, rubrics: Mapping[str, RubricSpec], settings: ToolSettings, scorers: Mapping[str, str]) -> None:
+        """`scorers`: `scorer_key` → name of the actor of a model that all workers share.
+
+        By name, since Ray cannot restart an actor that was made with handles of others.
+        """
+        self._tools = Tools(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
         self._rubrics = {name: Rubric(name, functions, self._tools) for name, functions in rubrics.items()}
 
     async def ready(self) -> None:
@@ -212,7 +215,7 @@ class RewardPool:
             task.cancel()
         await asyncio.gather(*(_end(worker) for worker in self._workers))
         self._workers.clear()
-        for actor in self._scorers.values():
+        for _, actor in self._scorers.values():
             ray.kill(actor)
 
     # --- Dispatch
@@ -315,7 +318,8 @@ class RewardPool:
         self._names += 1
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000)
-        return _Worker(remote.remote(self._rubrics, self._settings, self._scorers))
+        scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
+        return _Worker(remote.remote(self._rubrics, self._settings, scorers))
 
 
 class GroupScoring:
@@ -377,8 +381,8 @@ class GroupScoring:
         return replace(score, breakdown=breakdown, value=self._pool.total(self._prompt.rubric, breakdown))
 
 
-def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, Any]:
-    """One actor a model: key → actor."""
+def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tuple[str, Any]]:
+    """One actor a model: key → its name and the actor, which lives while it is held."""
     specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
     actors = {}
     for index, (key, spec) in enumerate(specs.items()):
@@ -386,14 +390,15 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, An
         # A GPU is shared with engines or learners by `gpus`, as theirs are.
         kind, server = KINDS[spec.name]
         gpus = 0.1 if spec.args.get("device") != "cpu" and ray.cluster_resources().get("GPU") else 0
+        actor_name = f"{name}-model-{index}"
         remote = ray.remote(server).options(
-            name=f"{name}-model-{index}",
+            name=actor_name,
             num_cpus=0,
             num_gpus=gpus if spec.name == "reward_model" else 0,
             max_restarts=-1,
             max_concurrency=1000,
         )
-        actors[key] = remote.remote(kind(**spec.args))
+        actors[key] = actor_name, remote.remote(kind(**spec.args))
     return actors
 
 
