@@ -2,6 +2,7 @@
 
 import ast
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ def _module_file(named: str, name: str, module: str) -> Path | None:
     search: Any = None
     parts = module.split(".")
     for i in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: i + 1]), search)
+        # The first by every finder, for a package may be installed as a link to its sources; none of them imports it.
+        spec = PathFinder.find_spec(".".join(parts[: i + 1]), search) if i else find_spec(parts[0])
         if spec is None:
             raise InputError(
                 f"{named}: {name!r}: no module {'.'.join(parts[: i + 1])!r} in this environment; "

@@ -20,7 +20,7 @@ TRAINING_BYTES = {
 float32 is weights 4, gradients 4, AdamW's two moments 8; from stage 1 on DeepSpeed steps on a copy of the weights, 4 more.
 bfloat16 is weights 2, gradients 2, their sums in float32 4, master weights 4, moments 8; stage 0 is built as stage 1, and
 from stage 2 on gradients are added to their sums at once. Not counted: the bucket in which DeepSpeed reduces gradients, and
-what a step makes on its way. tests/engine/test_learner_bytes.py holds it against what is allocated.
+what a step makes on its way. tests/learner/test_learner_bytes.py holds it against what is allocated.
 """
 
 

@@ -62,7 +62,7 @@ def pool(cluster: None, loop: asyncio.AbstractEventLoop, mine: str) -> Iterator[
     }
     start = RewardPool.start(
         rubrics,
-        ToolSettings(processes=2, function_timeout_s=1.0),
+        ToolSettings(processes=2, function_timeout_s=3.0),
         {name: Sample(prompt="1+1=", completion="x", answer="2") for name in rubrics},
         replicas=2,
         timeout_s=60,

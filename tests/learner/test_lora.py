@@ -4,9 +4,6 @@ On a real DeepSpeed engine in this process, one rank over gloo.
 """
 
 import json
-import os
-import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model")
     build_model(BuildSpec(tokenizer="characters", vocab_size=0, tied=True, seed=1, **SHAPE), iter(()), path)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def rank() -> Iterator[LearnerRank]:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rank = LearnerRank(0, 1, "127.0.0.1", port, threads=1, timeout_s=60)
-    yield rank
-    rank.close()
-    torch.distributed.destroy_process_group()
 
 
 def batch(seed: int = 0, **changes: Any) -> TrainingBatch:

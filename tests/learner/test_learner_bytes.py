@@ -4,9 +4,6 @@ On a real DeepSpeed engine in this process, one rank over gloo.
 """
 
 import gc
-import os
-import socket
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,24 +15,14 @@ from learner.steps import LearnerRank
 from orchestrator.sizes import TRAINING_BYTES
 from tests.learner.specs import build_spec, learner_spec
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model")
     build_model(build_spec(hidden=256, heads=4, kv_heads=4, intermediate=512), iter(()), path)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def rank() -> Iterator[LearnerRank]:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rank = LearnerRank(0, 1, "127.0.0.1", port, threads=1, timeout_s=60)
-    yield rank
-    rank.close()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
