@@ -27,6 +27,7 @@ _LOG_WIDTH = 100
 """Columns that a table may take where there is no terminal."""
 _QUESTION, _COMPLETION = 60, 200
 """Characters of a sample that are shown."""
+_MARKS: Mapping[Any, tuple[str, str]] = {True: ("right", "green"), False: ("wrong", "red")}
 
 
 class Bar:
@@ -107,7 +108,7 @@ class Display:
         """Questions and completions of an evaluation, right and wrong marked where that is known; their text is shown inert."""
         self.console.print(f"\n[bold]{escape(title)}[/]")
         for sample in samples:
-            mark, colour = {True: ("right", "green"), False: ("wrong", "red")}.get(sample.get("correct"), ("     ", ""))
+            mark, colour = _MARKS.get(sample.get("correct"), ("     ", ""))
             prompt, completion = str(sample.get("prompt", "")), str(sample.get("completion", ""))
             texts = _lead(prompt), (inert(completion)[:_COMPLETION], "cyan")
             # Not as markup, whose escapes end where enough backslashes stand before a tag.
