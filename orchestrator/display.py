@@ -17,11 +17,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from rewards.parts import question
 
 _LOG_EVERY_S = 15.0
 """Without a terminal a bar becomes a line at most this often."""
 _LOG_WIDTH = 100
 """Columns that a table may take where there is no terminal."""
+_QUESTION, _COMPLETION = 60, 200
+"""Characters of a sample that are shown."""
+_MARKS: Mapping[Any, tuple[str, str]] = {True: ("right", "green"), False: ("wrong", "red")}
 
 
 class Bar:
@@ -85,19 +91,42 @@ class Display:
         finally:
             bar.close()
 
+    def note(self, text: str) -> None:
+        """One line without the clock; `text` is printed as it is."""
+        self.console.print(escape(text))
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=escape(title), title_justify="left", title_style="bold")
         for i, column in enumerate(columns):
-            table.add_column(column, justify="right" if i else "left")
+            table.add_column(escape(column), justify="right" if i else "left")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.console.print()
         self.console.print(table)
 
     def samples(self, title: str, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Completions of evaluation problems, right and wrong marked where that is known; their text is shown inert."""
+        """Questions and completions of an evaluation, right and wrong marked where that is known; their text is shown inert."""
         self.console.print(f"\n[bold]{escape(title)}[/]")
         for sample in samples:
-            mark = {True: "[green]right[/]", False: "[red]wrong[/]"}.get(sample["correct"], "     ")
-            text = " ".join(sample["completion"].split())
-            self.console.print(f"  {mark}  {escape(sample['prompt'][-60:])}[cyan]{escape(text[:200])}[/]")
+            mark, colour = _MARKS.get(sample.get("correct"), ("     ", ""))
+            prompt, completion = str(sample.get("prompt", "")), str(sample.get("completion", ""))
+            texts = _lead(prompt), (inert(completion)[:_COMPLETION], "cyan")
+            # Not as markup, whose escapes end where enough backslashes stand before a tag.
+            self.console.print(Text.assemble("  ", (mark, colour), "  ", *texts))
+
+
+def inert(text: str) -> str:
+    """Text of a model on one line. What a terminal would obey, or not show, is written out: `\\x1b`."""
+    line = " ".join(text.split())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
+def _lead(prompt: str) -> str:
+    """The question of a rendered prompt, as it stands before its completion."""
+    asked = question(prompt)
+    shown = inert(asked)
+    if len(shown) > _QUESTION:
+        # A form that is not known says its own words first.
+        shown = f"…{shown[1 - _QUESTION :]}" if asked == prompt.strip() else f"{shown[: _QUESTION - 1]}…"
+    # A completion that goes on where the question ends is read as it was written.
+    return shown if prompt.endswith(asked) else f"{shown} "

@@ -19,7 +19,7 @@ from orchestrator.data import load_tokenizer
 from orchestrator.display import Display
 from orchestrator.report import write_report
 from orchestrator.results import results_of
-from orchestrator.results_text import marks, parts
+from orchestrator.results_text import notes, parts
 from orchestrator.run_record import read_run
 from orchestrator.services import Services, build_spec, learner_spec
 from orchestrator.stage_models import missing_models, with_stage_models
@@ -65,7 +65,7 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
         _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
     path = write_report(store.folder)
     _print_result(store, recipe, display)
-    display.console.print(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
+    display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
 def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, run_dir: Path) -> None:
@@ -77,7 +77,7 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: 
             with ray_session(recipe.cluster, run_dir.name) as device:
                 asyncio.run(_run(recipe, selected, store, display, device))
     except KeyboardInterrupt:
-        display.console.print(f"\nstopped; continue with: rayzero train {run_dir}")
+        display.note(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
 
 
@@ -193,13 +193,14 @@ def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
     for part in parts(results, display.width):
         display.table(f"{recipe.name}: {part.title}", part.heads, part.rows)
         if part.left_out:
-            display.console.print(f"{', '.join(part.left_out)}: in table.md")
-    for note in marks(results):
-        display.console.print(note)
-    problems = [problem for name in list(results.sets)[:1] for problem in problems_of(results, name)][:SAMPLES_PRINTED]
+            display.note(f"{', '.join(part.left_out)}: in table.md")
+    for note in notes(results):
+        display.note(note)
+    problems = next((kept for name in results.sets if (kept := problems_of(results, name))), [])[:SAMPLES_PRINTED]
     if problems:
-        display.console.print("\nAnswers to the same prompts, those first on which the models differ:")
+        display.note("\nAnswers to the same prompts, those first on which the models differ:")
     shown = [row for _, rows in results.groups[:1] for row in dict.fromkeys((rows[0], rows[-1]))]
     for row in shown:
         answers = [answer for problem in problems for own, answer in problem.answers if own is row and answer]
-        display.samples(row.title, answers)
+        if answers:
+            display.samples(row.title, answers)

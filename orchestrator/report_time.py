@@ -45,7 +45,7 @@ def phases_of(stage: StageRecord) -> dict[str, float]:
 def time_section(run: RunRecord) -> str:
     """Bars and table; empty where no stage has recorded any times."""
     stages = {stage.name: phases_of(stage) for stage in run.stages if stage.begun}
-    if not any(stage.times for stage in run.stages):
+    if not any(stage.times for stage in run.stages if stage.begun):
         return ""
     total = {phase: sum(phases[phase] for phases in stages.values()) for phase in PHASES}
     # A sliver that nobody could see is no key and no column.

@@ -6,10 +6,11 @@ import math
 from orchestrator.bars import Segment, bar
 from orchestrator.run_record import Record, RunRecord, as_number
 
-FIRST, LAST = ("truncated", "wrong"), ("surplus", "near_duplicate")
+FIRST, LAST = ("truncated", "empty", "wrong"), ("surplus", "near_duplicate")
 """Reasons in the order in which orchestrator/selection.py applies them; between them the flags of the filters."""
 REASONS = {
     "truncated": "cut at the token limit",
+    "empty": "nothing in the reply",
     "wrong": "wrong",
     "surplus": "more than are kept of a prompt",
     "near_duplicate": "nearly the same as another",

@@ -5,7 +5,7 @@ The report, the terminal, `table.md` and `table.json` are this table in four for
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.eval_figures import SHARES, Figure, Record, as_finite, columns, further_columns
@@ -147,7 +147,7 @@ def results_of(run: RunRecord) -> Results:
         sets[name] = max(sets.get(name, 0), int(as_finite(record.get("problems")) or 0))
     rows: list[Row] = []
     for stage in run.stages:
-        rows += _rows(stage, lineage, run, list(sets), rows)
+        rows += _rows(stage, lineage, list(sets), rows)
     used = {row.initial for row in rows}
     results = Results(
         name=str(run.recipe.get("name", run.directory.name)),
@@ -160,20 +160,20 @@ def results_of(run: RunRecord) -> Results:
     for name in sets:
         counts = {key: sum(as_finite(row.records.get(name, {}).get(key)) is not None for row in rows) for key in SHARES}
         if any(counts.values()):
-            results.leading[name] = max(
-                counts, key=lambda key: counts[key]
-            )  # the most telling of those most often there
+            # The most telling of those most often there.
+            results.leading[name] = max(counts, key=lambda key: counts[key])
     return results
 
 
-def _rows(
-    stage: StageRecord, lineage: Lineage, run: RunRecord, sets: Sequence[str], earlier: Sequence[Row]
-) -> Iterator[Row]:
+def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Sequence[Row]) -> Iterator[Row]:
     """The model that a stage begins with, where nothing has judged that yet, and the one that it has made of it so far."""
     origin = lineage.origins[stage.name]
     start: Model = ("stage", origin.parent) if origin.parent else ("initial", origin.initial)
-    known = {row.model: row for row in earlier}
-    parameters = next(s.parameters for s in run.stages if s.name == stage.name)
+    known: dict[Model, Row] = {}
+    for row in earlier:
+        first = known.get(row.model, row)
+        # What was judged again, by a stage of kind `eval`, is one model; what its own stage found comes first.
+        known[row.model] = replace(first, records={**row.records, **first.records})
     before = {str(r.get("set", "")): r for r in stage.evals if r.get("label") == "before"}
     if before and start not in known:
         known[start] = Row(
@@ -185,7 +185,7 @@ def _rows(
             initial=origin.initial,
             taught_by=(),
             begins_line=not origin.parent,
-            parameters=parameters,
+            parameters=stage.parameters,
             records=before,
             before=None,
         )
@@ -204,7 +204,7 @@ def _rows(
         initial=origin.initial,
         taught_by=lineage.teachers_of(stage.name),
         begins_line=not origin.parent,
-        parameters=parameters,
+        parameters=stage.parameters,
         records=records,
         before=None if judges else known.get(start),
     )

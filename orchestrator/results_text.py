@@ -1,7 +1,7 @@
 """The table of a run as text: narrow for a terminal, as Markdown to quote, and as Markdown of several runs (seeds)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.eval_figures import SHARES
 from orchestrator.results import Column, Results, Row
@@ -24,9 +24,9 @@ class Part:
 
 def parts(results: Results, width: int) -> Iterator[Part]:
     """The table, in one part where it fits; else accuracies by set, in as many parts as it takes, and as many means as fit."""
-    if not results.rows:
-        return
     sets, means = results.by_set, results.over_sets
+    if not means:
+        return
     names = [_name(row, results) for row in results.rows]
     room = width - max(map(len, ["model", *names])) - FRAME
     by_set = [(_head(column), [_text(column, row) for row in results.rows]) for column in sets]
@@ -87,12 +87,9 @@ def markdown(results: Results) -> str:
             cells.append(f"{text} ({column.figure.change(change)})" if change is not None else text)
         lines.append([_name(row, results), f"{row.kind} {row.origin}".strip(), *cells])
     heads = ["model", "how it was made", *_markdown_heads(results)]
-    notes = ["In brackets: the change against the model that it was trained from."]
-    if any(not column.cell(row).complete for column in columns for row in results.rows):
-        notes.append(f"\\{PARTLY}.")
-    notes += marks(results)
-    below = "  \n".join(notes)
-    return f"{_markdown_table(heads, lines)}\n\n{below}\n"
+    return _markdown(
+        heads, lines, ["In brackets: the change against the model that it was trained from.", *notes(results)]
+    )
 
 
 def markdown_of_runs(tables: Sequence[Results]) -> str:
@@ -111,21 +108,23 @@ def markdown_of_runs(tables: Sequence[Results]) -> str:
                 f"seed {other.seed} has other models than seed {first.seed}: {', '.join(sorted(missing))}; "
                 "finish the runs first"
             )
-    seen: dict[str, Column] = {column.key: column for column in (*first.by_set, *first.over_sets)}
-    twins = [{column.key: column for column in (*table.by_set, *table.over_sets)} for table in tables]
+    # Columns that any of the runs has: one that all completions of a seed stay within has no `truncated` of its own.
+    together = replace(
+        first,
+        rows=[row for table in tables for row in table.rows],
+        sets={name: count for table in tables for name, count in table.sets.items()},
+        leading={name: key for table in reversed(tables) for name, key in table.leading.items()},
+    )
     lines = []
     for index, row in enumerate(first.rows):
-        cells = []
-        for key, column in seen.items():
-            values = [
-                twin[key].cell(table.rows[index]).value if key in twin else None
-                for twin, table in zip(twins, tables, strict=True)
-            ]
-            cells.append(_spread(column, values))
+        cells = [
+            _spread(column, [column.cell(table.rows[index]).value for table in tables])
+            for column in (*together.by_set, *together.over_sets)
+        ]
         lines.append([_name(row, first), f"{row.kind} {row.origin}".strip(), *cells])
     seeds = ", ".join(str(table.seed) for table in tables)
     note = f"Mean of {len(tables)} runs (seeds {seeds}); in brackets the lowest and the highest."
-    return f"{_markdown_table(['model', 'how it was made', *_markdown_heads(first)], lines)}\n\n{note}\n"
+    return _markdown(["model", "how it was made", *_markdown_heads(together)], lines, [note, *marks(first)])
 
 
 def _spread(column: Column, values: Sequence[float | None]) -> str:
@@ -147,6 +146,13 @@ def marks(results: Results) -> list[str]:
     return [
         f"{MARKS[min(i, len(MARKS) - 1)]} trained from {words}" for i, words in enumerate(results.initial.values()) if i
     ]
+
+
+def notes(results: Results) -> list[str]:
+    """What the signs beside figures and beside the names of models mean."""
+    cells = [column.cell(row) for column in (*results.by_set, *results.over_sets) for row in results.rows]
+    partly = any(cell.value is not None and not cell.complete for cell in cells)
+    return [*([PARTLY] if partly else []), *marks(results)]
 
 
 def _name(row: Row, results: Results) -> str:
@@ -183,7 +189,10 @@ def _markdown_heads(results: Results) -> list[str]:
     return by_set + ([f"mean {head}" for head in means] if by_set else means)
 
 
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str]) -> str:
+    """A table, and lines below it."""
     rule = ["---", "---", *("---:" for _ in heads[2:])]
     lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (heads, rule, *rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+    table = "\n".join(f"| {line} |" for line in lines)
+    notes_below = "  \n".join(line.replace("*", "\\*") for line in below)
+    return f"{table}\n\n{notes_below}\n"

@@ -100,6 +100,7 @@ def evaluate(
 def _print_results(results: Sequence[dict[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from orchestrator.eval_figures import columns
@@ -108,8 +109,8 @@ def _print_results(results: Sequence[dict[str, Any]]) -> None:
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("set")
     for title in ("problems", *(figure.head for figure in figures)):
-        table.add_column(title, justify="right")
+        table.add_column(escape(title), justify="right")
     for result in results:
-        table.add_row(result["set"], f"{result['problems']:,}", *(figure.cell(result) for figure in figures))
+        table.add_row(escape(result["set"]), f"{result['problems']:,}", *(figure.cell(result) for figure in figures))
     # A file has room for every figure.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -14,7 +14,9 @@ from rollout.errors import InputError
 def score(
     rubric: Annotated[
         str,
-        typer.Argument(metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC]."),
+        typer.Argument(
+            metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC] or RUN[:RUBRIC]."
+        ),
     ],
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL file of responses; - for standard input.")],
     overrides: Annotated[

@@ -109,7 +109,11 @@ def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Map
 
 
 async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -> list[ScoredGroup]:
-    """Scored groups of numbered prompts, in their order."""
+    """Scored groups of numbered prompts, in their order.
+
+    Raises:
+        ServiceError: an engine failed, or too many completions could not be scored.
+    """
     stage, clocks = context.stage, context.clocks
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     at_a_time = max(1, IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples)
@@ -130,8 +134,11 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
                 with clocks.score.running():
                     return await scoring.finish(group)
 
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(number, prompt)) for number, prompt in prompts]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(number, prompt)) for number, prompt in prompts]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     return [task.result() for task in running]
 
 

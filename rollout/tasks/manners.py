@@ -169,7 +169,7 @@ def quality(prompt: str, completion: str, reference: str) -> float:
 
 
 def _read(prompt: str) -> _Request | None:
-    """The request that a prompt ends with."""
+    """The request in a prompt, whatever the template writes round it; None where there is none."""
     for kind in KINDS:
         for request in _BY_KIND[kind]:
             if request.question in prompt:

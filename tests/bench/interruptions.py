@@ -4,8 +4,8 @@
 
 Starts the recipe in FOLDER, sends the signal to the whole process group once in each stage, a moment after it has begun
 (`--after` seconds and a random part of as much again), continues the run with the same command each time, and lets a second run
-go to its end undisturbed. Then says, stage by stage, how often it began, whether each step was trained once in the steps that
-count, and how far the figures of the two runs lie apart.
+go to its end undisturbed. Then says, stage by stage, how often it began, how many different steps each run has trained, and
+how far the figures of the two lie apart, of problems and of preference pairs.
 """
 
 import argparse
@@ -83,9 +83,9 @@ def compare(stages: list[str], disturbed: Path, alone: Path) -> None:
         count = [len({one["step"] for one in made if one["kind"] == "step" and one["step"]}) for made in mine.values()]
         figures = [{(one["set"], one["step"]): one for one in made if one["kind"] == "eval"} for made in mine.values()]
         apart = [
-            abs(float(figures[0][key][name] or 0) - float(figures[1][key][name] or 0))
+            abs(float(figures[0][key].get(name) or 0) - float(figures[1][key].get(name) or 0))
             for key in figures[0].keys() & figures[1].keys()
-            for name in ("greedy", "win_rate", "reward", "length_mean")
+            for name in ("greedy", "win_rate", "reward", "length_mean", "accuracy")
         ]
         largest = f"{max(apart):.2g}" if apart else "–"
         print(f"{stage:<14}{starts:>6}{count[0]:>7}{count[1]:>7}{largest:>20}")

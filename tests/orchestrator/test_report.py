@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.report import write_report
 from orchestrator.report_time import phases_of
+from orchestrator.report_yields import drops
 from orchestrator.run_record import read_run
 from rollout.errors import InputError
 from tests.orchestrator.pipeline_run import SETS, write_run
@@ -364,6 +365,11 @@ def test_what_became_of_samples_is_told_in_the_order_of_the_filters(twelve: Path
         "530 prompts · 18 not asked, for they share a passage with an evaluation set · rows for 471 of them"
         in page.text
     )
+
+
+def test_samples_without_a_word_are_dropped_before_wrong_ones() -> None:
+    yields = {"samples": 10, "mixed_languages": 1, "wrong": 2, "empty": 3, "kept": 4}
+    assert drops({"yields": yields}) == (10, {"empty": 3, "wrong": 2, "mixed_languages": 1})
 
 
 def test_the_phases_of_a_stage_add_up_to_its_time(twelve: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.results import Results, as_json, results_of
-from orchestrator.results_text import markdown, markdown_of_runs, marks, parts
+from orchestrator.results_text import PARTLY, markdown, markdown_of_runs, notes, parts
 from orchestrator.run_record import read_run
 from rollout.errors import InputError
 from tests.orchestrator.pipeline_run import SETS, write_run
@@ -90,6 +90,25 @@ def test_the_initial_model_has_one_row_however_often_it_was_judged(tmp_path: Pat
     )
     assert changes(table) == {"before zero": None, "zero": 0.4, "other": pytest.approx(0.3), "last": None}
     assert [row.begins_line for row in table.rows] == [True, True, True, False]
+
+
+def test_a_model_that_was_judged_again_is_one_model(tmp_path: Path) -> None:
+    """By a stage of kind `eval`, on a set that its own stage did not have; what its own stage found comes first."""
+    table = results(
+        tmp_path,
+        stage("cold", "sft") + stage("judged", "eval") + stage("rl", "grpo"),
+        evaluation("cold", 0.2),
+        evaluation("judged", None, set="chat", win_rate=0.1, step=0),
+        evaluation("judged", 0.3, step=0),
+        evaluation("rl", 0.7),
+        evaluation("rl", None, set="chat", win_rate=0.6),
+    )
+    assert changes(table) == {"cold": None, "judged": None, "rl": pytest.approx(0.5)}
+    (won,) = [column for column in table.over_sets if column.figure.key == "win_rate"]
+    last = table.rows[-1]
+    assert won.change(last) == pytest.approx(0.5)
+    assert last.before is not None
+    assert last.before.title == "cold"
 
 
 def test_a_stage_that_goes_on_shows_its_newest_evaluation(tmp_path: Path) -> None:
@@ -181,7 +200,7 @@ def test_on_a_terminal_every_part_fits_and_every_set_is_there(twelve: Results) -
     assert shown[-1].heads[:3] == ["model", "greedy %", "change"]
     assert shown[-1].left_out == ("language %", "truncated %")
     assert shown[-1].rows[-1][0] == "student-rl-alone †"
-    assert marks(twelve) == ["† trained from small-student"]
+    assert notes(twelve) == ["† trained from small-student"]
 
 
 def test_a_small_table_is_in_one_part(tmp_path: Path) -> None:
@@ -201,6 +220,25 @@ def test_markdown_tells_change_and_best(tmp_path: Path) -> None:
     assert second == "| b | reinforcement learning from a | **70.0** (+50.0) | 12.0 |"
 
 
+def test_records_without_any_figure_are_no_table_on_a_terminal(tmp_path: Path) -> None:
+    table = results(tmp_path, stage("a", "sft"), evaluation("a", None, length_mean=None))
+    assert len(table.rows) == 1
+    assert list(parts(table, 100)) == []
+    assert markdown(table).startswith("| model | how it was made |")
+
+
+def test_a_mean_over_fewer_sets_says_so_wherever_it_is_shown(tmp_path: Path) -> None:
+    stages = stage("a", "sft") + stage("b", "grpo")
+    whole = evaluation("a", 0.2), evaluation("b", 0.7), evaluation("a", 0.4, set="cups")
+    table = results(tmp_path / "1", stages, *whole)
+    assert (parts(table, 100).__next__().rows[1][3], notes(table)) == ("70.0*", [PARTLY])
+    assert f"\\{PARTLY}" in markdown(table)
+    # A figure that a model lacks altogether bears no sign.
+    lacking = results(tmp_path / "2", stages, evaluation("a", 0.2), evaluation("b", None, **{"pass@1": 0.5}))
+    assert notes(lacking) == []
+    assert PARTLY not in markdown(lacking)
+
+
 def test_a_name_cannot_break_the_table(tmp_path: Path) -> None:
     line = markdown(results(tmp_path, stage("a", "sft"), evaluation("a", 0.2, labels={"x|y": 1.0}))).splitlines()[0]
     assert line.endswith("| x\\|y |")
@@ -212,6 +250,11 @@ def test_several_runs_are_one_table_of_means_and_ranges(tmp_path: Path) -> None:
     text = markdown_of_runs(tables)
     assert "| a | supervised fine-tuning from the initial model | 40.0 (20.0–70.0) | 12.0 |" in text
     assert "Mean of 3 runs (seeds 3, 3, 3)" in text
+    # Of a run in which nothing was cut the table has no column for it; beside another it has.
+    cut = results(tmp_path / "4", stages, evaluation("a", 0.2, truncated=0.1))
+    short = results(tmp_path / "5", stages, evaluation("a", 0.2, truncated=0.0))
+    for pair in ([short, cut], [cut, short]):
+        assert markdown_of_runs(pair).splitlines()[2].endswith("| 20.0 | 12.0 | 5.0 (0.0–10.0) |")
     unmeasured = results(tmp_path / "3", stages, evaluation("a", None, **{"pass@1": 0.5}))
     assert "| – | 12.0 |" in markdown_of_runs([tables[0], unmeasured])
 

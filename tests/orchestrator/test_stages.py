@@ -1,17 +1,20 @@
 """What the pipeline makes of a stage before it runs, and the files of rejection sampling."""
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from orchestrator.clock import PhaseClocks
 from orchestrator.config import parse_recipe
 from orchestrator.pipeline import KINDS, with_rows_of_stages
-from orchestrator.stages.reject import read_samples, sample_rows, write_part, write_rows
+from orchestrator.stages.reject import read_samples, sample, sample_rows, write_part, write_rows
 from orchestrator.store import RunStore
 from orchestrator.wiring import LEAVES_DATA, LEAVES_POLICY
 from rewards.types import FunctionSpec, Score, ScoredGroup
-from rollout.errors import InputError
+from rollout.errors import InputError, ServiceError
 from rollout.sources import Row, load_rows
 from tests.factories import completion, prompt, scored_group
 
@@ -97,6 +100,25 @@ def test_no_row_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sampled: not one sample is kept") as caught:
         write_rows(tmp_path / "sampled" / "data", [])
     assert f"rayzero train {tmp_path} stages.sampled.reject.keep=best" in str(caught.value)
+
+
+def test_a_failure_while_sampling_is_told_as_what_it_is() -> None:
+    """Not as a group of exceptions, which nobody at the end of a command knows."""
+
+    class Broken:
+        async def generate(self, *_: Any) -> None:
+            raise ServiceError("no engine is left")
+
+        def begin(self, asked: Any) -> None:
+            return SimpleNamespace(add=None)
+
+    async def found() -> Any:
+        return Broken()
+
+    services = SimpleNamespace(rollout=found, rewards=found)
+    context: Any = SimpleNamespace(stage=RECIPE.stages[0], clocks=PhaseClocks(), services=services, seed=1)
+    with pytest.raises(ServiceError, match="no engine is left"):
+        asyncio.run(sample(context, [(0, prompt()), (1, prompt("s/1"))]))
 
 
 def test_a_row_says_where_it_is_from() -> None:
