@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="r1-tiny")
     parser.add_argument("--signal", choices=("INT", "KILL"), default="KILL")
     parser.add_argument("--after", type=float, default=1.0, metavar="SECONDS")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     stages = [stage.name for stage in load_recipe(given.recipe, given.overrides).stages]
     chance = random.Random(1)
