@@ -109,7 +109,7 @@ def test_a_failure_while_sampling_is_told_as_what_it_is() -> None:
         async def generate(self, *_: Any) -> None:
             raise ServiceError("no engine is left")
 
-        def begin(self, asked: Any) -> None:
+        def begin(self, asked: Any) -> Any:
             return SimpleNamespace(add=None)
 
     async def found() -> Any:
