@@ -17,7 +17,7 @@ from orchestrator.commands.runs import report, scale, status, stop
 from orchestrator.commands.score import score
 from orchestrator.commands.shipped import doctor, recipes
 from orchestrator.commands.train import submit, train
-from rollout.errors import InputError, ServiceError
+from rollout.errors import InputError, ServiceError, visible
 
 
 class _Boundary(TyperGroup):
@@ -27,10 +27,10 @@ class _Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            typer.echo(f"rayzero: {error}", err=True)
+            typer.echo(f"rayzero: {visible(str(error))}", err=True)
             raise typer.Exit(2) from None
         except ServiceError as error:
-            typer.echo(f"rayzero: {error}", err=True)
+            typer.echo(f"rayzero: {visible(str(error))}", err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rewards.parts import question
+from rollout.errors import visible
 
 _LOG_EVERY_S = 15.0
 """Without a terminal a bar becomes a line at most this often."""
@@ -79,9 +80,9 @@ class Display:
         return min(self.console.width, _LOG_WIDTH)
 
     def line(self, text: str) -> None:
-        """One line with the run's clock in front; `text` is printed as it is."""
+        """One line with the run's clock in front; `text` is no markup, and nothing that a terminal obeys."""
         elapsed = time.monotonic() - self._began
-        self.console.print(f"[dim]{int(elapsed // 60):3d}:{int(elapsed % 60):02d}[/]  {escape(text)}")
+        self.console.print(f"[dim]{int(elapsed // 60):3d}:{int(elapsed % 60):02d}[/]  {escape(visible(text))}")
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
@@ -92,8 +93,8 @@ class Display:
             bar.close()
 
     def note(self, text: str) -> None:
-        """One line without the clock; `text` is printed as it is."""
-        self.console.print(escape(text))
+        """As `line`, without the clock."""
+        self.console.print(escape(visible(text)))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(title=escape(title), title_justify="left", title_style="bold")
@@ -116,9 +117,8 @@ class Display:
 
 
 def inert(text: str) -> str:
-    """Text of a model on one line. What a terminal would obey, or not show, is written out: `\\x1b`."""
-    line = " ".join(text.split())
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+    """Text of a model on one line, which a terminal does not obey."""
+    return visible(" ".join(text.split()))
 
 
 def _lead(prompt: str) -> str:

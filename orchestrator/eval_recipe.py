@@ -21,9 +21,9 @@ def find_run(path: Path) -> Path | None:
     if not path.is_dir():
         return None
     folder = path.resolve()
-    for above, shown in zip((folder, *folder.parents), (path, *path.parents), strict=False):
+    for above in (folder, *folder.parents):
         if (above / "recipe.toml").is_file():
-            return shown if shown.resolve() == above else above
+            return next((shown for shown in (path, *path.parents) if shown.resolve() == above), above)
     return None
 
 

@@ -7,7 +7,7 @@ from orchestrator.stage_models import used_rubrics
 from rollout.errors import InputError
 
 SCORER_GPUS = 0.1
-"""That one reward model reserves (rewards/service.py)."""
+"""That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
 
 
 def gpu_share(stage: Stage) -> float:

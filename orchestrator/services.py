@@ -43,7 +43,8 @@ class Services:
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
         settings = stage.learner
-        shape = (settings.ranks, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
+        threads = settings.threads or max(1, _cores(stage) // settings.ranks)
+        shape = (settings.ranks, settings.cpus, settings.gpus, threads, settings.timeout_s)
         if self._learner is not None and self._learner[0] == shape:
             return
         await self._close_learner()
@@ -52,7 +53,7 @@ class Services:
             cpus=settings.cpus,
             gpus=settings.gpus,
             device=self.device,
-            threads=settings.threads or max(1, cores_per_node() // settings.ranks),
+            threads=threads,
             timeout_s=settings.timeout_s,
             start_timeout_s=self.start_timeout_s,
         )
@@ -66,7 +67,8 @@ class Services:
         """
         settings = stage.rollout
         spec = self._engine_spec(stage)
-        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, settings.threads, settings.timeout_s)
+        threads = settings.threads or _cores(stage)
+        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, threads, settings.timeout_s)
         if self._rollout is not None and self._rollout[0] == shape:
             return
         await self._close_rollout()
@@ -76,7 +78,7 @@ class Services:
             replicas=settings.replicas,
             cpus=settings.cpus,
             gpus=settings.gpus,
-            threads=settings.threads or cores_per_node(),
+            threads=threads,
             timeout_s=settings.timeout_s,
             start_timeout_s=self.start_timeout_s,
         )
@@ -229,6 +231,12 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dpo_label_smoothing=stage.dpo.label_smoothing,
         backend=backend(stage, device),
     )
+
+
+def _cores(stage: Stage) -> int:
+    """Of a CPU host, for the engines and for the ranks: half of them each where both compute at the same time."""
+    cores = cores_per_node()
+    return max(1, cores // 2) if stage.kind == "grpo" and stage.loop.max_staleness else cores
 
 
 def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:

@@ -24,6 +24,10 @@ DEPTH = 64
 BATCH = 32
 """Completions of one call to a worker."""
 SIGN_OF_LIFE_S = 5.0
+PATIENCE_S = 60.0
+"""A worker that died has this long to come back, and no less than an answer may take."""
+SCORER_GPUS = 0.1
+"""Reserved by a reward model on a GPU host; orchestrator/places.py counts with the same."""
 
 
 class RewardWorker:
@@ -71,6 +75,9 @@ class _Worker:
     """Completions that it has been given and has not answered."""
     down: bool = False
     """It died, and has not come back yet."""
+    died: float = 0.0
+    gone: str = ""
+    """Why it has not come back for so long that nobody should wait for it alone."""
 
 
 @dataclass(eq=False)
@@ -168,7 +175,13 @@ class RewardPool:
             await _end(worker)
 
     async def score(self, rubric: str, sample: Sample, account: Account | None = None) -> Score:
-        """The score of one completion; status `error` when it could not be scored, twice."""
+        """The score of one completion; status `error` when it could not be scored, twice.
+
+        Raises:
+            ServiceError: all workers died, and none has come back within the time they have.
+        """
+        if problem := self._all_gone():
+            raise ServiceError(problem)
         request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), account or self.account)
         self._waiting.append(request)
         self._changed.set()
@@ -192,13 +205,14 @@ class RewardPool:
             return [{} for _ in samples]
         problem: ServiceError | None = None
         for attempt in range(2):
-            worker = self._workers[attempt % len(self._workers)]
+            worker = await self._up(attempt)
             try:
                 call = worker.actor.score_group.remote(rubric, samples)
                 values: list[dict[str, float]] = await within(call, self._timeout_s, "a reward worker to score a group")
                 return values
             except ServiceError as failure:
                 problem = failure
+                self._lost(worker)
         assert problem is not None
         raise problem
 
@@ -207,7 +221,11 @@ class RewardPool:
 
     def metrics(self) -> dict[str, float]:
         """What the pool's own account says, and how the workers stand."""
-        return self.account.metrics() | {"rewards/replicas": len(self._workers), "rewards/waiting": len(self._waiting)}
+        return self.account.metrics() | {
+            "rewards/replicas": len(self._workers),
+            "rewards/down": sum(worker.down for worker in self._workers),
+            "rewards/waiting": len(self._waiting),
+        }
 
     async def close(self) -> None:
         """End the workers and what they started."""
@@ -281,27 +299,46 @@ class RewardPool:
 
     def _lost(self, worker: _Worker) -> None:
         if not worker.down:
-            worker.down = True
+            worker.down, worker.died = True, time.monotonic()
             self._spawn(self._revive(worker))
 
     async def _revive(self, worker: _Worker) -> None:
-        """Wait until Ray has restarted a worker. When it does not come back, whoever waits for a score is told."""
-        until = time.monotonic() + max(self._timeout_s, 60.0)
-        problem = "no answer"
-        while time.monotonic() < until:
+        """Wait until Ray has restarted a worker; the others go on. When none is left to go on, whoever waits is told."""
+        while worker in self._workers:
             try:
                 await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
             except (RayError, TimeoutError) as failure:
-                problem = _last_line(failure)
+                if time.monotonic() - worker.died > max(self._timeout_s, PATIENCE_S):
+                    worker.gone = _last_line(failure)
+                    self._give_up()
                 await asyncio.sleep(0.2)
             else:
-                worker.down = False
+                worker.down, worker.gone = False, ""
                 self._changed.set()
                 return
-        while self._waiting:
+
+    async def _up(self, number: int) -> _Worker:
+        """Of the workers that are up the `number`th, counted round; waits for one. Raises ServiceError when none comes."""
+        while not (up := [worker for worker in self._workers if not worker.down]):
+            if problem := self._all_gone():
+                raise ServiceError(problem)
+            self._changed.clear()
+            await self._changed.wait()
+        return up[number % len(up)]
+
+    def _all_gone(self) -> str:
+        """Why nothing can be scored any more; empty while a worker is up or may come back."""
+        if self._workers and all(worker.gone for worker in self._workers):
+            return f"no reward worker comes back: {self._workers[0].gone}"
+        return ""
+
+    def _give_up(self) -> None:
+        self._changed.set()
+        problem = self._all_gone()
+        while problem and self._waiting:
             request = self._waiting.popleft()
             if not request.result.done():
-                request.result.set_exception(ServiceError(f"a reward worker does not come back: {problem}"))
+                request.result.set_exception(ServiceError(problem))
 
     def _settle(self, request: _Request, score: Score, worker: _Worker, began: float) -> None:
         if score.status == "error" and request.failed_on is None:
@@ -389,7 +426,7 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tu
         check_scorer(spec)
         # A GPU is shared with engines or learners by `gpus`, as theirs are.
         kind, server = KINDS[spec.name]
-        gpus = 0.1 if spec.args.get("device") != "cpu" and ray.cluster_resources().get("GPU") else 0
+        gpus = SCORER_GPUS if spec.args.get("device") != "cpu" and ray.cluster_resources().get("GPU") else 0
         actor_name = f"{name}-model-{index}"
         remote = ray.remote(server).options(
             name=actor_name,

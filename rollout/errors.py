@@ -1,4 +1,4 @@
-"""The two ways in which a run can fail on purpose, and the words for a near miss.
+"""The two ways in which a run can fail on purpose, and how their messages are worded.
 
 Exception
 ├── InputError    something the user gave is wrong: printed as it is, exit code 2, no traceback
@@ -21,3 +21,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: `; did you mean 'ranks'?`, or nothing when no known one is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def visible(text: str) -> str:
+    """A message that may quote a model or a file: what a terminal would obey, or not show, is written out: `\\x1b`."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+    )

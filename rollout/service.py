@@ -301,14 +301,16 @@ def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> Pla
 def compute_environment(device: str, threads: int) -> dict[str, str]:
     """Environment of an actor that computes.
 
-    On a CPU host engine and learner take turns on the same cores. Threads that spin while they wait, OpenMP's default,
-    would take the cores from whoever has work: measured five times slower.
+    On a CPU host engine and learner share the cores. Threads that spin while they wait, OpenMP's default, take them
+    from whoever has work: measured five times slower. Threads that sleep at once are woken up for every operation, which
+    costs a small model a quarter of its speed (deploy/bench/loop-cpu.md). So they spin for some ten microseconds first.
     """
     if device == "cuda":
         return {}
     return {
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "2000",
         "KMP_BLOCKTIME": "0",
         "DS_ACCELERATOR": "cpu",
         "TOKENIZERS_PARALLELISM": "false",

@@ -31,6 +31,6 @@ class RolloutSection(Section):
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
     """GPU reserved per tensor-parallel worker; below 1 it shares the GPU with a learner rank."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Compute threads of a CPU engine; 0: all cores of the host."""
+    """Compute threads of a CPU engine; 0: all cores of the host, or half of them where the learner trains meanwhile."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Longest wait for one group before the request is retried on another replica."""

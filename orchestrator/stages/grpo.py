@@ -63,12 +63,15 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
             seed=derive_seed(context.seed, number),
         )
         scoring = rewards.begin(prompt)
-        with clocks.produce.running():
-            with clocks.generate.running():
-                group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
-            # What is left to score: most completions were scored while others were still being generated.
-            with clocks.score.running():
-                scored = await scoring.finish(group)
+        try:
+            with clocks.produce.running():
+                with clocks.generate.running():
+                    group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
+                # What is left to score: most completions were scored while others were still being generated.
+                with clocks.score.running():
+                    scored = await scoring.finish(group)
+        finally:
+            scoring.cancel()
         await buffer.put(number, scored)
 
     try:

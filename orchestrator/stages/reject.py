@@ -126,13 +126,16 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
             max_tokens=stage.rollout.max_tokens,
             seed=derive_seed(context.seed, number),
         )
-        async with places:
-            scoring = rewards.begin(prompt)
-            with clocks.produce.running():
-                with clocks.generate.running():
-                    group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
-                with clocks.score.running():
-                    return await scoring.finish(group)
+        scoring = rewards.begin(prompt)
+        try:
+            async with places:
+                with clocks.produce.running():
+                    with clocks.generate.running():
+                        group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
+                    with clocks.score.running():
+                        return await scoring.finish(group)
+        finally:
+            scoring.cancel()
 
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -23,6 +23,9 @@ from orchestrator.config import load_recipe
 
 Record = dict[str, Any]
 
+LIMIT_S = 1800.0
+"""A run that takes longer until its next stage, or to end, hangs: the bench ends with an error, and the run with it."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -39,15 +42,16 @@ def main() -> None:
     command = [given.recipe, *given.overrides]
     for stage in stages:
         process = started(disturbed, command)
-        while process.poll() is None and not begun(disturbed, stage):
+        limit = time.monotonic() + LIMIT_S
+        while process.poll() is None and not begun(disturbed, stage) and time.monotonic() < limit:
             time.sleep(0.05)
         time.sleep(given.after * (1 + chance.random()))
         if process.poll() is None:
             os.killpg(process.pid, getattr(signal, f"SIG{given.signal}"))
-        code = process.wait()
+        code = ended(process)
         print(f"{stage}: {given.signal} sent, exit {code}, {steps_of(disturbed, stage)}", flush=True)
     for run in (disturbed, alone):
-        code = started(run, command).wait()
+        code = ended(started(run, command))
         print(f"{run.name}: ended with {code}", flush=True)
     compare(stages, disturbed, alone)
 
@@ -56,6 +60,15 @@ def started(run: Path, command: list[str]) -> subprocess.Popen[bytes]:
     with (run.parent / f"{run.name}.log").open("ab") as log:
         whole = [sys.executable, "-m", "orchestrator", "train", *command, "--run", str(run)]
         return subprocess.Popen(whole, stdout=log, stderr=log, start_new_session=True)
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code. Raises TimeoutExpired, and kills the run, when it does not end."""
+    try:
+        return process.wait(LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def records(run: Path) -> list[Record]:

@@ -181,6 +181,45 @@ def test_workers_share_one_reward_model(cluster: None, loop: asyncio.AbstractEve
     assert "too long" in scores[3].error or "tokens" in scores[3].error
 
 
+def test_workers_that_never_come_back_cost_nothing_until_the_last_is_gone(
+    cluster: None, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewards.service.PATIENCE_S", 1.0)
+
+    async def run() -> tuple[list[str], list[BaseException]]:
+        pool = await RewardPool.start(
+            {"default": [spec("accuracy", "accuracy")]},
+            ToolSettings(),
+            {"default": Sample(prompt="1+1=", completion="x", answer="2")},
+            replicas=2,
+            timeout_s=1,
+            max_error_rate=0.5,
+            start_timeout_s=120,
+            name="mortal",
+        )
+
+        def ask() -> Any:
+            return pool.score("default", Sample(prompt="1+1=", completion="<answer>2</answer>", answer="2"))
+
+        try:
+            ray.kill(ray.get_actor("mortal-0"), no_restart=True)
+            served = [(await ask()).status]
+            while not any(worker.gone for worker in pool._workers):
+                await asyncio.sleep(0.05)
+            served += [(await ask()).status for _ in range(3)]
+            assert pool.metrics()["rewards/down"] == 1
+            ray.kill(ray.get_actor("mortal-1"), no_restart=True)
+            failures = await asyncio.gather(ask(), ask(), return_exceptions=True)
+            return served, [*failures, *await asyncio.gather(ask(), return_exceptions=True)]
+        finally:
+            await pool.close()
+
+    served, failures = loop.run_until_complete(asyncio.wait_for(run(), 60))
+    assert served == ["ok"] * 4
+    assert [type(each) for each in failures] == [ServiceError] * 3
+    assert "no reward worker comes back" in str(failures[0])
+
+
 def test_a_broken_function_stops_the_start(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("def score(prompt, completion, reference):\n    return prompt.nothing\n")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import run
 from orchestrator.display import Display
 from rollout.templates import R1_ZERO
 
@@ -51,3 +52,10 @@ def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     display.note("model  /runs/[/x]")
     out = capsys.readouterr().out
     assert all(name in out for name in ("[/a]", "[b]", "[/c]", "[/d]", "[e]", "/runs/[/x]"))
+
+
+def test_a_terminal_obeys_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    Display().note("reward of 'a\x1b[2J[red]' failed:\nb\r")
+    assert capsys.readouterr().out == "reward of 'a\\x1b[2J[red]' failed:\nb\\r\n"
+    assert run(["train", "no\x1b[2Jthing"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

@@ -22,12 +22,17 @@ def finished_run(run_dir: Path) -> Path:
     return run_dir
 
 
-def test_a_run_is_found_from_anywhere_inside_it(tmp_path: Path) -> None:
+def test_a_run_is_found_from_anywhere_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = finished_run(tmp_path / "r")
     for folder in (run_dir, run_dir / "cold-start" / "export", run_dir / "reasoning" / "checkpoints" / "step-000020"):
         found = find_run(folder)
         assert found is not None
         assert found.resolve() == run_dir.resolve()
+    monkeypatch.chdir(run_dir / "cold-start")
+    for folder in (Path(), Path("export")):
+        assert find_run(folder) == run_dir.resolve()
+    monkeypatch.chdir(tmp_path)
+    assert find_run(Path("r/cold-start")) == Path("r")
     assert find_run(model_folder(tmp_path / "m")) is None
     assert find_run(Path("org/model")) is None
 

@@ -56,7 +56,9 @@ def test_an_empty_model_is_asked_for_and_one_that_is_a_stages_own_by_its_stage()
 
 def test_a_model_that_is_built_needs_no_path() -> None:
     raw = {"path": "", "build": {"tokenizer": "characters"}}
-    parse_recipe({"name": "r", "model": raw, "data": source(path="a.jsonl"), "stages": [{"name": "x", "kind": "grpo"}]})
+    stages = [{"name": "x", "kind": "grpo"}]
+    built = parse_recipe({"name": "r", "model": raw, "data": source(path="a.jsonl"), "stages": stages})
+    assert built.stages[0].model.build is not None
 
 
 @pytest.mark.parametrize("name", ["r1", "r1-zero"])

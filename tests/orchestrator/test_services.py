@@ -272,3 +272,35 @@ def test_the_reward_of_a_source_that_comes_later_by_schedule_is_tried_at_the_sta
 
     with_services(work)
     assert [pool.rubrics for pool in started] == [{"a", "broken"}]
+
+
+@pytest.mark.parametrize(
+    ("sections", "ranks_have", "engines_have"),
+    [
+        ({}, 4, 4),
+        ({"loop": {"max_staleness": 1}}, 2, 2),
+        ({"loop": {"max_staleness": 1}, "learner": {"ranks": 3}}, 1, 2),
+        ({"loop": {"max_staleness": 1}, "learner": {"threads": 3}, "rollout": {"threads": 1}}, 3, 1),
+    ],
+)
+def test_engines_and_ranks_share_the_cores_when_they_compute_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any], ranks_have: int, engines_have: int
+) -> None:
+    threads = []
+
+    async def start(*given: Any, **settings: Any) -> None:
+        threads.append(settings["threads"])
+
+    monkeypatch.setattr("orchestrator.services.cores_per_node", lambda: 4)
+    monkeypatch.setattr("orchestrator.services.LearnerGroup.start", start)
+    monkeypatch.setattr("orchestrator.services.RolloutPool.start", start)
+
+    async def begin() -> None:
+        services, stage = Services("cpu", 1.0, None), stage_of(**sections)  # type: ignore[arg-type]
+        await services.begin_learner(stage)
+        await services.begin_rollout(stage, asyncio.get_running_loop().create_future())
+        await services.learner()
+        await services.rollout()
+
+    asyncio.run(begin())
+    assert threads == [ranks_have, engines_have]
