@@ -88,14 +88,15 @@ class StageContext:
             finally:
                 await learner.release_weights(manifest)
 
-    async def audit(self, version: int) -> float:
+    async def audit(self, version: int, prompts: Sequence[Prompt]) -> float:
         """Largest difference between sampler's and learner's logprobs on fresh completions of every replica.
+
+        `prompts`: of which the first few are asked.
 
         Raises:
             ServiceError: it is above the tolerance: an engine does not hold the learner's weights.
         """
         learner, pool = await self.services.learner(), await self.services.rollout()
-        prompts = next(iter(self._sets.prompts.values()), [])[:AUDIT_PROMPTS]
         worst, settings = 0.0, self.schedule.at(version).rollout
         for replica in range(pool.replicas):
             sampling = Sampling(
@@ -105,7 +106,10 @@ class StageContext:
                 seed=version,
             )
             groups = await asyncio.gather(
-                *(pool.generate_on(replica, f"audit/{i}", prompt, sampling) for i, prompt in enumerate(prompts))
+                *(
+                    pool.generate_on(replica, f"audit/{i}", prompt, sampling)
+                    for i, prompt in enumerate(prompts[:AUDIT_PROMPTS])
+                )
             )
             rows = [
                 Row(

@@ -101,7 +101,7 @@ class Display:
         for i, column in enumerate(columns):
             table.add_column(escape(column), justify="right" if i else "left")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(visible(cell)) for cell in row))
         self.console.print()
         self.console.print(table)
 

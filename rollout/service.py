@@ -303,7 +303,8 @@ def compute_environment(device: str, threads: int) -> dict[str, str]:
 
     On a CPU host engine and learner share the cores. Threads that spin while they wait, OpenMP's default, take them
     from whoever has work: measured five times slower. Threads that sleep at once are woken up for every operation, which
-    costs a small model a quarter of its speed (deploy/bench/loop-cpu.md). So they spin for some ten microseconds first.
+    costs a small model up to a third of its speed (deploy/bench/learner-cpu.md). So they spin for some ten microseconds
+    first.
     """
     if device == "cuda":
         return {}

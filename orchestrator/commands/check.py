@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.commands.recipe_argument import Overrides, RecipeArgument, load
+from rollout.errors import visible
 
 if TYPE_CHECKING:
     from orchestrator.config import Recipe, Stage
@@ -33,7 +34,7 @@ def check(
 
         typer.echo(tomli_w.dumps(to_toml(resolved)))
     else:
-        typer.echo("\n".join(_differences(resolved)))
+        typer.echo(visible("\n".join(_differences(resolved))))
     # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
     _say(["", *_placement(resolved)], full)
     _say([f"note: {note}" for note in preflight(resolved)], full)
@@ -42,7 +43,7 @@ def check(
 def _say(lines: Iterable[str], full: bool) -> None:
     """Lines; in front of TOML they are comments, so that the output is a recipe again."""
     for line in lines:
-        typer.echo(f"# {line}".rstrip() if full else line)
+        typer.echo(visible(f"# {line}".rstrip() if full else line))
 
 
 def _differences(recipe: "Recipe") -> list[str]:

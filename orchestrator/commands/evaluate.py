@@ -86,7 +86,7 @@ def evaluate(
     target = Path(out) if out else (run or Path()) / "eval.json"
     check_writable("--out", target)
     for note in preflight(resolved, training=False):
-        typer.echo(f"note: {note}")
+        typer.echo(visible(f"note: {note}"))
     typer.echo(f"evaluating {path}")
     from orchestrator.evaluate import evaluate_model
 

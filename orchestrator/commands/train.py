@@ -40,7 +40,7 @@ def train(
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
     continued = check_run_dir(resolved, target)
     for note in preflight(resolved):
-        typer.echo(f"note: {note}")
+        typer.echo(visible(f"note: {note}"))
     # Said before Ray and torch are imported, which takes a while on a fresh machine.
     typer.echo(f"{'continuing' if continued else 'starting'} the run in {target}")
     from orchestrator.pipeline import train as train_run

@@ -88,7 +88,8 @@ class LearnerSection(Section):
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
     """GPU reserved per rank; below 1 it shares the GPU with an engine, and weights travel by CUDA IPC."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Compute threads of a rank on a CPU host; 0: as many cores as an engine has, divided by the ranks."""
+    """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
+    meanwhile, divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
     """Longest wait for one batch, checkpoint or export."""
 

@@ -107,7 +107,9 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
     due = done % loop.publish_every == 0 or done == loop.steps or done in context.schedule.steps
     published = await context.publish(done) if due else None
-    audit = await context.audit(done) if published and loop.audit_every and done % loop.audit_every == 0 else None
+    audit = None
+    if published and loop.audit_every and done % loop.audit_every == 0:
+        audit = await context.audit(done, [group.group.prompt for group in groups])
     if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps and published:
         await context.evaluate(done, "during")
     if published and done < loop.steps:

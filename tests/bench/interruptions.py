@@ -1,8 +1,8 @@
 """A run that is interrupted in every stage, and what became of it beside one that was left alone.
 
-    python -m tests.bench.interruptions FOLDER [--signal INT|KILL] [--recipe r1-tiny] [key=value …]
+    python -m tests.bench.interruptions FOLDER [--signal INT|KILL] [--recipe r1-tiny] [--begin STAGE] [key=value …]
 
-Starts the recipe in FOLDER, sends the signal to the whole process group once in each stage, a moment after it has begun
+Starts the recipe in FOLDER, sends the signal to the whole process group once in each stage (from STAGE on), a moment after it has begun
 (`--after` seconds and a random part of as much again), continues the run with the same command each time, and lets a second run
 go to its end undisturbed. Then says, stage by stage, how often it began, how many different steps each run has trained, and
 how far the figures of the two lie apart, of problems and of preference pairs.
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--recipe", default="r1-tiny")
     parser.add_argument("--signal", choices=("INT", "KILL"), default="KILL")
+    parser.add_argument("--begin", default="", metavar="STAGE", help="the first one to be disturbed")
     parser.add_argument("--after", type=float, default=1.0, metavar="SECONDS")
     given = parser.parse_intermixed_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,7 @@ def main() -> None:
     chance = random.Random(1)
     disturbed, alone = given.folder / "disturbed", given.folder / "alone"
     command = [given.recipe, *given.overrides]
-    for stage in stages:
+    for stage in stages[stages.index(given.begin) if given.begin else 0 :]:
         process = started(disturbed, command)
         limit = time.monotonic() + LIMIT_S
         while process.poll() is None and not begun(disturbed, stage) and time.monotonic() < limit:

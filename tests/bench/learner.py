@@ -9,8 +9,8 @@ that is shared, the fastest says most. Memory: the peak of the resident set duri
 activations, logits, gradients that come and go and whatever a library needs for its work, as the kernel sees it and not by
 any allocator's own account.
 
-Cases of the learner, beside `learner` itself: `-bf16`; `-passive`, threads that sleep while they wait, as the services set
-it (rollout/service.py: compute_environment); `-spin`, threads that look for work for a moment before they sleep; `-bound`,
+Cases of the learner, beside `learner` itself: `-bf16`; `-passive`, threads that sleep while they wait; `-spin`, threads
+that look for work for a moment before they sleep, as the services set it (rollout/service.py: compute_environment); `-bound`,
 each thread on a core of its own; `-1`, a single thread; `-compiled`, feed-forward layers and norms through `torch.compile`;
 `-ckpt`, activations computed anew.
 
@@ -152,7 +152,7 @@ CASES = {
     "learner": _learner(),
     "learner-bf16": _learner("bfloat16"),
     "learner-passive": _learner(environment={"OMP_WAIT_POLICY": "passive"}),
-    "learner-spin": _learner(environment={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}),
+    "learner-spin": _learner(environment={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}),
     "learner-bound": _learner(environment=_BOUND),
     "learner-1": _learner(environment={"OMP_NUM_THREADS": "1"}, threads=1),
     "learner-compiled": _learner(compiled=True),

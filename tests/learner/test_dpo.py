@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch import Sequence, make_batch
+from learner.batch import Sequence
 from learner.build import build_model
 from learner.loss import LossParts, dpo_loss, implicit_rewards
-from learner.model import PackTensors, load_policy, to_device
+from learner.model import load_policy
 from learner.tally import merged
 from tests.learner.losses import finite_difference, gradient, vector
+from tests.learner.packs import packs_of
 from tests.learner.specs import build_spec
 
 BETA = 0.5
@@ -98,21 +99,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def cut(sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed: int = 0) -> list[PackTensors]:
-    batch = make_batch(
-        sequences,
-        ranks=ranks,
-        mini_batches=1,
-        micro_batch_tokens=budget,
-        length_norm="sequence",
-        constant_length=1,
-        temperature=1.0,
-        seed=seed,
-        together=2,
-    )
-    return [to_device(pack, torch.device("cpu")) for mini in batch.packs for rank in mini for pack in rank]
-
-
 def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str) -> None:
     policy = load_policy(folder, torch.float64, trust_remote_code=False, logit_chunk_tokens=1000)
     rng = np.random.default_rng(0)
@@ -126,7 +112,7 @@ def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str)
     def total(**how: int) -> tuple[float, Tensor, dict[str, float]]:
         policy.zero_grad()
         loss, figures = 0.0, []
-        for pack in cut(sequences, **how):
+        for pack in packs_of(sequences, together=2, **how):
             logprobs = policy(pack, 1.0)[0].double()
             # A reference that differs by token, and is the same function of the token in every cut.
             reference = logprobs.detach() + 0.1 * torch.sin(pack.targets.double())

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import Pack, Sequence, make_batch
+from learner.batch import Sequence
 from learner.build import END, TAGS, BuildSpec, bpe_tokenizer, build_model, character_tokenizer
 from learner.loss import LossParts, Tokens, pairwise_loss, policy_loss
 from learner.model import PackTensors, Policy, last_states, load_policy, load_reward_model, to_device
 from rollout.errors import InputError
 from tests.learner.losses import loss_spec
+from tests.learner.packs import numbers_of_packs, packs_of
 
 CPU = torch.device("cpu")
 VOCABULARY = 2 + 256 + len(TAGS)
@@ -65,27 +66,6 @@ def rows() -> list[Sequence]:
         )
         for first, length in ((4, 7), (2, 30), (5, 6), (3, 18), (1, 2), (6, 25))
     ]
-
-
-def packs_of(sequences: list[Sequence], **cut: int) -> list[PackTensors]:
-    return [to_device(pack, CPU) for pack in packs_of_numbers(sequences, **cut)]
-
-
-def packs_of_numbers(
-    sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed: int = 0, together: int = 1
-) -> list[Pack]:
-    batch = make_batch(
-        sequences,
-        ranks=ranks,
-        mini_batches=1,
-        micro_batch_tokens=budget,
-        length_norm="sequence",
-        constant_length=64,
-        temperature=1.0,
-        seed=seed,
-        together=together,
-    )
-    return [pack for mini in batch.packs for rank in mini for pack in rank]
 
 
 def alone(folder: str, row: Sequence, temperature: float) -> tuple[Tensor, Tensor]:
@@ -323,7 +303,7 @@ def test_scores_are_those_of_transformers(folder: str) -> None:
     )
     plain.load_state_dict(model.model.state_dict())
     sequences = pairs(3)
-    (pack,) = packs_of_numbers(sequences)
+    (pack,) = numbers_of_packs(sequences)
     with torch.no_grad():
         found = model(to_device(pack, CPU))
         expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.rows]
