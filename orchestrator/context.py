@@ -26,7 +26,7 @@ from orchestrator.win_rate import Baselines
 from orchestrator.wiring import parent_of
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
-from rollout.types import Sampling
+from rollout.types import Prompt, Sampling
 
 AUDIT_PROMPTS = 4
 """Groups that an audit samples on every replica."""

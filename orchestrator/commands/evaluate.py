@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.commands.recipe_argument import recipe_name
+from rollout.errors import visible
 
 
 def evaluate(

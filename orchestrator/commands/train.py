@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.recipe_argument import Overrides, RecipeArgument, Seed, load, recipe_name, run_folder
-from rollout.errors import ServiceError
+from rollout.errors import ServiceError, visible
 
 
 def train(
