@@ -83,6 +83,9 @@ def test_every_stage_of_the_recipe_runs_and_a_killed_run_is_continued(tmp_path: 
         if stage.kind in ("sft", "grpo", "reward_model", "dpo"):
             steps = [one["step"] for one in made if one["kind"] == "step" and one["stage"] == stage.name]
             assert max(steps, default=0) == (80 if stage.name == "base" else 2), f"{stage.name}: {steps}"
+        if stage.kind == "grpo":
+            gaps = [one["audit/max_diff"] for one in made if one["kind"] == "step" and one["stage"] == stage.name]
+            assert all(0 < gap < 1e-4 for gap in gaps), f"{stage.name}: {gaps}"
         if stage.kind != "reject":
             assert (run / stage.name / "export" / "config.json").is_file()
     tables = {(one["stage"], one["set"]) for one in made if one["kind"] == "eval"}
