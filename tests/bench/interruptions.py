@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=1.0, metavar="SECONDS")
     given = parser.parse_intermixed_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    # A shell's background jobs ignore it, and so would the runs that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = [stage.name for stage in load_recipe(given.recipe, given.overrides).stages]
     chance = random.Random(1)
     disturbed, alone = given.folder / "disturbed", given.folder / "alone"
