@@ -105,12 +105,14 @@ def test_no_row_at_all_is_said(tmp_path: Path) -> None:
 def test_a_failure_while_sampling_is_told_as_what_it_is() -> None:
     """Not as a group of exceptions, which nobody at the end of a command knows."""
 
+    cancelled: list[str] = []
+
     class Broken:
         async def generate(self, *_: Any) -> None:
             raise ServiceError("no engine is left")
 
         def begin(self, asked: Any) -> Any:
-            return SimpleNamespace(add=None)
+            return SimpleNamespace(add=None, cancel=lambda: cancelled.append(asked.prompt_id))
 
     async def found() -> Any:
         return Broken()
@@ -119,6 +121,8 @@ def test_a_failure_while_sampling_is_told_as_what_it_is() -> None:
     context: Any = SimpleNamespace(stage=RECIPE.stages[0], clocks=PhaseClocks(), services=services, seed=1)
     with pytest.raises(ServiceError, match="no engine is left"):
         asyncio.run(sample(context, [(0, prompt()), (1, prompt("s/1"))]))
+    # What was already being scored for it is not scored for nobody.
+    assert sorted(cancelled) == ["s/0", "s/1"]
 
 
 def test_a_row_says_where_it_is_from() -> None:
