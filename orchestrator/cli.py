@@ -4,6 +4,8 @@ This is the one place where an error becomes a line and an exit code: 2 for a mi
 of the system, 130 after Ctrl-C. A traceback means a defect of RayZero itself.
 """
 
+import atexit
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,6 +21,9 @@ from orchestrator.commands.shipped import doctor, recipes
 from orchestrator.commands.train import submit, train
 from rollout.errors import InputError, ServiceError, visible
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
 
 class _Boundary(TyperGroup):
     """All commands, and the boundary where their errors end."""
@@ -33,7 +38,7 @@ class _Boundary(TyperGroup):
             typer.echo(f"rayzero: {visible(str(error))}", err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -51,7 +56,15 @@ app = typer.Typer(
 
 def main() -> None:
     """Console entry point."""
-    sys.exit(run())
+    code = run()
+    if code == INTERRUPTED:
+        # Ctrl-C in the middle of a start leaves native threads of Ray and torch behind, which have crashed the
+        # interpreter while it was taken down. What is registered for the exit runs; the taking down does not.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,6 +283,8 @@ def kill_workers(sandbox: Sandbox) -> None:
     for slot in sandbox._all:
         for worker in slot.workers.values():
             os.kill(worker.process.pid, signal.SIGKILL)
+            # What it has started dies after it, and could still serve the next program.
+            assert select.select([worker._control], [], [], 30)[0]
 
 
 # --- Values and objects across the two cells
