@@ -46,6 +46,17 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
         "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
     }
     try:
+        with _interrupts_later():
+            _start(cluster, common)
+        with _terminated_as_interrupted():
+            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+    finally:
+        # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
+        ray.shutdown()
+
+
+def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
+    try:
         if cluster.address:
             ray.init(address=cluster.address, **common)
         else:
@@ -63,12 +74,23 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
         if cluster.address:
             raise InputError(f"cluster.address = {cluster.address!r}: no Ray cluster answers: {reason}") from problem
         raise ServiceError(f"Ray did not start here; is the machine too busy? {reason}") from problem
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: in the middle of Ray's start it leaves a thread that crashes the process."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
-        with _terminated_as_interrupted():
-            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+        yield
     finally:
-        # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
-        ray.shutdown()
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A cluster that does not come up is a line about it."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -27,3 +28,19 @@ def test_a_cluster_that_does_not_come_up(
     with pytest.raises(kind) as caught, ray_session(ClusterSection(address=address), "r"):
         pass
     assert str(caught.value) == said
+
+
+def test_an_interrupt_waits_until_ray_is_up_and_then_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def start(**_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        seen.append("up")
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append("down"))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), ray_session(ClusterSection(), "r"):
+        seen.append("in use")
+    assert seen == ["up", "down"]
+    assert signal.getsignal(signal.SIGINT) == before
