@@ -39,8 +39,12 @@ def test_an_interrupt_waits_until_ray_is_up_and_then_ends_it(monkeypatch: pytest
 
     monkeypatch.setattr(ray, "init", start)
     monkeypatch.setattr(ray, "shutdown", lambda: seen.append("down"))
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), ray_session(ClusterSection(), "r"):
-        seen.append("in use")
+    # Tests that a script starts in the background have inherited that it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_session(ClusterSection(), "r"):
+            seen.append("in use")
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert seen == ["up", "down"]
-    assert signal.getsignal(signal.SIGINT) == before
