@@ -115,8 +115,14 @@ class RunStore:
         write_atomically(self.folder / stage / DONE, b"")
 
     def link_export(self, stage: str) -> None:
-        """Point RUN/export at the export of this stage."""
+        """Point RUN/export at the export of this stage.
+
+        Raises:
+            InputError: a folder stands there, as it does in a run that was copied without keeping its links.
+        """
         link, aside = self.folder / "export", self.folder / "export.part"
+        if link.is_dir() and not link.is_symlink():
+            raise InputError(f"{link} is a folder and not the link that it was; remove it: rm -r {link}")
         aside.unlink(missing_ok=True)
         aside.symlink_to(Path(stage) / "export")
         aside.replace(link)

@@ -234,6 +234,12 @@ def test_an_export_finishes_a_stage_and_the_link_follows(store: RunStore) -> Non
     assert not (store.folder / "export").readlink().is_absolute()  # the run directory may be moved
 
 
+def test_a_copy_of_a_run_that_lost_its_link_is_told_so(store: RunStore) -> None:
+    (store.folder / "export").mkdir()
+    with pytest.raises(InputError, match=r"export is a folder and not the link that it was; remove it: rm -r "):
+        store.link_export("sft")
+
+
 # --- Writing
 
 
