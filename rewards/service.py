@@ -76,6 +76,7 @@ class _Worker:
     down: bool = False
     """It died, and has not come back yet."""
     died: float = 0.0
+    """When, in terms of time.monotonic; of use while it is down."""
     gone: str = ""
     """Why it has not come back for so long that nobody should wait for it alone."""
 
