@@ -1,7 +1,7 @@
 """Scored groups → what the ranks compute on: flat packs of tokens with their share in the objective.
 
 A sequence is a prompt and one completion. A pack is sequences laid end to end up to a token budget; attention does not
-cross from one to the next (learner/attention.py). Sequences of one pack that have the same prompt share it: its tokens
+cross from one to the next (learner/model/attention.py). Sequences of one pack that have the same prompt share it: its tokens
 stand there once, and are read by all of them. That always pays, since nothing is computed that would not be computed
 apart; it saves (G − 1) · P of the G · (P + L) tokens of a group with prompts of P and completions of L tokens, so most where
 prompts are long beside completions. What it costs is freedom to balance, so ranks decide how far to go (`_cut`).

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from learner.gather import carry, gathered
-from learner.lora import adapted_layers, adapter_config, adapter_parameters, merged_weight
-from learner.publish import base_parameters
+from learner.model.lora import adapted_layers, adapter_config, adapter_parameters, merged_weight
+from learner.publish.buckets import carry, gathered
+from learner.publish.shared_memory import base_parameters
 
 ADAPTER_FOLDER = "adapter"
 

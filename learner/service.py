@@ -16,13 +16,13 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.batch import TrainingBatch
-from learner.build import BuildSpec, build_model
+from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
 from learner.spec import LearnerSpec
 from learner.tally import is_extreme, merged
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
-from rollout.weights import Holding, WeightManifest
+from rollout.weights.manifest import Holding, WeightManifest
 
 GRACE_S = 10.0
 """After the first rank failed: how long the others may take to finish, fail, or be found dead."""
@@ -76,7 +76,7 @@ class TrainStats:
     """What the ranks did of one batch, put together."""
 
     means: dict[str, float]
-    """Per trained token (per pair, of a reward model and of DPO); learner/loss.py says which of each objective. Empty when nothing
+    """Per trained token (per pair, of a reward model and of DPO); learner/losses/policy.py says which of each objective. Empty when nothing
     trained."""
     extremes: dict[str, float]
     """Smallest (`*_min`) and largest (`*_max`) of a token: ratio_min, ratio_max, mismatch_max."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rollout.weights import Backend
+from rollout.weights.manifest import Backend
 
 PolicyLoss = Literal["clip", "gspo", "cispo", "reinforce"]
 KlEstimator = Literal["k1", "k2", "k3"]
@@ -13,7 +13,7 @@ ImportanceLevel = Literal["token", "sequence", "geometric"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """What the loss of reinforcement learning is put together from (learner/loss.py)."""
+    """What the loss of reinforcement learning is put together from (learner/losses/policy.py)."""
 
     policy_loss: PolicyLoss
     clip_low: float

@@ -28,19 +28,19 @@ from learner.checkpoint import (
     write_record,
 )
 from learner.export import export_model
-from learner.kl import kl_estimate
-from learner.lora import BaseReference, add_adapters, load_trained
-from learner.loss import LossParts, Tokens, dpo_loss, implicit_rewards, pairwise_loss, policy_loss, sft_loss
-from learner.model import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
+from learner.learning_rate import learning_rate
+from learner.losses.kl import kl_estimate
+from learner.losses.policy import LossParts, Tokens, dpo_loss, implicit_rewards, pairwise_loss, policy_loss, sft_loss
+from learner.model.lora import BaseReference, add_adapters, load_trained
+from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
+from learner.model.reference import Reference, refresh_is_due
 from learner.progress import Progress
-from learner.publish import AdapterPublisher, SharedMemoryPublisher
-from learner.reference import Reference, refresh_is_due
-from learner.schedule import learning_rate
+from learner.publish.shared_memory import AdapterPublisher, SharedMemoryPublisher
 from learner.spec import LearnerSpec
 from learner.tally import merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
 from rollout.errors import InputError
-from rollout.weights import WeightManifest, discard
+from rollout.weights.manifest import WeightManifest, discard
 
 Objective = Literal["grpo", "sft", "reward_model", "dpo"]
 
@@ -344,7 +344,7 @@ class LearnerRank:
     def _open_publisher(self, spec: LearnerSpec) -> Any:
         if spec.backend == "shm":
             return SharedMemoryPublisher(self.rank, spec.bucket_bytes, self.dtype)
-        from learner.publish_gpu import IpcPublisher, NcclPublisher
+        from learner.publish.gpu import IpcPublisher, NcclPublisher
 
         publisher = NcclPublisher if spec.backend == "nccl" else IpcPublisher
         return publisher(self.rank, spec.bucket_bytes, self.dtype)

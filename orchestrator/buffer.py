@@ -11,7 +11,7 @@ i // groups_per_step, when the learner is at that version. It may therefore be a
     i < (engine version + max_staleness + 1) · groups_per_step
 
 With max_staleness = 0 that is: nothing of a batch is sampled before the batch before it is trained and published. The same
-holds, whatever max_staleness, for the first batch after a step at which settings change (orchestrator/schedule.py).
+holds, whatever max_staleness, for the first batch after a step at which settings change (orchestrator/config/schedule.py).
 
 Invariants: taken from the stream = trained + dropped + in flight + waiting, at every moment; no batch holds a token older
 than max_staleness versions (checked again at `take`, where a group that became too old is dropped as `stale`).

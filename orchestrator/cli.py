@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 
 from orchestrator.commands.check import check
 from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.info import doctor, recipes
 from orchestrator.commands.runs import report, scale, status, stop
 from orchestrator.commands.score import score
-from orchestrator.commands.shipped import doctor, recipes
 from orchestrator.commands.train import submit, train
 from rollout.errors import InputError, ServiceError, visible
 
@@ -82,7 +82,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from orchestrator.doctor import version_of
+        from orchestrator.checks.doctor import version_of
 
         typer.echo(f"rayzero {version_of('rayzero') or '(not installed)'}")
         raise typer.Exit

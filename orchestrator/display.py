@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from rewards.parts import question
+from rewards.text.response import question
 from rollout.errors import visible
 
 _LOG_EVERY_S = 15.0

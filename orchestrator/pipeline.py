@@ -1,4 +1,4 @@
-"""A run: its stages in order, each resumable, each handing its model or its rows on (orchestrator/wiring.py).
+"""A run: its stages in order, each resumable, each handing its model or its rows on (orchestrator/config/wiring.py).
 
 A finished stage is never run again; an unfinished one continues from its newest checkpoint.
 """
@@ -9,30 +9,30 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from orchestrator.answers import problems_of
 from orchestrator.clock import PhaseClocks
-from orchestrator.cluster import Device, ray_session
-from orchestrator.config import Recipe, Stage
-from orchestrator.context import StageContext
-from orchestrator.control import Sizes, run_lock, serve_requests
-from orchestrator.data import load_tokenizer
+from orchestrator.cluster.services import Services, build_spec, learner_spec
+from orchestrator.cluster.session import Device, ray_session
+from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.trained_rewards import missing_models, with_stage_models
+from orchestrator.config.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
+from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
-from orchestrator.report import write_report
-from orchestrator.results import results_of
-from orchestrator.results_text import notes, parts
-from orchestrator.run_record import read_run
-from orchestrator.services import Services, build_spec, learner_spec
-from orchestrator.stage_models import missing_models, with_stage_models
+from orchestrator.loop.context import StageContext
+from orchestrator.report.page import write_report
+from orchestrator.results.answers import problems_of
+from orchestrator.results.table import results_of
+from orchestrator.results.table_text import notes, parts
+from orchestrator.run.control import Sizes, run_lock, serve_requests
+from orchestrator.run.record import read_run
+from orchestrator.run.store import RunStore
 from orchestrator.stages.dpo import run_dpo
-from orchestrator.stages.evaluation import run_eval
+from orchestrator.stages.eval import run_eval
 from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.reject import run_reject
 from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
-from orchestrator.store import RunStore
-from orchestrator.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
-from rollout.sources import load_rows
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
     "sft": run_sft,

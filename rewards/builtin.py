@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from rewards.code_tests import Scoring, parse_task, score_code
-from rewards.format_tags import format_tags
+from rewards.code.score import Scoring, parse_task, score_code
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
-from rewards.language import language_consistency
-from rewards.length import soft_overlong
-from rewards.math_answer import judge
-from rewards.parts import opens_thought
-from rewards.readability import readability
-from rewards.repetition import repetition
-from rewards.scorers import KINDS
-from rewards.tools import Tools
+from rewards.math.verdict import judge
+from rewards.models.scorers import KINDS
+from rewards.resources import Tools
+from rewards.text.format_tags import format_tags
+from rewards.text.language import language_consistency
+from rewards.text.length import soft_overlong
+from rewards.text.readability import readability
+from rewards.text.repetition import repetition
+from rewards.text.response import opens_thought
 from rewards.types import FunctionSpec, Judgement, Sample, ScoreStatus
 from rollout.errors import InputError, did_you_mean
 
 
 class Accuracy:
-    """1 where the final answer equals the reference (rewards/math_answer.py), else 0."""
+    """1 where the final answer equals the reference (rewards/math/verdict.py), else 0."""
 
     # Only algebra can tell these two apart, so the whole ladder is tried.
     probe: Probe | None = (
@@ -61,7 +61,7 @@ def _accuracy_arguments(
 
 
 class CodeTests:
-    """1 where the program of a response passes its tests (rewards/code_tests.py); or the share of them it passes."""
+    """1 where the program of a response passes its tests (rewards/code/score.py); or the share of them it passes."""
 
     probe: Probe | None = (
         Sample(

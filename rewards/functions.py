@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from rewards.scorers import check_scorer
-from rewards.tools import Tools
+from rewards.models.scorers import check_scorer
+from rewards.resources import Tools
 from rewards.types import FunctionSpec, Judgement, Sample
 from rollout.errors import InputError, did_you_mean
 

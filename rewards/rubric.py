@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from rewards.builtin import build_function
 from rewards.functions import RewardFunction, user_call
-from rewards.tools import Tools
+from rewards.resources import Tools
 from rewards.types import FunctionSpec, Judgement, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 

@@ -10,10 +10,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from rewards.account import Account
+from rewards.error_budget import Account
+from rewards.models.scorers import KINDS, check_scorer, scorer_key
+from rewards.resources import Tools, ToolSettings
 from rewards.rubric import Rubric, total
-from rewards.scorers import KINDS, check_scorer, scorer_key
-from rewards.tools import Tools, ToolSettings
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.errors import ServiceError
 from rollout.service import within
@@ -27,7 +27,7 @@ SIGN_OF_LIFE_S = 5.0
 PATIENCE_S = 60.0
 """A worker that died has this long to come back, and no less than an answer may take."""
 SCORER_GPUS = 0.1
-"""Reserved by a reward model on a GPU host; orchestrator/places.py counts with the same."""
+"""Reserved by a reward model on a GPU host; orchestrator/plan/placement.py counts with the same."""
 
 
 class RewardWorker:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rollout.errors import ServiceError
 from rollout.types import Completion, FinishReason, Prompt, Sampling
-from rollout.weights import Backend, LoadReport, WeightManifest, verified
+from rollout.weights.manifest import Backend, LoadReport, WeightManifest, verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class VllmEngine:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from rollout.shm_plugin import register
+        from rollout.weights.vllm_plugin import register
 
         register()
         lora: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import InputError, ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from rollout.weights import Holding, LoadReport, WeightManifest, discard, localize
+from rollout.weights.manifest import Holding, LoadReport, WeightManifest, discard, localize
 
 
 class RolloutReplica:

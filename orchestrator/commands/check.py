@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.commands.recipe_argument import Overrides, RecipeArgument, load
+from orchestrator.commands.arguments import Overrides, RecipeArgument, load
 from rollout.errors import visible
 
 if TYPE_CHECKING:
-    from orchestrator.config import Recipe, Stage
+    from orchestrator.config.load import Recipe, Stage
 
 
 def check(
@@ -25,8 +25,8 @@ def check(
     Reads the data, the model folder and the machine, and shows the resolved recipe, what it places where, and an
     estimate of its memory.
     """
-    from orchestrator.config import to_toml
-    from orchestrator.preflight import preflight
+    from orchestrator.checks.preflight import preflight
+    from orchestrator.config.load import to_toml
 
     resolved = load(recipe, overrides)
     if full:
@@ -48,8 +48,8 @@ def _say(lines: Iterable[str], full: bool) -> None:
 
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
-    from orchestrator.batch_plan import changes_of
-    from orchestrator.keys import flat
+    from orchestrator.checks.naming import flat
+    from orchestrator.plan.batches import changes_of
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
     lines = [head, f"  seed = {recipe.seed}"]
@@ -78,10 +78,10 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
-    from orchestrator import doctor
-    from orchestrator.batch_plan import batch_plan
-    from orchestrator.places import gpu_share
-    from orchestrator.sizes import adapter_parameters, memory, parameters, stage_places
+    from orchestrator.checks import doctor
+    from orchestrator.plan.batches import batch_plan
+    from orchestrator.plan.memory import adapter_parameters, memory, parameters, stage_places
+    from orchestrator.plan.placement import gpu_share
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.commands.recipe_argument import recipe_name
+from orchestrator.commands.arguments import recipe_name
 from rollout.errors import visible
 
 
@@ -60,9 +60,9 @@ def evaluate(
     Of a run, the newest finished stage is measured, by the run's own recipe. For another model name its evaluation
     sets with --set or --recipe; without --recipe the model's chat template is used if it has one, else r1-zero.
     """
-    from orchestrator.eval_recipe import evaluation_recipe, find_run, latest_export
-    from orchestrator.preflight import preflight
-    from orchestrator.run_dir import check_writable
+    from orchestrator.checks.preflight import preflight
+    from orchestrator.evaluation.recipe import evaluation_recipe, find_run, latest_export
+    from orchestrator.run.resume import check_writable
 
     run = find_run(Path(model))
     path = latest_export(run, Path(model)) if run else model
@@ -89,7 +89,7 @@ def evaluate(
     for note in preflight(resolved, training=False):
         typer.echo(visible(f"note: {note}"))
     typer.echo(f"evaluating {path}")
-    from orchestrator.evaluate import evaluate_model
+    from orchestrator.evaluation.sets import evaluate_model
 
     results = evaluate_model(resolved, path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _print_results(results: Sequence[dict[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from orchestrator.eval_figures import columns
+    from orchestrator.results.columns import columns
 
     figures = columns(results)
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)

@@ -12,7 +12,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run
 
 def status(run_dir: RunArgument) -> None:
     """Show where a run stands: its stages, its last step, and whether it is going on."""
-    from orchestrator.status import describe
+    from orchestrator.run.status import describe
 
     for line in describe(Path(run_dir)):
         typer.echo(line)
@@ -23,7 +23,7 @@ def scale(
     sizes: Annotated[list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rewards=4.")],
 ) -> None:
     """Change the number of workers of a run while it goes on."""
-    from orchestrator.control import ask_for
+    from orchestrator.run.control import ask_for
 
     wanted = {}
     for size in sizes:
@@ -37,7 +37,7 @@ def scale(
 
 def stop(run_dir: RunArgument) -> None:
     """End a run on this machine as Ctrl-C does; it can be continued."""
-    from orchestrator.control import stop_run
+    from orchestrator.run.control import stop_run
 
     typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")
 
@@ -50,10 +50,10 @@ def report(
     ] = False,
 ) -> None:
     """Write the HTML report of a run, and its table as table.md and table.json."""
-    from orchestrator.report import write_report
-    from orchestrator.results import results_of
-    from orchestrator.results_text import markdown, markdown_of_runs
-    from orchestrator.run_record import read_run
+    from orchestrator.report.page import write_report
+    from orchestrator.results.table import results_of
+    from orchestrator.results.table_text import markdown, markdown_of_runs
+    from orchestrator.run.record import read_run
 
     if table:
         tables = [results_of(read_run(Path(run_dir))) for run_dir in run_dirs]

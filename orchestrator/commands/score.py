@@ -32,8 +32,8 @@ def score(
     `entry_point` and `test`, for code. Every line gives one line: `id` (where there is one), `reward`, `status` (ok,
     timeout, error), `breakdown`, `extracted`. A line that cannot be read has status error, and the others are scored.
     """
-    from orchestrator.run_dir import check_writable
-    from orchestrator.score import Tally, find_rubric, score_lines, summary
+    from orchestrator.evaluation.score_file import Tally, find_rubric, score_lines, summary
+    from orchestrator.run.resume import check_writable
 
     functions, settings = find_rubric(rubric, overrides or ())
     if out:

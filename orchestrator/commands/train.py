@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.recipe_argument import Overrides, RecipeArgument, Seed, load, recipe_name, run_folder
+from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load, recipe_name, run_folder
 from rollout.errors import ServiceError, visible
 
 
@@ -30,9 +30,9 @@ def train(
     learner.ranks, learner.zero_stage and rollout.replicas, may differ. RECIPE may be that folder itself: rayzero train
     runs/arithmetic
     """
-    from orchestrator.preflight import preflight
-    from orchestrator.run_dir import check_run_dir
-    from orchestrator.wiring import select
+    from orchestrator.checks.preflight import preflight
+    from orchestrator.config.wiring import select
+    from orchestrator.run.resume import check_run_dir
 
     resolved = load(recipe, overrides, address, seed)
     selected = select(resolved.stages, first=first, last=last, only=only)
@@ -86,9 +86,9 @@ def submit(
     The cluster's token is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; for a cluster
     without tokens set RAY_AUTH_MODE=disabled.
     """
-    from orchestrator.preflight import preflight
-    from orchestrator.submit import checked_address, is_loopback
-    from orchestrator.submit import submit as submit_run
+    from orchestrator.checks.preflight import preflight
+    from orchestrator.cluster.submit import checked_address, is_loopback
+    from orchestrator.cluster.submit import submit as submit_run
 
     resolved = load(recipe, overrides, seed=seed)
     if is_loopback(checked_address(address)) and not working_dir:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from orchestrator.context import StageContext
-from orchestrator.pairs import load_pair_sets, need_end, policy_pairs
-from orchestrator.stages.pair_steps import train_on_pairs
-from rollout.sources import Row
-from rollout.templates import load_template
+from orchestrator.data.pairs import load_pair_sets, need_end, policy_pairs
+from orchestrator.loop.context import StageContext
+from orchestrator.loop.pair_training import train_on_pairs
+from rollout.data.sources import Row
+from rollout.data.templates import load_template
 
 
 async def run_dpo(context: StageContext) -> None:

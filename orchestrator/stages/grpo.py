@@ -9,12 +9,12 @@ Sync and async are this one loop: `loop.max_staleness` decides how many groups t
 import asyncio
 
 from orchestrator.buffer import Buffer
-from orchestrator.context import StageContext, derive_seed
-from orchestrator.data import load_prompts, prompt_stream
-from orchestrator.judged import judge
-from orchestrator.metrics import step_metrics
-from orchestrator.sections.rollout import RolloutSection
-from orchestrator.stages.replay import PromptSource
+from orchestrator.config.sections.rollout import RolloutSection
+from orchestrator.data.prompts import load_prompts, prompt_stream
+from orchestrator.loop.advantages import judge
+from orchestrator.loop.context import StageContext, derive_seed
+from orchestrator.loop.metrics import step_metrics
+from orchestrator.loop.prompt_source import PromptSource
 from rollout.types import Prompt, Sampling
 
 

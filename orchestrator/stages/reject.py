@@ -1,6 +1,6 @@
 """Rejection sampling: the model's own answers, judged and filtered, become rows to train on.
 
-    prompts ─ overlap with evaluation sets ─▶ sample k, score ─▶ samples/ ─▶ select (orchestrator/selection.py) ─▶ data/
+    prompts ─ overlap with evaluation sets ─▶ sample k, score ─▶ samples/ ─▶ select (orchestrator/data/selection.py) ─▶ data/
 
 Samples are written as they come, so that a run that was stopped goes on with the prompts that are left and asks none
 twice. Every row says where it is from: prompt, sample, scores, model, seed.
@@ -19,18 +19,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.context import StageContext, derive_seed
-from orchestrator.data import load_prompts, question_form
-from orchestrator.rubrics import correct_label, rubrics_of
-from orchestrator.selection import Row, Selection, select
-from orchestrator.similarity import Passages
-from rewards.parts import split_thought, without_thought
-from rewards.readability import readability
+from orchestrator.config.rubrics import correct_label, rubrics_of
+from orchestrator.data.prompts import load_prompts, question_form
+from orchestrator.data.selection import Row, Selection, select
+from orchestrator.data.similarity import Passages
+from orchestrator.loop.context import StageContext, derive_seed
+from rewards.text.readability import readability
+from rewards.text.response import split_thought, without_thought
 from rewards.types import RubricSpec, ScoredGroup
+from rollout.data.known_sets import PLACEHOLDER
+from rollout.data.sources import Row as Asked
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
-from rollout.published import PLACEHOLDER
-from rollout.sources import Row as Asked
-from rollout.sources import load_rows
 from rollout.types import Prompt, Sampling
 
 SAMPLE = pa.schema(

@@ -8,13 +8,13 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.config import Stage
-from orchestrator.context import StageContext
-from orchestrator.pairs import load_pair_sets, need_end, scored_pairs
-from orchestrator.stages.pair_steps import train_on_pairs
-from rewards.pair_text import MARKS, PairEncoder, literal_template, pair_of
-from rewards.parts import prompt_of_given
-from rollout.templates import Template, load_template
+from orchestrator.config.load import Stage
+from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
+from orchestrator.loop.context import StageContext
+from orchestrator.loop.pair_training import train_on_pairs
+from rewards.models.pair_encoding import MARKS, PairEncoder, literal_template, pair_of
+from rewards.text.response import prompt_of_given
+from rollout.data.templates import Template, load_template
 
 
 async def run_reward_model(context: StageContext) -> None:

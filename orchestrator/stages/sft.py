@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from orchestrator.context import StageContext
-from orchestrator.examples import example_stream, has_examples, load_examples, num_steps, take_step
-from orchestrator.metrics import learner_speed
-from orchestrator.services import optimizer_steps
+from orchestrator.cluster.services import optimizer_steps
+from orchestrator.data.examples import example_stream, has_examples, load_examples, num_steps, take_step
+from orchestrator.loop.context import StageContext
+from orchestrator.loop.metrics import learner_speed
 
 
 async def run_sft(context: StageContext) -> None:

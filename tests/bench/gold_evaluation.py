@@ -15,16 +15,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from learner.build import character_tokenizer
-from orchestrator.cluster import ray_session
-from orchestrator.config import Stage, parse_recipe
-from orchestrator.data import PromptSets, load_prompts
+from learner.model.small import character_tokenizer
+from orchestrator.cluster.services import Services
+from orchestrator.cluster.session import ray_session
+from orchestrator.config.load import Stage, parse_recipe
+from orchestrator.config.sections.cluster import ClusterSection
+from orchestrator.data.prompts import PromptSets, load_prompts
 from orchestrator.display import Display
-from orchestrator.evaluate import EvalResult, evaluate_sets
-from orchestrator.sections.cluster import ClusterSection
-from orchestrator.services import Services
+from orchestrator.evaluation.sets import EvalResult, evaluate_sets
 from rollout.types import Prompt
-from tests.orchestrator.evaluation import Written
+from tests.orchestrator.evaluation.evaluated import Written
 
 FILES = {
     "gsm8k": "gsm8k/test.jsonl",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewards.code_tests import CodeResult, CodeTask, parse_task, score_code
-from rewards.sandbox import Sandbox
-from rewards.sandbox_types import Limits
+from rewards.code.score import CodeResult, CodeTask, parse_task, score_code
+from rewards.sandbox.pool import Sandbox
+from rewards.sandbox.types import Limits
 
 DEFAULT = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl"
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import load_recipe
+from orchestrator.config.load import load_recipe
 
 Record = dict[str, Any]
 

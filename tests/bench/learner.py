@@ -54,7 +54,7 @@ def run_padded(folder: str, vocab: int, prompts: int, rows: int, steps: int, dty
     import torch
     from transformers import AutoModelForCausalLM
 
-    from learner.loss import token_ratio
+    from learner.losses.policy import token_ratio
     from tests.bench.workload import draw, padded
 
     torch.set_num_threads(THREADS)

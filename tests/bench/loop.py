@@ -33,14 +33,14 @@ from rich.console import Console
 from rich.table import Table
 
 from learner.batch import Sequence
-from orchestrator.cluster import ray_session
-from orchestrator.config import Recipe, Stage, load_recipe
-from orchestrator.context import StageContext
-from orchestrator.data import load_tokenizer
+from orchestrator.cluster.services import Services
+from orchestrator.cluster.session import ray_session
+from orchestrator.config.load import Recipe, Stage, load_recipe
+from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
+from orchestrator.loop.context import StageContext
 from orchestrator.pipeline import run_stage
-from orchestrator.services import Services
-from orchestrator.store import RunStore
+from orchestrator.run.store import RunStore
 from rollout.types import Prompt, Sampling
 from tests.bench.long_tail import write
 

@@ -23,9 +23,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rewards import math_answer, math_numbers, math_reading, math_text
-from rewards.isolate import KillablePool
-from rewards.math_answer import SYMBOLIC, judge
+from rewards.math import numbers as math_numbers
+from rewards.math import read as math_reading
+from rewards.math import spelling as math_text
+from rewards.math import verdict as math_answer
+from rewards.math.verdict import SYMBOLIC, judge
+from rewards.processes.pool import KillablePool
 
 Pair = tuple[str, str, bool]
 """response, reference, whether it is right"""

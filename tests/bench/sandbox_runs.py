@@ -14,9 +14,9 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from rewards.sandbox import Sandbox
-from rewards.sandbox_types import Limits, Tier
-from rewards.sandbox_worker import interpreter
+from rewards.sandbox.pool import Sandbox
+from rewards.sandbox.types import Limits, Tier
+from rewards.sandbox.worker import interpreter
 
 PROGRAM = "print(int(input()) + 1)"
 INPUT, OUTPUT = b"41\n", b"42\n"

@@ -128,7 +128,7 @@ def write_model(folder: Path, texts: list[str], *, tied: bool, hidden: int, seed
 def chat_tokenizer(texts: list[str]) -> Any:
     from tokenizers import AddedToken
 
-    from learner.build import bpe_tokenizer
+    from learner.model.small import bpe_tokenizer
 
     tokenizer = bpe_tokenizer(iter(texts), vocab_size=1500)
     marks = [AddedToken(mark, normalized=False, special=True) for mark in (END, TURN, TURN_END)]

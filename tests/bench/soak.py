@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from orchestrator.cluster import ray_session
-from orchestrator.sections.cluster import ClusterSection
+from orchestrator.cluster.session import ray_session
+from orchestrator.config.sections.cluster import ClusterSection
+from rewards.resources import ToolSettings
 from rewards.service import RewardPool
-from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, Sample, Score
 
 FUNCTION_TIMEOUT_S = 1.0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from learner.build import BuildSpec
+from learner.model.small import BuildSpec
 from learner.service import LearnerGroup
-from orchestrator.cluster import ray_session
-from orchestrator.sections.cluster import ClusterSection
+from orchestrator.cluster.session import ray_session
+from orchestrator.config.sections.cluster import ClusterSection
 from rollout.engine import EngineSpec
 from rollout.service import RolloutPool
 from rollout.types import Prompt

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.bench.gold_evaluation import gold_evaluation, gold_stage
-from tests.rollout.test_published import ROWS
+from tests.rollout.data.test_known_sets import ROWS
 
 
 def test_published_answers_and_programs_are_right(

@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.config import parse_recipe
-from orchestrator.context import StageContext
-from orchestrator.data import load_prompts
+from orchestrator.cluster.services import Services, learner_spec
+from orchestrator.config.load import parse_recipe
+from orchestrator.data.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
+from orchestrator.data.prompts import load_prompts
 from orchestrator.display import Display
-from orchestrator.evaluate import evaluate_sets
-from orchestrator.pair_eval import judge_pairs
-from orchestrator.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
+from orchestrator.evaluation.pair_metrics import judge_pairs
+from orchestrator.evaluation.sets import evaluate_sets
+from orchestrator.loop.context import StageContext
 from orchestrator.pipeline import KINDS
-from orchestrator.run_record import Record, read_metrics
-from orchestrator.services import Services, learner_spec
+from orchestrator.run.record import Record, read_metrics
+from orchestrator.run.store import RunStore
 from orchestrator.stages.reward_model import encoder
-from orchestrator.store import RunStore
-from rewards.pair_text import pair_of
-from rewards.reward_model import RewardModel, RewardModelSpec
+from rewards.models.pair_encoding import pair_of
+from rewards.models.reward_model import RewardModel, RewardModelSpec
+from rollout.data.templates import load_template
 from rollout.errors import InputError
-from rollout.templates import load_template
 from tests.engine.conftest import Rig
 from tests.engine.test_learner import cut, rows
-from tests.orchestrator.evaluation import Written
+from tests.orchestrator.evaluation.evaluated import Written
 
 
 def write_pairs(path: Path, count: int, seed: int) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from learner.batch import Sequence, make_batch
 from rollout.errors import ServiceError
 from rollout.types import RolloutGroup, Sampling
-from rollout.weights import SHARED_MEMORY
+from rollout.weights.manifest import SHARED_MEMORY
 from tests.engine.conftest import Rig, build_spec, learner_spec, start_pool
 
 LONG = Sampling(n=4, max_tokens=100, seed=11)
@@ -106,7 +106,7 @@ def test_damaged_weights_are_refused(rig: Rig) -> None:
     assert path.is_relative_to(SHARED_MEMORY)
     assert path.stat().st_mode & 0o077 == 0
 
-    from rollout.shm_engine import verified
+    from rollout.weights.shared_memory import verified
 
     with pytest.raises(ServiceError, match="arrived damaged"):
         verified(str(path), torn.buckets[0].num_bytes, torn.buckets[0].checksum)

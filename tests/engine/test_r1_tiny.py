@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.config import load_recipe
+from orchestrator.config.load import load_recipe
 
 BUILD = 'tokenizer="bpe",vocab_size=640,layers=2,hidden=32,heads=1,kv_heads=1,intermediate=32'
 SMALL = (

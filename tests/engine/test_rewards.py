@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import ray
 
-from rewards.account import Account
+from rewards.error_budget import Account
+from rewards.resources import ToolSettings
 from rewards.service import RewardPool
-from rewards.tools import ToolSettings
 from rewards.types import FunctionSpec, Sample
 from rollout.errors import InputError, ServiceError
 from tests.factories import completion, prompt, rollout_group
@@ -147,8 +147,8 @@ def test_too_many_errors_stop_the_run_and_name_reward_error_and_sample(
 
 
 def test_workers_share_one_reward_model(cluster: None, loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
-    from rewards.reward_model import RewardModel, RewardModelSpec
-    from tests.rewards.test_reward_model import save
+    from rewards.models.reward_model import RewardModel, RewardModelSpec
+    from tests.rewards.models.test_reward_model import save
 
     model = RewardModelSpec(path=str(save(tmp_path / "model")), scope="response", device="cpu")
     helpful = spec("reward_model", "helpful", args={"path": model.path, "scope": "response", "device": "cpu"})

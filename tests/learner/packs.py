@@ -3,7 +3,7 @@
 import torch
 
 from learner.batch import Pack, Sequence, make_batch
-from learner.model import PackTensors, to_device
+from learner.model.policy import PackTensors, to_device
 
 
 def packs_of(sequences: list[Sequence], **cut: int) -> list[PackTensors]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from learner.build import BuildSpec
+from learner.model.small import BuildSpec
 from learner.spec import LearnerSpec
 
 

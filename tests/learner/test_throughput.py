@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from learner.batch import Sequence, make_batch
-from learner.build import build_model
-from learner.model import Policy, load_policy, load_reward_model, to_device
+from learner.model.policy import Policy, load_policy, load_reward_model, to_device
+from learner.model.small import build_model
 from learner.throughput import ModelCost, matmul_peak, memory_peak, reset_memory_peak
 from tests.learner.specs import build_spec
 

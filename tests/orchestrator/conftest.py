@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor
-from rollout.tasks import TASKS, TaskOptions, TaskRow
-from rollout.tasks.arithmetic import arithmetic_rows
+from orchestrator.checks import doctor
+from rollout.data.tasks import TASKS, TaskOptions, TaskRow
+from rollout.data.tasks.arithmetic import arithmetic_rows
 
 
 def two_digits(split: str, seed: int, limit: int, options: TaskOptions) -> Iterator[TaskRow]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import Recipe, parse_recipe
-from orchestrator.preflight import preflight
+from orchestrator.checks.preflight import preflight
+from orchestrator.config.load import Recipe, parse_recipe
 from rollout.errors import InputError
 
 CONFIG = {"model_type": "qwen2", "num_attention_heads": 4, "max_position_embeddings": 512}

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config import Recipe, Stage, load_recipe, parse_recipe
-from orchestrator.key_table import recipe_keys
-from orchestrator.store import RunStore
-from orchestrator.submit import _job_in, absolute_paths, checked_address, is_loopback
+from orchestrator.cluster.submit import _job_in, absolute_paths, checked_address, is_loopback
+from orchestrator.config.key_table import recipe_keys
+from orchestrator.config.load import Recipe, Stage, load_recipe, parse_recipe
+from orchestrator.run.store import RunStore
 from rollout.errors import InputError, ServiceError
 
 pytestmark = pytest.mark.usefixtures("laptop")
@@ -237,16 +237,16 @@ RESULT = {
 
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, str]]:
-    """In place of `orchestrator.evaluate`: what it was asked."""
+    """In place of `orchestrator.evaluation.sets`: what it was asked."""
     asked: list[tuple[Recipe, str]] = []
 
     def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         asked.append((recipe, model_path))
         return [RESULT]
 
-    module = types.ModuleType("orchestrator.evaluate")
+    module = types.ModuleType("orchestrator.evaluation.sets")
     module.evaluate_model = evaluate_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "orchestrator.evaluate", module)
+    monkeypatch.setitem(sys.modules, "orchestrator.evaluation.sets", module)
     return asked
 
 

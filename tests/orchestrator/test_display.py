@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cli import run
 from orchestrator.display import Display
-from rollout.templates import R1_ZERO
+from rollout.data.templates import R1_ZERO
 
 LONG = "How many legs have three spiders and two horses together, if none of them has lost one?"
 CHAT = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n{}\nPut it in \\boxed{{}}.<|im_end|>\n<|im_start|>assistant\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.checks.loss import check_loss
+from orchestrator.checks.rewards import check_rewards
 from orchestrator.cli import run
-from orchestrator.config import load_recipe, parse_recipe, shipped_recipes
-from orchestrator.key_table import recipe_keys
-from orchestrator.loss_check import check_loss
-from orchestrator.reward_check import check_rewards
-from orchestrator.stage_models import check_stage_models
+from orchestrator.config.key_table import recipe_keys
+from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes
+from orchestrator.config.trained_rewards import check_stage_models
 from tests.orchestrator.factories import NEEDED
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

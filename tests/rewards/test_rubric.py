@@ -8,9 +8,9 @@ import pytest
 
 from rewards import builtin
 from rewards.builtin import build_function
+from rewards.models.scorers import KINDS
+from rewards.resources import Tools, ToolSettings
 from rewards.rubric import Rubric
-from rewards.scorers import KINDS
-from rewards.tools import Tools, ToolSettings
 from rewards.types import FunctionSpec, Judgement, Sample, Score
 from rollout.errors import InputError, ServiceError
 

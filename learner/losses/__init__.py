@@ -1,0 +1,1 @@
+"""The objectives as plain functions of tensors: each a formula, its source and its figures."""

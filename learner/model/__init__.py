@@ -1,0 +1,1 @@
+"""The models that are trained, as modules over packed sequences."""

@@ -1,0 +1,142 @@
+"""The policy as a module: packs of tokens in, log-probabilities and entropies of the targets out. And a reward model.
+
+Only positions whose next token trains pass through the output head, and their logits never exist at a time
+(learner/model/head.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.batch import Pack
+from learner.model.attention import NAME, Layout, packed_attention
+from learner.model.head import LanguageHead
+from rollout.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PackTensors:
+    """A pack on the device of its rank; shapes as in learner.batch.Pack."""
+
+    token_ids: Tensor
+    position_ids: Tensor
+    ends: Tensor
+    layout: Layout
+    target_positions: Tensor
+    targets: Tensor
+    segments: Tensor
+    weights: Tensor
+    advantages: Tensor
+    rollout_logprobs: Tensor
+
+
+def to_device(pack: Pack, device: torch.device) -> PackTensors:
+    def tensor(array: Any) -> Tensor:
+        # Arrays that came through Ray's object store are read-only; torch wants to own what it may write.
+        return torch.tensor(array, device=device)
+
+    return PackTensors(
+        token_ids=tensor(pack.token_ids),
+        position_ids=tensor(pack.position_ids),
+        ends=tensor(pack.ends),
+        layout=Layout(pack.lengths, pack.prefixes, device),
+        target_positions=tensor(pack.target_positions),
+        targets=tensor(pack.targets),
+        segments=tensor(pack.segments),
+        weights=tensor(pack.weights),
+        advantages=tensor(pack.advantages),
+        rollout_logprobs=tensor(pack.rollout_logprobs),
+    )
+
+
+class Policy(nn.Module):
+    """A causal language model that answers for targets only."""
+
+    def __init__(self, model: Any, logit_chunk_tokens: int) -> None:
+        super().__init__()
+        head = model.get_output_embeddings()
+        assert isinstance(head, nn.Linear), f"the output layer is a {type(head).__name__}"
+        head.__class__ = LanguageHead
+        self.model = model
+        self.chunk = logit_chunk_tokens
+
+    def forward(self, pack: PackTensors, temperature: float, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+        """[N] float32 log-probabilities of the targets under logits / temperature, [N] entropies.
+
+        The entropies carry a gradient only when asked: it costs one more tile of logits.
+        """
+        states = last_states(self.model, pack).index_select(0, pack.target_positions)
+        head = self.model.get_output_embeddings()
+        logprobs, entropies = head(states, pack.targets, temperature, entropy_gradient, self.chunk)
+        return logprobs, entropies
+
+
+class RewardModel(nn.Module):
+    """A transformer that answers with one number a sequence, read from the state of its last token."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pack: PackTensors) -> Tensor:
+        """[S] float32 scores."""
+        states = last_states(self.model, pack).index_select(0, pack.ends)
+        scores: Tensor = self.model.score(states)[:, 0].float()
+        return scores
+
+
+def last_states(model: Any, pack: PackTensors) -> Tensor:
+    """[T, hidden] of every token of a pack, before the head."""
+    states: Tensor = model.base_model(
+        input_ids=pack.token_ids[None],
+        position_ids=pack.position_ids[None],
+        use_cache=False,
+        layout=pack.layout,
+    ).last_hidden_state[0]
+    return states
+
+
+def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit_chunk_tokens: int) -> Policy:
+    """A Hugging Face causal language model with packed attention.
+
+    Raises:
+        InputError: no such folder or hub id, or an architecture that packed attention or the chunked head do not serve.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = _load(AutoModelForCausalLM, path, dtype, trust_remote_code=trust_remote_code)
+    config = model.config
+    if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", None):
+        raise InputError(f"model.path = {path!r}: {config.model_type} rescales its logits, which is not supported")
+    return Policy(model, logit_chunk_tokens)
+
+
+def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool) -> RewardModel:
+    """The same weights with a value head (`score`: hidden → 1) in place of the language head; drawn anew if it has none.
+
+    Raises:
+        InputError: as `load_policy`.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code=trust_remote_code, num_labels=1)
+    ends = model.config.eos_token_id
+    if model.config.pad_token_id in (ends if isinstance(ends, list) else [ends]):
+        # `transformers` reads the score before the padding, so it would pass over the end of a sequence too.
+        model.config.pad_token_id = None
+    return RewardModel(model)
+
+
+def _load(kind: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+    try:
+        model = kind.from_pretrained(path, dtype=dtype, attn_implementation=NAME, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.path = {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if getattr(model.config, "use_sliding_window", False):
+        raise InputError(f"model.path = {path!r}: sliding-window attention is not supported; use a model without it")
+    return model

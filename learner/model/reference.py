@@ -1,0 +1,80 @@
+"""The frozen reference: where the policy began, or what it was at the last refresh."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.model.policy import PackTensors, Policy
+
+FILE = "reference.safetensors"
+"""In a checkpoint of a policy whose reference was refreshed; otherwise the reference is still the stage's first model."""
+
+
+class Reference:
+    """Answers with its logprobs; never trained. On every rank the whole of it, under ZeRO-3 a shard."""
+
+    def __init__(self, policy: Policy, config: dict[str, Any], sharded: bool) -> None:
+        """`config`: DeepSpeed's, for the sharding."""
+        self._policy = policy.requires_grad_(False).eval()
+        self._forward: Any = self._policy
+        self._sharded = sharded
+        self._refreshed = False
+        if sharded:
+            import deepspeed
+
+            self._forward = deepspeed.initialize(model=self._policy, config=config, dist_init_required=False)[0]
+
+    @torch.no_grad()
+    def logprobs(self, pack: PackTensors, temperature: float) -> Tensor:
+        """[N] float32; a collective under ZeRO-3."""
+        logprobs: Tensor = self._forward(pack, temperature)[0]
+        return logprobs
+
+    def refresh(self, policy: Policy) -> None:
+        """Take the weights that the policy has now, one parameter at a time. Collective."""
+        names = dict(policy.named_parameters())
+        for name, parameter in self._policy.named_parameters():
+            with self._gathered(names[name]), self._gathered(parameter, writes=True):
+                parameter.data.copy_(names[name].data)
+        self._refreshed = True
+
+    def save(self, folder: Path, rank: int) -> None:
+        """Rank 0 writes the weights, if they are not those that the stage began with. Collective."""
+        if not self._refreshed:
+            return
+        from safetensors.torch import save_file
+
+        weights = {}
+        for name, parameter in self._policy.named_parameters():
+            with self._gathered(parameter):
+                if rank == 0:
+                    weights[name] = parameter.data.to("cpu", copy=True).contiguous()
+        if rank == 0:
+            save_file(weights, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        """Take the weights that `save` wrote, if it wrote any. Collective."""
+        if not (folder / FILE).is_file():
+            return
+        from safetensors import safe_open
+
+        with safe_open(folder / FILE, framework="pt") as weights:
+            for name, parameter in self._policy.named_parameters():
+                with self._gathered(parameter, writes=True):
+                    parameter.data.copy_(weights.get_tensor(name))
+        self._refreshed = True
+
+    def _gathered(self, parameter: Tensor, writes: bool = False) -> Any:
+        """Whole while the block is open; what rank 0 then holds is shared out again when it `writes`."""
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(
+            [parameter], modifier_rank=0 if writes else None, enabled=self._sharded
+        )
+
+
+def refresh_is_due(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` optimizer steps lies in (before, after]; `every` 0: never."""
+    return every > 0 and before // every != after // every

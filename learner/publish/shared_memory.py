@@ -1,0 +1,120 @@
+"""Learner side of a publish: the current weights, bucket by bucket, on their way to the engines.
+
+    shm    rank 0 writes buckets to shared memory before generation is paused; engines map them
+    nccl   the engines are told first, then rank 0 broadcasts into vLLM's own transfer engine
+    ipc    CUDA handles of rank 0's tensors travel in the manifest; engines on the same GPU map them
+
+Adapters (LoRA) are small, and travel as a peft folder in shared memory on every host.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learner.model.lora import adapter_config, adapter_parameters, base_name
+from learner.publish.buckets import Named, carry
+from rollout.weights.manifest import (
+    Bucket,
+    TensorMeta,
+    WeightManifest,
+    discard,
+    remove_segments,
+    segment_folder,
+    write_bucket,
+)
+
+
+def base_parameters(model: Any) -> Named:
+    """What the engine's own model is made of, under its Hugging Face names; tied parameters once."""
+    named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
+    return [(name, parameter) for name, parameter in named if name]
+
+
+class SharedMemoryPublisher:
+    """Weights → files in shared memory. One version lives at a time."""
+
+    backend = "shm"
+
+    def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
+        """`dtype`: the engine's, in which the bytes are written."""
+        self.rank = rank
+        self.bucket_bytes = bucket_bytes
+        self.dtype = dtype
+        self.folder: Path | None = segment_folder() if rank == 0 else None
+
+    def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
+        """Collective over the ranks; the manifest on rank 0, None elsewhere."""
+        folder = self.folder
+
+        def write(index: int, bucket: Named) -> Bucket:
+            assert folder is not None
+            return _write(folder / f"{version}-{index}", bucket, self.dtype)
+
+        written = carry(base_parameters(model), self.bucket_bytes, sharded, write if folder else None)
+        if folder is None:
+            return None
+        size = sum(bucket.num_bytes for bucket in written)
+        return WeightManifest(version=version, backend="shm", num_bytes=size, buckets=tuple(written))
+
+    def connect(self, address: str, port: int, world_size: int) -> None:
+        """Shared memory needs no meeting."""
+
+    def send(self, model: Any, sharded: bool) -> None:
+        """The bytes are where the manifest says."""
+
+    def release(self, manifest: WeightManifest) -> None:
+        """The engines have it: free the shared memory."""
+        discard(manifest)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            remove_segments(self.folder)
+
+
+class AdapterPublisher:
+    """Adapters → a peft folder in shared memory: what vLLM loads as one."""
+
+    def __init__(self, rank: int, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.folder: Path | None = segment_folder() if rank == 0 else None
+
+    def stage(self, model: Any, version: int, sharded: bool) -> tuple[Bucket, ...]:
+        """Collective over the ranks; the files of the folder on rank 0, nothing elsewhere."""
+        from safetensors.torch import save
+
+        parts: list[dict[str, torch.Tensor]] = carry(
+            adapter_parameters(model),
+            64 << 20,
+            sharded,
+            (lambda _, bucket: {name: _on_wire(p, self.dtype).clone() for name, p in bucket}) if self.folder else None,
+        )
+        if self.folder is None:
+            return ()
+        folder = self.folder / f"{version}-adapter"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        contents = {
+            "adapter_model.safetensors": save({name: tensor for part in parts for name, tensor in part.items()}),
+            "adapter_config.json": json.dumps(adapter_config(model)).encode(),
+        }
+        return tuple(write_bucket(folder / name, [data], ()) for name, data in contents.items())
+
+    def close(self) -> None:
+        if self.folder is not None:
+            remove_segments(self.folder)
+
+
+def _write(path: Path, bucket: Named, dtype: torch.dtype) -> Bucket:
+    """One tensor is converted at a time: the bucket exists once, as the learner holds it."""
+    metas = tuple(
+        TensorMeta(name=name, dtype=str(dtype).removeprefix("torch."), shape=tuple(parameter.shape))
+        for name, parameter in bucket
+    )
+    flat = (_on_wire(parameter, dtype).reshape(-1).view(torch.uint8).numpy() for _, parameter in bucket)
+    return write_bucket(path, flat, metas)
+
+
+def _on_wire(parameter: Any, dtype: torch.dtype) -> torch.Tensor:
+    tensor: torch.Tensor = parameter.detach().to("cpu", dtype).contiguous()
+    return tensor

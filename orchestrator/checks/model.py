@@ -1,0 +1,105 @@
+"""Whether the model that a stage starts from is there, whole, and fits the stage: folder, hub id, chat template."""
+
+import os
+import re
+from collections.abc import Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from orchestrator.checks.naming import key_in
+from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.sections.model import ModelSection
+from orchestrator.plan.model_folder import check_whole, has_chat_template, read_config
+from rollout.errors import InputError, did_you_mean
+
+
+def check_model(recipe: Recipe, stage: Stage) -> list[str]:
+    """Notes about the model of a stage. Raises InputError when it is not there, not whole, or does not fit."""
+    path = stage.model.path
+    if not path:
+        _check_heads(recipe, stage, stage.model.build.heads)
+        return []
+    named = f"{key_in(recipe, stage, 'model.path')} = {path!r}"
+    folder = Path(path)
+    if folder.is_dir():
+        _check_folder(recipe, stage, named, folder)
+        return []
+    if folder.is_file():
+        raise InputError(f"{named}: is a file; give the folder that holds config.json, weights and tokenizer")
+    if path.startswith("~"):
+        raise InputError(f"{named}: ~ is not expanded here; write {str(folder.expanduser())!r}")
+    in_known_folder = folder.parent != Path() and folder.parent.is_dir()
+    if path.startswith(".") or in_known_folder or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise InputError(f"{named}: no folder there{did_you_mean(folder.name, beside)}")
+    return _check_hub(named, path)
+
+
+def _check_hub(named: str, name: str) -> list[str]:
+    """A hub id is taken as it is; whether it is on this machine already can be told from the cache."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    if (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
+        return []
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise InputError(
+            f"{named}: no such folder, not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to download it"
+        )
+    return [f"{named} is not on this machine yet; it will be downloaded from the Hugging Face hub"]
+
+
+def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> None:
+    config = read_config(folder, named)
+    check_whole(folder, named)
+    _check_code(named, config, stage.model)
+    positions = config.get("max_position_embeddings")
+    stretched = config.get("rope_scaling") or config.get("rope_parameters", {}).get("factor")
+    if isinstance(positions, int) and not stretched and stage.model.max_tokens > positions:
+        raise InputError(
+            f"{key_in(recipe, stage, 'model.max_tokens')} = {stage.model.max_tokens}: "
+            f"the model has only {positions} positions (max_position_embeddings in its config.json); lower it"
+        )
+    if isinstance(config.get("num_attention_heads"), int):
+        _check_heads(recipe, stage, config["num_attention_heads"])
+
+
+def _check_heads(recipe: Recipe, stage: Stage, heads: int) -> None:
+    workers = stage.rollout.tensor_parallel
+    if heads % workers:
+        named = key_in(recipe, stage, "rollout.tensor_parallel")
+        raise InputError(f"{named} = {workers}: does not divide the {heads} attention heads of the model")
+
+
+def _check_code(named: str, config: Mapping[str, Any], model: ModelSection) -> None:
+    """A model that `transformers` knows needs no code of its own, whatever its config offers."""
+    kind = str(config.get("model_type", ""))
+    spec = util.find_spec("transformers")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    known = any((Path(place) / "models" / kind.replace("-", "_")).is_dir() for place in places) if kind else False
+    if config.get("auto_map") and not known and not model.trust_remote_code:
+        raise InputError(
+            f"{named}: the model runs Python from its own folder (auto_map in config.json); "
+            "read it, then set model.trust_remote_code=true"
+        )
+
+
+def check_template(recipe: Recipe, stage: Stage) -> None:
+    """Raises InputError when the prompt template of a stage is not there, or its model has none of its own."""
+    from rollout.data.templates import load_template
+
+    name, path = stage.data.template, stage.model.path
+    if name != "chat":
+        load_template(name, None)
+        return
+    lacks = (
+        stage.model.build.tokenizer == "characters"
+        if not path
+        else Path(path).is_dir() and not has_chat_template(Path(path))
+    )
+    if lacks:
+        model = path or "the model that the recipe builds"
+        raise InputError(
+            f"{key_in(recipe, stage, 'data.template')} = 'chat': {model} has no chat template; "
+            "use data.template=r1-zero or data.template=plain"
+        )

@@ -1,0 +1,48 @@
+"""What can be known before anything starts: data, model folder, rewards, ports, places, memory.
+
+Every mistake found here costs a second instead of minutes, and names the key, its value and the way out. Neither this
+nor any of the checks imports torch, vllm, ray or transformers.
+"""
+
+from orchestrator.checks.data import check_data
+from orchestrator.checks.lora import check_lora
+from orchestrator.checks.loss import check_loss
+from orchestrator.checks.machine import check_cluster, check_engine, check_memory, check_places
+from orchestrator.checks.model import check_model, check_template
+from orchestrator.checks.rewards import check_rewards, check_sandbox
+from orchestrator.config.load import Recipe
+from orchestrator.config.trained_rewards import check_stage_models
+
+
+def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
+    """Check everything that can be known in seconds; nothing is started.
+
+    Args:
+        recipe: resolved.
+        training: off for an evaluation, which needs neither the training data nor a learner.
+
+    Returns:
+        Notes for the user: nothing is wrong, but worth knowing.
+
+    Raises:
+        InputError: the first thing that would fail later.
+    """
+    notes: list[str] = []
+    if training:
+        check_stage_models(recipe)
+    check_cluster(recipe)
+    if not recipe.cluster.address:
+        check_engine()
+        check_places(recipe, training)
+    for stage in recipe.stages:
+        check_rewards(recipe, stage)
+    for stage in recipe.stages:
+        notes += check_model(recipe, stage)
+        check_template(recipe, stage)
+        notes += check_loss(recipe, stage)
+        notes += check_lora(recipe, stage)
+    notes += check_data(recipe, training)
+    if not recipe.cluster.address:
+        notes += check_memory(recipe, training)
+        notes += check_sandbox(recipe)
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,136 @@
+"""The Ray cluster of a run: joined or private, left as it was found; and the metrics that it exports."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import ray
+from ray.util.metrics import Gauge
+
+from orchestrator.config.sections.cluster import ClusterSection
+from rollout.errors import InputError, ServiceError
+
+Device = Literal["cpu", "cuda"]
+
+EXPORTED = {
+    "rayzero_reward_mean": ("reward/mean", "Mean reward of the last batch"),
+    "rayzero_tokens_per_second": ("throughput/tokens_per_s", "Completion tokens per second, end to end"),
+    "rayzero_policy_version": ("policy/version", "Policy version that the engines serve"),
+    "rayzero_groups_in_flight": ("queue/in_flight", "Groups being sampled or scored"),
+    "rayzero_groups_waiting": ("queue/waiting", "Scored groups that wait for the learner"),
+    "rayzero_completion_length": ("completion/length_mean", "Mean completion length in tokens"),
+    "rayzero_kl_to_reference": ("kl/ref", "Mean KL to the frozen reference per token"),
+    "rayzero_step_seconds": ("time/step_s", "Wall time of the last step"),
+    "rayzero_step": ("step", "Batches trained in this stage"),
+}
+"""Prometheus name → (metric of metrics.jsonl, meaning)."""
+
+
+@contextmanager
+def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
+    """Join `cluster.address`, or start a private cluster on loopback and end it afterwards; yields the compute device.
+
+    Token authentication is on unless the environment says otherwise (orchestrator/__init__.py).
+
+    Raises:
+        InputError: no cluster answers at the address.
+        ServiceError: the private cluster does not start.
+    """
+    common: dict[str, Any] = {
+        "namespace": f"rayzero-{run}-{os.getpid()}",
+        "logging_level": logging.ERROR,
+        "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
+    }
+    try:
+        with _interrupts_later():
+            _start(cluster, common)
+        with _terminated_as_interrupted():
+            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+    finally:
+        # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
+        ray.shutdown()
+
+
+def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
+    try:
+        if cluster.address:
+            ray.init(address=cluster.address, **common)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=cluster.dashboard_port > 0,
+                dashboard_host="127.0.0.1",
+                dashboard_port=cluster.dashboard_port or None,
+                _metrics_export_port=cluster.metrics_port or None,
+                **common,
+            )
+    except Exception as problem:  # of no narrower kind, when a node does not come up within Ray's 30 s
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        if cluster.address:
+            raise InputError(f"cluster.address = {cluster.address!r}: no Ray cluster answers: {reason}") from problem
+        raise ServiceError(f"Ray did not start here; is the machine too busy? {reason}") from problem
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: in the middle of Ray's start it leaves a thread that crashes the process."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which `ray job stop` and schedulers send, ends a run as Ctrl-C does.
+
+    Set once Ray is up, because Ray sets a handler of its own, which leaves the event loop in the middle of a step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited by what a script starts in the background
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def cores_per_node() -> int:
+    """CPU cores of the smallest node."""
+    return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+
+
+class MetricsExporter:
+    """Gauges that Ray serves to Prometheus and the dashboard, tagged by run and stage."""
+
+    def __init__(self, run: str, stage: str) -> None:
+        self._tags = {"run": run, "stage": stage}
+        self._gauges = {
+            metric: Gauge(name, description=meaning, tag_keys=("run", "stage"))
+            for name, (metric, meaning) in EXPORTED.items()
+        }
+
+    def export(self, metrics: Mapping[str, Any]) -> None:
+        for metric, gauge in self._gauges.items():
+            if metric in metrics:
+                gauge.set(float(metrics[metric]), tags=self._tags)

@@ -1,0 +1,1 @@
+"""The recipe: typed sections, resolved, validated and explained. Imports nothing heavy."""

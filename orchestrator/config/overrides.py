@@ -1,0 +1,123 @@
+"""Settings of the command line, `key=value`, laid over a recipe before it is resolved.
+
+A key is dotted as in TOML: names of letters, digits, _ and - stand as they are, any other name in quotes:
+`data.sources."my set.v2".limit=9`. A value is TOML; what is not TOML is text.
+"""
+
+import copy
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from orchestrator.checks.naming import PLAIN_NAME
+from orchestrator.config.wiring import OWN
+from rollout.errors import InputError, did_you_mean
+
+PART = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^."'=]*)\s*([.=])""")
+"""One name of a key and the sign after it."""
+
+
+def overridden(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
+    """The recipe as a TOML file gives it, with overrides laid over a copy of it, the later one over the earlier.
+
+    An override of `section.key` holds in every stage, even over the stage's own; `stages.NAME.section.key` in one, and over
+    the former wherever it stands. Two kinds of keys hold in fewer stages: `data.sources.NAME` and `eval.sets.NAME` in those
+    that have it, if some have; `model.path` and `model.build` not in a stage that begins with a model of its own.
+
+    Args:
+        sections: that a stage may repeat.
+
+    Raises:
+        InputError: an override is not of the form `key=value`, or its key leads through something that is no section.
+    """
+    result = copy.deepcopy(dict(raw))
+    with_own_model = {stage.get("name") for stage in _stages(raw) if _has_own_model(stage)}
+    for override in sorted(overrides, key=lambda text: text.lstrip().startswith("stages.")):
+        _apply(result, override, frozenset(sections), with_own_model)
+    return result
+
+
+def split(override: str) -> tuple[list[str], str]:
+    """`a."b.c"=1` → (["a", "b.c"], "1"). Raises InputError."""
+    names: list[str] = []
+    end, sign = 0, "."
+    while sign == ".":
+        match = PART.match(override, end)
+        if match is None or not match[1].strip():
+            raise InputError(f"override {override!r}: write it as key=value, such as learner.lr=1e-5")
+        names.append(_name(override, match[1].strip()))
+        end, sign = match.end(), match[2]
+    return names, override[end:]
+
+
+def _name(override: str, text: str) -> str:
+    """One name of a key, out of its quotes."""
+    if PLAIN_NAME.fullmatch(text):
+        return text
+    if text[0] not in "\"'":
+        raise InputError(
+            f"override {override!r}: {text!r} needs quotes, for it is more than letters, digits, _ and -\n"
+            "quote the whole name, dots included, and keep the quotes from the shell: 'data.sources.\"a/b.c\".limit=9'"
+        )
+    try:
+        return next(iter(tomllib.loads(f"{text} = 0")))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"override {override!r}: {text} is no quoted name: {error}") from None
+
+
+def _apply(raw: dict[str, Any], override: str, sections: frozenset[str], with_own_model: Set[Any]) -> None:
+    names, text = split(override)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    targets = [raw]
+    stages = _stages(raw)
+    if names[0] == "stages" and len(names) > 2:
+        targets = [stage for stage in stages if stage.get("name") == names[1]]
+        if not targets:
+            known = [str(stage.get("name")) for stage in stages]
+            raise InputError(
+                f"override {override!r}: no stage {names[1]!r}{did_you_mean(names[1], known)}; "
+                f"stages: {', '.join(known)}"
+            )
+        names = names[2:]
+    elif names[0] in sections:
+        # What a user says on the command line is stronger than what a stage of the file says.
+        targets = _meant(raw, names, with_own_model)
+    for target in targets:
+        for name in names[:-1]:
+            target = target.setdefault(name, {})
+            if not isinstance(target, dict):
+                raise InputError(f"override {override!r}: {name!r} is not a section")
+        target[names[-1]] = copy.deepcopy(value)
+
+
+def _meant(raw: dict[str, Any], names: list[str], with_own_model: Set[Any]) -> list[dict[str, Any]]:
+    """The tables that an override of a section goes to: the defaults and all stages, or those that it is about."""
+    stages = _stages(raw)
+    if names[0] == "model" and names[1:2] in (["path"], ["build"]):
+        # The others have it from the defaults, or from the stage whose model they start from.
+        saying = [stage for stage in stages if _at(stage, names[:2]) is not None]
+        return [raw, *(stage for stage in saying if stage.get("name") not in with_own_model)]
+    if names[:2] in (["data", "sources"], ["eval", "sets"]) and len(names) > 3 and _at(raw, names[:3]) is None:
+        having = [stage for stage in stages if _at(stage, names[:3]) is not None]
+        return having or [raw, *stages]
+    return [raw, *stages]
+
+
+def _stages(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = raw.get("stages")
+    return [stage for stage in listed if isinstance(stage, dict)] if isinstance(listed, list) else []
+
+
+def _has_own_model(stage: Mapping[str, Any]) -> bool:
+    return stage.get("model_from") == OWN and any(_at(stage, ["model", key]) is not None for key in ("path", "build"))
+
+
+def _at(table: Any, names: Iterable[str]) -> Any:
+    """What lies under a key of names; None where nothing does."""
+    for name in names:
+        table = table.get(name) if isinstance(table, dict) else None
+    return table

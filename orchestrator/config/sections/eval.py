@@ -1,0 +1,69 @@
+"""`[eval]`: what a model is measured on, and how."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.data import SourceSection
+
+
+class EvalSetSection(SourceSection):
+    correct: str = ""
+    """LABEL of the reward function that says what is right, by giving 1 or more; empty: the rubric's `accuracy` or
+    `code_tests`, or else, where there are reference answers, the first one that is no reward model."""
+    baseline_column: str = ""
+    """Column that holds a response to win against, such as the chosen one of preference pairs: `win_rate` is the share of
+    prompts on which the model's completion is preferred to it. Then no answer column is expected."""
+    judged_by: str = ""
+    """LABEL of the reward function that prefers, by a higher value; empty: the rubric's first `reward_model` or `judge`,
+    or else the whole reward."""
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        if self.judged_by and not self.baseline_column:
+            raise ValueError(
+                f"judged_by = {self.judged_by!r} compares with nothing: name the column of the responses to win against "
+                "with `baseline_column`"
+            )
+        if self.baseline_column and self.messages_column:
+            raise ValueError("conversations are not asked, so nothing wins against `baseline_column`; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_stage(self) -> Self:
+        if self.stage:
+            raise ValueError(
+                f"stage = {self.stage!r}: an evaluation set has `path` or `task`; rows of a stage are to train on"
+            )
+        return self
+
+
+class EvalSection(Section):
+    sets: dict[str, EvalSetSection] = {}
+    """Named evaluation sets; their problems must not occur in training. Those with pairs are for the stages that learn from
+    pairs, the others, and those with a `baseline_column`, for what generates."""
+    samples: Annotated[int, Field(ge=0)] = 4
+    """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
+    temperature: Annotated[float, Field(gt=0)] = 0.6
+    """Of the samples (0.6 as in R1)."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Of the samples (0.95 as in R1)."""
+    greedy: bool = True
+    """Also decode greedily."""
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    """Longest completion; 0: `rollout.max_tokens`."""
+
+    @property
+    def prompt_sets(self) -> dict[str, EvalSetSection]:
+        """Problems for the model to answer. Preference pairs are some where one of the two is to win against."""
+        return {
+            name: section
+            for name, section in self.sets.items()
+            if (section.baseline_column or not section.holds_pairs) and not section.messages_column
+        }
+
+    @property
+    def pair_sets(self) -> dict[str, EvalSetSection]:
+        """Preference pairs."""
+        return {name: section for name, section in self.sets.items() if section.holds_pairs}

@@ -1,0 +1,53 @@
+"""`[model]`: the policy, read from a folder or made from scratch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.sections.base import Section
+
+
+class BuildSection(Section):
+    """A small untied Qwen2 made from scratch, for runs that need no download."""
+
+    tokenizer: Literal["", "characters", "bpe"] = ""
+    """Empty: build nothing, use `model.path`. `characters`: one token a character plus the four R1 tags.
+    `bpe`: a byte-level BPE trained on the data sources of the recipe."""
+    vocab_size: Annotated[int, Field(ge=300)] = 2048
+    """Size of the BPE vocabulary (`characters` has its own)."""
+    layers: Annotated[int, Field(ge=1)] = 3
+    """Transformer layers."""
+    hidden: Annotated[int, Field(ge=16)] = 128
+    """Width of the residual stream."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Attention heads."""
+    kv_heads: Annotated[int, Field(ge=1)] = 4
+    """Key/value heads (grouped-query attention when fewer than `heads`)."""
+    intermediate: Annotated[int, Field(ge=16)] = 384
+    """Width of the feed-forward layer."""
+    tied: bool = False
+    """Share the input and the output embedding."""
+
+    @model_validator(mode="after")
+    def _head_size(self) -> Self:
+        if self.hidden % (32 * self.heads):
+            raise ValueError(
+                f"model.build.hidden = {self.hidden} over {self.heads} heads: the engine needs a head size that is a "
+                f"multiple of 32, so hidden must be a multiple of {32 * self.heads}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"model.build.heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
+        return self
+
+
+class ModelSection(Section):
+    path: str = ""
+    """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward pass and of the engine; master weights and gradient sums are float32 always. `auto`: bfloat16 on a GPU,
+    float32 on a CPU."""
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    """Longest prompt plus completion that the engine accepts."""
+    trust_remote_code: bool = False
+    """Run Python that ships inside the model folder. Off: such a model is refused."""
+    build: BuildSection = BuildSection()

@@ -1,0 +1,79 @@
+"""Rejection sampling's judgement: which of the samples of a model are worth learning from, and why the others are not."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from orchestrator.config.sections.kinds import RejectSection
+from orchestrator.data.similarity import near_duplicates
+
+Row = dict[str, Any]
+"""One sample, as orchestrator/stages/reject.py writes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    kept: list[Row]
+    """In the order of the samples."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason → samples; with what is kept they are all samples."""
+    prompts: int = 0
+    prompts_kept: int = 0
+    """Prompts of which at least one sample is kept."""
+
+
+def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
+    """Filter, keep by rule, drop near-duplicates; in this order, each sample for the first reason that holds.
+
+        truncated        cut at the token limit
+        empty            says nothing, or nothing without the thought that its source does not keep
+        wrong            not right, where the rule asks for it
+        <flag>           one of `settings.filters`, raised by the readability reward (rewards/text/readability.py)
+        surplus          the rule keeps others of its prompt
+        near_duplicate   says nearly what a sample says that is kept
+
+    `samples`: those of a prompt next to each other.
+    """
+    dropped: Counter[str] = Counter()
+    kept: list[Row] = []
+    prompts = 0
+    for _, group in groupby(samples, key=lambda row: row["prompt_id"]):
+        prompts += 1
+        fit = []
+        for row in group:
+            reason = _unfit(row, settings)
+            if reason:
+                dropped[reason] += 1
+            else:
+                fit.append(row)
+        chosen = _chosen(fit, settings)
+        dropped["surplus"] += len(fit) - len(chosen)
+        kept += chosen
+    doubles = near_duplicates([f"{row['prompt']}\n{row['completion']}" for row in kept], settings.near_duplicate)
+    dropped["near_duplicate"] += sum(doubles)
+    kept = [row for row, double in zip(kept, doubles, strict=True) if not double]
+    return Selection(kept=kept, dropped=+dropped, prompts=prompts, prompts_kept=len({row["prompt_id"] for row in kept}))
+
+
+def _unfit(row: Row, settings: RejectSection) -> str:
+    if row["finish_reason"] == "length":
+        return "truncated"
+    if not row["completion"].strip():
+        return "empty"
+    if settings.keep != "best" and not row["right"]:
+        return "wrong"
+    return next((flag for flag in settings.filters if flag in row["flags"]), "")
+
+
+def _chosen(fit: list[Row], settings: RejectSection) -> list[Row]:
+    """By the rule; ties go to the earlier sample."""
+    match settings.keep:
+        case "right":
+            ranked = list(range(len(fit)))
+        case "best":
+            ranked = sorted(range(len(fit)), key=lambda i: -fit[i]["reward"])
+        case "shortest":
+            ranked = sorted(range(len(fit)), key=lambda i: fit[i]["num_tokens"])
+    return [fit[i] for i in sorted(ranked[: settings.keep_at_most])]

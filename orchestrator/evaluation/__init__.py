@@ -1,0 +1,1 @@
+"""Measuring a model: evaluation sets, win rates, pairs, and files of completions."""

@@ -1,0 +1,231 @@
+"""`rayzero score`: a rubric over a JSONL file of completions, without a cluster.
+
+Lines go in chunks to one process a core, each with tools of its own (child processes, sandbox), and come back in order.
+A line that cannot be read or scored is a line with status `error` and the reason; the others do not notice.
+"""
+
+import asyncio
+import json
+import math
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.load import Stage, load_recipe, shipped_recipes
+from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.trained_rewards import exports_in, with_stage_models
+from orchestrator.evaluation.recipe import find_run
+from rewards.builtin import BUILTIN
+from rewards.resources import Tools, ToolSettings
+from rewards.rubric import Rubric
+from rewards.types import FunctionSpec, RubricSpec, Sample, Score
+from rollout.data.sources import field_text
+from rollout.errors import InputError, ServiceError, did_you_mean
+
+CHUNK = 32
+"""Lines that one process scores side by side."""
+ALIASES = {"math": "accuracy", "code": "code_tests"}
+"""Short names of rubrics that are one reward function."""
+
+
+def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSettings]:
+    """A rubric by name: a reward function that ships, with `key=value` as its arguments; or `RECIPE` or
+    `RECIPE:RUBRIC`, with `key=value` as overrides of the recipe; a run in place of a recipe has the reward models that its
+    stages trained.
+
+    Raises:
+        InputError: there is none, or its functions do not exist or do not take such arguments.
+    """
+    recipe, _, rubric = name.rpartition(":") if ":" in name else (name, "", "default")
+    function = ALIASES.get(name, name)
+    if function in BUILTIN:
+        spec = FunctionSpec(name=function, label=function, args=dict(_argument(each) for each in overrides))
+        return (spec,), ToolSettings()
+    run = None if recipe in shipped_recipes() else find_run(Path(recipe))
+    if run is None and recipe not in shipped_recipes() and not recipe.endswith(".toml"):
+        known = [*ALIASES, *BUILTIN, *shipped_recipes()]
+        raise InputError(
+            f"unknown rubric {name!r}{did_you_mean(name, known)}\n"
+            f"give one of {', '.join([*ALIASES, *BUILTIN])}, or a recipe's as RECIPE:RUBRIC, or a run's as RUN:RUBRIC"
+        )
+    loaded = load_recipe(str(run / "recipe.toml") if run else recipe, overrides)
+    stage = _judged(loaded.stages)
+    if rubric not in stage.rewards.rubrics:
+        raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
+    models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
+    stage = with_stage_models(loaded, stage, models, {rubric})
+    return rubrics_of(stage)[rubric], tool_settings(stage)
+
+
+def score_lines(
+    lines: Iterable[bytes], rubric: RubricSpec, settings: ToolSettings, processes: int = 0
+) -> Iterator[str]:
+    """One JSON line out for every line in, in order, as soon as it and those before it are done.
+
+    Args:
+        processes: that score; 0: one a core.
+
+    Raises:
+        InputError: a reward function does not exist or does not take its arguments.
+        ServiceError: a scoring process died.
+    """
+    Rubric("score", rubric, Tools(settings))  # a mistake is told once, here
+    count = processes or os.cpu_count() or 1
+    # Spawned: a fork would copy this process's threads' locks, and its memory.
+    executor = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_start, initargs=(rubric, settings)
+    )
+    source = iter(lines)
+    waiting: deque[Future[list[str]]] = deque()
+    try:
+        while True:
+            while len(waiting) < 3 * count and (chunk := list(islice(source, CHUNK))):
+                waiting.append(executor.submit(_score_chunk, chunk))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ServiceError("a scoring process died; is there enough memory? `dmesg` may say") from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def summary(statuses: Mapping[str, int], mean: float | None) -> str:
+    """`1,000 scored: 997 ok, 2 timeout, 1 error; mean reward 0.412`."""
+    parts = ", ".join(f"{statuses[status]:,} {status}" for status in ("ok", "timeout", "error") if statuses.get(status))
+    tail = "" if mean is None else f"; mean reward {mean:.3f}"
+    return f"{sum(statuses.values()):,} scored: {parts or 'nothing'}{tail}"
+
+
+class Tally:
+    """What the output lines add up to."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self._sum = 0.0
+
+    def add(self, line: str) -> None:
+        record = json.loads(line)
+        self.statuses[record["status"]] += 1
+        self._sum += record["reward"] or 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """Over the lines that have a reward."""
+        count = self.statuses["ok"] + self.statuses["timeout"]
+        return self._sum / count if count else None
+
+
+def _argument(override: str) -> tuple[str, Any]:
+    import tomllib
+
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"{override!r}: write an argument as key=value")
+    try:
+        return name, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, text
+
+
+def _judged(stages: Sequence[Stage]) -> Stage:
+    """The last stage that learns from rewards, or else the last."""
+    return next((stage for stage in reversed(stages) if stage.kind == "grpo"), stages[-1])
+
+
+# --- In a scoring process
+
+
+class _Scorer:
+    def __init__(self, rubric: RubricSpec, settings: ToolSettings) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.tools = Tools(settings)
+        self.rubric = Rubric("score", rubric, self.tools)
+
+
+_scorer: _Scorer | None = None
+
+
+def _start(rubric: RubricSpec, settings: ToolSettings) -> None:
+    import signal
+
+    global _scorer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    _scorer = _Scorer(rubric, settings)
+    Finalize(None, _stop, exitpriority=10)
+
+
+def _stop() -> None:
+    assert _scorer is not None
+    _scorer.loop.run_until_complete(_scorer.tools.close())
+
+
+def _score_chunk(lines: list[bytes]) -> list[str]:
+    assert _scorer is not None
+    return _scorer.loop.run_until_complete(_score_all(_scorer.rubric, lines))
+
+
+async def _score_all(rubric: Rubric, lines: list[bytes]) -> list[str]:
+    return list(await asyncio.gather(*(_score_line(rubric, line) for line in lines)))
+
+
+async def _score_line(rubric: Rubric, line: bytes) -> str:
+    record: Any = None
+    try:
+        record = _decoded(line)
+        sample = sample_of(record)
+    except (ValueError, RecursionError) as problem:  # ValueError: not JSON, not UTF-8, or not what is needed
+        score = Score(value=0.0, status="error", breakdown={}, seconds=0.0, error=f"malformed line: {problem}")
+    else:
+        score = await rubric.score(sample)
+    return _result(record, score)
+
+
+def _decoded(line: bytes) -> Any:
+    """Raises ValueError, RecursionError: it is no JSON. NaN and infinities are none, and no output line could repeat them."""
+    if not line.strip():
+        raise ValueError("it is empty")
+    return json.loads(line.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def sample_of(record: Any) -> Sample:
+    """A line of the file. Raises ValueError for one that holds no response."""
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    if not isinstance(record.get("response"), str):
+        raise ValueError("it has no text under `response`")
+    fields = {str(name): field_text(value) for name, value in record.items() if name not in ("id", "response")}
+    return Sample(
+        prompt=fields.get("prompt", ""), completion=record["response"], answer=fields.get("answer", ""), fields=fields
+    )
+
+
+def _result(record: Any, score: Score) -> str:
+    failed = score.status == "error"
+    result: dict[str, Any] = {"id": record["id"]} if isinstance(record, dict) and "id" in record else {}
+    result |= {
+        "reward": None if failed else score.value,
+        "status": score.status,
+        "breakdown": dict(score.breakdown) | dict(score.metrics),
+        "extracted": score.extracted or None,
+    }
+    if score.error:
+        result["error"] = score.error
+    # ASCII only: a response may hold half a surrogate pair, which no UTF-8 file can.
+    return json.dumps(result)

@@ -1,0 +1,1 @@
+"""What the pages of the stages share: the context of a stage, its cadence, its batches and metrics."""

@@ -1,0 +1,228 @@
+"""What a stage works with: its settings, its services, its place in the run directory, and the verbs stages share."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learner.batch import Sequence as Row
+from learner.batch import make_batch
+from orchestrator.clock import PhaseClocks
+from orchestrator.cluster.services import Services, resolve_dtype
+from orchestrator.cluster.session import MetricsExporter
+from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.schedule import Schedule
+from orchestrator.config.wiring import parent_of
+from orchestrator.data.prompts import PromptSets, load_prompts
+from orchestrator.display import Display
+from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from orchestrator.evaluation.win_rate import Baselines
+from orchestrator.results.columns import in_words
+from orchestrator.run.store import RunStore
+from rollout.errors import ServiceError
+from rollout.service import PublishReport
+from rollout.types import Prompt, Sampling
+
+AUDIT_PROMPTS = 4
+"""Groups that an audit samples on every replica."""
+
+
+@dataclass
+class StageContext:
+    """One stage of one run."""
+
+    recipe: Recipe
+    stage: Stage
+    model_path: str
+    """Folder or hub id of the weights that the stage starts from."""
+    tokenizer: Any
+    store: RunStore
+    services: Services
+    display: Display
+    clocks: PhaseClocks = field(default_factory=PhaseClocks)
+
+    def __post_init__(self) -> None:
+        # A reward model generates nothing.
+        problems = {} if self.stage.kind == "reward_model" else self.stage.eval.prompt_sets
+        self._sets = load_prompts(problems, self.stage, self.tokenizer, seed=0)
+        self._scores = False
+        self._baselines = Baselines()
+        for note in self._sets.notes():
+            self.display.line(note)
+        self.schedule = Schedule(self.stage)
+        self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
+        self._board: Any = None
+
+    @property
+    def seed(self) -> int:
+        """The stage's own, derived from the run's."""
+        return derive_seed(self.recipe.seed, self.stage.name)
+
+    def record_step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter."""
+        self.store.record("step", self.stage.name, step=step, **metrics)
+        self._exporter.export({"step": step, **metrics})
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.store.folder / "tensorboard" / self.stage.name))
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    async def publish(self, version: int) -> PublishReport:
+        """The learner's current weights to every engine, as `version`."""
+        learner, pool = await self.services.learner(), await self.services.rollout()
+        with self.clocks.publish.running():
+            began = time.perf_counter()
+            manifest = await learner.stage_weights(version, pool.holding)
+            if manifest.backend == "nccl" and manifest.has_base:
+                await self.services.meet()
+            try:
+                report, _ = await asyncio.gather(pool.load(manifest, learner.node), learner.send_weights())
+                return replace(report, seconds=time.perf_counter() - began)
+            finally:
+                await learner.release_weights(manifest)
+
+    async def audit(self, version: int, prompts: Sequence[Prompt]) -> float:
+        """Largest difference between sampler's and learner's logprobs on fresh completions of every replica.
+
+        `prompts`: of which the first few are asked.
+
+        Raises:
+            ServiceError: it is above the tolerance: an engine does not hold the learner's weights.
+        """
+        learner, pool = await self.services.learner(), await self.services.rollout()
+        worst, settings = 0.0, self.schedule.at(version).rollout
+        for replica in range(pool.replicas):
+            sampling = Sampling(
+                n=2,
+                temperature=settings.temperature,
+                max_tokens=settings.max_tokens,
+                seed=version,
+            )
+            groups = await asyncio.gather(
+                *(
+                    pool.generate_on(replica, f"audit/{i}", prompt, sampling)
+                    for i, prompt in enumerate(prompts[:AUDIT_PROMPTS])
+                )
+            )
+            rows = [
+                Row(
+                    token_ids=np.concatenate([np.array(group.prompt.token_ids), completion.token_ids]).astype(np.int64),
+                    first_target=len(group.prompt.token_ids),
+                    rollout_logprobs=completion.rollout_logprobs,
+                )
+                for group in groups
+                for completion in group.completions
+            ]
+            gap = await learner.max_logprob_gap(self.batch_of(rows, seed=0, mini_batches=1, step=version))
+            if gap > self.audit_tolerance:
+                raise ServiceError(
+                    f"audit: replica {replica} does not hold the learner's weights at policy version {version}: "
+                    f"logprobs differ by {gap:.3g}, tolerance {self.audit_tolerance:g}"
+                )
+            worst = max(worst, gap)
+        return worst
+
+    @property
+    def audit_tolerance(self) -> float:
+        if self.stage.loop.audit_tolerance:
+            return self.stage.loop.audit_tolerance
+        return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
+
+    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int, step: int = 0) -> Any:
+        """Rows cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+        settings, rollout = self.stage.learner, self.schedule.at(step).rollout
+        return make_batch(
+            rows,
+            ranks=settings.ranks,
+            mini_batches=mini_batches,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            length_norm=settings.length_norm if self.stage.kind == "grpo" else "token",
+            constant_length=rollout.max_tokens,
+            temperature=rollout.temperature if self.stage.kind == "grpo" else 1.0,
+            seed=seed,
+        )
+
+    async def begin_rewards(self, *sets: PromptSets) -> None:
+        """Start the reward workers in the background, for the evaluation sets and for `sets`.
+
+        A stage calls it once, early, so that they come up while something else is going on.
+        """
+        self._scores = True
+        await self.services.begin_rewards(self.stage, self._sets, *sets)
+
+    async def evaluate(self, step: int, label: str) -> list[EvalResult]:
+        """Every evaluation set with the weights that the engines hold; recorded and printed."""
+        if not self._sets.prompts:
+            return []
+        if not self._scores:
+            await self.begin_rewards()
+        pool, rewards = await self.services.rollout(), await self.services.rewards()
+        seed = derive_seed(self.recipe.seed, "eval")
+        with self.clocks.beside(self.clocks.evaluate):
+            results = await evaluate_sets(
+                pool, rewards, self._sets.prompts, self.schedule.at(step), seed, self._baselines
+            )
+        for result in results:
+            record = result.record()
+            self.store.record("eval", self.stage.name, step=step, label=label, **record)
+            self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(in_words(record))}")
+        return results
+
+    def needs_first_evaluation(self) -> bool:
+        """Whether no stage before this one has already judged the weights that it starts from."""
+        return parent_of(self.recipe.stages, self.stage) is None
+
+    async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
+        """Complete or absent: written aside, renamed when whole."""
+        learner = await self.services.learner()
+        with self.clocks.beside(self.clocks.save):
+            aside = self.store.checkpoint_aside(self.stage.name, step)
+            await learner.save(aside, {"step": step, **state})
+            self.store.complete_checkpoint(self.stage.name, aside, self.stage.loop.keep_checkpoints)
+
+    async def resume(self) -> dict[str, Any] | None:
+        """Load the newest checkpoint of the stage into the learner; its state, or None when there is none."""
+        checkpoints = self.store.checkpoints(self.stage.name)
+        if not checkpoints:
+            return None
+        learner = await self.services.learner()
+        await learner.load(checkpoints[-1])
+        state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
+        self.display.line(f"{self.stage.name}: continues from step {state['step']}")
+        return state
+
+    async def export(self, tokenizer_from: str = "", *, linked: bool = True) -> Path:
+        """The stage's result, which marks it as finished.
+
+        Args:
+            tokenizer_from: folder of its tokenizer; empty: the model's that the stage started from.
+            linked: whether it is now the result of the run.
+        """
+        folder = self.store.export_folder(self.stage.name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with self.clocks.save.running():
+            await (await self.services.learner()).export(folder, tokenizer_from or self.model_path)
+        if linked:
+            self.store.link_export(self.stage.name)
+        return folder
+
+    def close(self) -> None:
+        """What no step has recorded: the time after the last one, or all of it in a stage without steps."""
+        self.store.record("time", self.stage.name, **self.clocks.step())
+        if self._board is not None:
+            self._board.close()
+
+
+def derive_seed(seed: int, *key: str | int) -> int:
+    """An independent 31-bit seed for a part of the run, the same on every machine."""
+    words = [seed]
+    for part in key:
+        words += list(part.encode()) if isinstance(part, str) else [part]
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)

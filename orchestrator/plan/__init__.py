@@ -1,0 +1,1 @@
+"""What a recipe will ask of machines: memory, places, batches. Starts nothing."""

@@ -1,0 +1,37 @@
+"""What a stage reserves of the GPUs of its hosts, and whether the models that score find a place beside the rest."""
+
+import json
+
+from orchestrator.config.load import Stage
+from orchestrator.config.trained_rewards import used_rubrics
+from rollout.errors import InputError
+
+SCORER_GPUS = 0.1
+"""That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
+
+
+def gpu_share(stage: Stage) -> float:
+    """GPUs that engines, ranks and reward models reserve on GPU hosts."""
+    rollout, learner = stage.rollout, stage.learner
+    workers = rollout.replicas * rollout.tensor_parallel * rollout.gpus + learner.ranks * learner.gpus
+    return round(workers + SCORER_GPUS * _num_scorers(stage), 3)
+
+
+def check_scorers(stage: Stage, gpus: int) -> None:
+    """Raises InputError when engines and ranks leave no part of `gpus` GPUs to the reward models of a stage."""
+    models = _num_scorers(stage)
+    if models and gpu_share(stage) > gpus:
+        raise InputError(
+            f"stage {stage.name}: engines and ranks leave nothing of {gpus} GPUs to {models} reward models, each of which "
+            f'takes {SCORER_GPUS:g}: set rollout.gpus=0.8 rollout.gpu_memory=0.5, or device = "cpu" of the models'
+        )
+
+
+def _num_scorers(stage: Stage) -> int:
+    """Reward models that a stage scores with on GPUs, each once."""
+    used = used_rubrics(stage)
+    functions = (
+        function for name in used & set(stage.rewards.rubrics) for function in stage.rewards.rubrics[name].values()
+    )
+    arguments = (dict(function.model_extra or {}) for function in functions if function.name == "reward_model")
+    return len({json.dumps(each, sort_keys=True, default=str) for each in arguments if each.get("device") != "cpu"})

@@ -1,0 +1,48 @@
+"""A few lines about a run, from its folder alone."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.run.control import holder
+from orchestrator.run.record import StageRecord, as_number, read_run
+
+SHOWN = (
+    ("reward/mean", "reward {:.3f}"),
+    ("learner/loss", "loss {:.3f}"),
+    ("completion/length_mean", "length {:.0f}"),
+    ("throughput/tokens_per_s", "{:,.0f} tokens/s"),
+    ("policy/version", "policy version {:.0f}"),
+    ("queue/in_flight", "{:.0f} groups in flight"),
+)
+"""Metric of the last step → how it is shown."""
+
+
+def describe(run_dir: Path) -> Iterator[str]:
+    """Raises InputError when the folder holds no run, or one that cannot be read."""
+    run = read_run(run_dir)
+    writer = holder(run_dir)
+    state = f"running, {writer}" if writer else "finished" if run.finished else "stopped"
+    ago = f", last record {_age(time.time() - run.last_time)} ago" if run.last_time else ""
+    yield f"{run_dir}: {state}{ago}"
+    width = max((len(stage.name) for stage in run.stages), default=0)
+    for stage in run.stages:
+        yield f"  {stage.name:<{width}}  {_stage(stage)}"
+    if not writer and not run.finished:
+        yield f"continue with: rayzero train {run_dir}"
+
+
+def _stage(stage: StageRecord) -> str:
+    if not stage.begun:
+        return "not begun"
+    planned = f" of {stage.planned_steps}" if stage.planned_steps else ""
+    done = "done" if stage.ended else f"step {stage.last_step}{planned}"
+    last = stage.steps[-1] if stage.steps else {}
+    parts = [text.format(value) for key, text in SHOWN if (value := as_number(last.get(key))) is not None]
+    return ", ".join([done, *parts])
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

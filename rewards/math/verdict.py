@@ -1,0 +1,158 @@
+"""Verdicts on math answers: what a response commits itself to (`math_text`), and whether that equals the reference.
+
+Most answers are decided at once and exactly (`math_exact`); the rest are `needs_symbolic`, and `judge` sends them to
+sympy in a process that is killed at its deadline (`symbolic`, `rewards/processes/`). Equal means equal: no rounding, no
+tolerance. A response that states several different answers is wrong, unless together they are the list asked for.
+Nothing that a model writes is ever evaluated as code.
+"""
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from rewards.math.compare import Decision
+from rewards.math.exact import MAX_LENGTH, answer_key, compare, compare_all
+from rewards.math.spelling import final_answer, find_answers
+from rewards.processes.pool import KillablePool, Outcome
+
+__all__ = [
+    "SYMBOLIC", "Verdict", "VerdictStatus", "accuracy_reward", "decide", "final_answer", "judge", "same_answer", "vote_of",
+]  # fmt: skip
+
+SYMBOLIC = "rewards.math.symbolic"
+"""What a pool for `judge` preloads."""
+
+VerdictStatus = Literal["correct", "wrong", "no_answer", "needs_symbolic", "timeout", "error"]
+
+_CACHE_SIZE = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is said of one response."""
+
+    status: VerdictStatus
+    """`needs_symbolic` only from `decide`; `timeout` (too slow to decide: not right) and `error` only from `judge`."""
+    extracted: str | None
+    """The final answer as the response spells it; None without one."""
+    seconds: float = 0.0
+    """Wall time that the verdict took, waiting for the pool included."""
+    error: str = ""
+    """Why there is no verdict, when `status == "error"`."""
+
+    @property
+    def value(self) -> float:
+        """1.0 for a right answer, else 0.0. Not defined for an `error`."""
+        return 1.0 if self.status == "correct" else 0.0
+
+
+def decide(response: str, reference: str, pattern: str | None = None, *, in_thought: bool = False) -> Verdict:
+    """The verdict of the exact rungs alone; `needs_symbolic` where they cannot say.
+
+    Args:
+        response: the whole completion.
+        reference: the right answer, as the data set spells it: `1,234`, `033`, `27.0`, LaTeX, a sentence with a box.
+        pattern, in_thought: where the answer is, as for `math_text.find_answers`.
+    """
+    return _decide(response, reference, pattern, in_thought)[0]
+
+
+async def judge(
+    response: str,
+    reference: str,
+    pool: KillablePool,
+    *,
+    pattern: str | None = None,
+    in_thought: bool = False,
+    deadline_s: float = 2.0,
+) -> Verdict:
+    """The verdict, with sympy for what the exact rungs leave open.
+
+    Args:
+        pool: that preloads `SYMBOLIC`.
+        deadline_s: for the symbolic rung.
+
+    Raises:
+        ServiceError: the pool cannot start a process.
+    """
+    began = time.perf_counter()
+    exact, answers, gold = _decide(response, reference, pattern, in_thought)
+    if exact.status != "needs_symbolic":
+        return exact
+    status, error = await _symbolic(answers, gold, pool, deadline_s)
+    return Verdict(status=status, extracted=exact.extracted, seconds=time.perf_counter() - began, error=error)
+
+
+def accuracy_reward(completion: str, answer: str, pattern: str | None = None) -> float:
+    """1.0 when the exact rungs find the completion's final answer equal to the reference, else 0.0."""
+    return decide(completion, answer, pattern).value
+
+
+def same_answer(found: str, reference: str) -> bool:
+    """Whether two answers, already taken from their texts, are equal by the exact rungs."""
+    return compare(found, reference) is True
+
+
+# --- Steps
+
+
+def _decide(
+    response: str, reference: str, pattern: str | None, in_thought: bool
+) -> tuple[Verdict, tuple[str, ...], str]:
+    began = time.perf_counter()
+    answers = find_answers(response, pattern, in_thought=in_thought)
+    gold = gold_answer(reference)
+    if not answers:
+        verdict = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
+        return verdict, answers, gold
+    # Long texts are compared as they are; keeping them would only fill the cache.
+    short = sum(map(len, answers)) + len(gold) <= MAX_LENGTH
+    decision = (_compared if short else compare_all)(answers, gold)
+    status: VerdictStatus = "needs_symbolic" if decision is None else "correct" if decision else "wrong"
+    return Verdict(status=status, extracted=answers[-1], seconds=time.perf_counter() - began), answers, gold
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _compared(answers: tuple[str, ...], gold: str) -> Decision:
+    return compare_all(answers, gold)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def gold_answer(reference: str) -> str:
+    """The answer in a reference, which may be a whole worked solution: its box, or what follows `####`; else all of it."""
+    if "\\boxed" in reference or "####" in reference or "<answer>" in reference:
+        return final_answer(reference) or reference
+    return reference
+
+
+_proved: dict[tuple[tuple[str, ...], str], bool] = {}
+"""What sympy has said before, by (answers, gold); the oldest leave first."""
+
+
+async def _symbolic(
+    answers: tuple[str, ...], gold: str, pool: KillablePool, deadline_s: float
+) -> tuple[VerdictStatus, str]:
+    key = (answers, gold)
+    if key not in _proved:
+        outcome = await _ask(pool, answers, gold, deadline_s)
+        if outcome.kind == "crashed":
+            # It may have been the process and not the input: once more, in a fresh one.
+            outcome = await _ask(pool, answers, gold, deadline_s)
+        if outcome.kind != "ok":
+            return ("timeout", "") if outcome.kind == "timeout" else ("error", outcome.error)
+        if len(_proved) >= _CACHE_SIZE:
+            del _proved[next(iter(_proved))]
+        _proved[key] = bool(outcome.value)
+    return ("correct" if _proved[key] else "wrong"), ""
+
+
+async def _ask(pool: KillablePool, answers: tuple[str, ...], gold: str, deadline_s: float) -> Outcome:
+    return await pool.call(f"{SYMBOLIC}:equivalent", [list(answers), gold], deadline_s=deadline_s)
+
+
+def vote_of(completion: str, pattern: str | None = None) -> Hashable | None:
+    """What a completion votes for among others: equal for equal numbers and equal texts; None without an answer."""
+    answer = final_answer(completion, pattern)
+    return None if answer is None else answer_key(answer)

@@ -1,0 +1,492 @@
+"""Processes for functions that are trusted but may hang: each call ends by its deadline, whatever it runs.
+
+    async with KillablePool(workers=2, preload=("rewards.math.symbolic",)) as pool:
+        outcome = await pool.call("rewards.math.symbolic:equivalent", ["1/2", "0.5"], deadline_s=2.0)
+
+Signals and threads cannot stop a long call into C; SIGKILL can. So a call runs in a child of its own, forked from a warm
+zygote (`rewards.processes.zygote`), and the parent kills it when its time is up. A poisonous input costs its deadline and
+one child, never its neighbours. There is no sandbox here: what runs is our code or the user's, only the input is hostile.
+
+Linux only (pidfd). A pool belongs to the event loop that first used it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rewards.processes.zygote import HEADER, MAX_FRAME, MAX_NOTE
+from rollout.errors import ServiceError
+
+OutcomeKind = Literal["ok", "timeout", "crashed", "raised"]
+
+# With -P and this line nothing of the working directory is imported that the parent would not import.
+_BOOT = (
+    "import sys; control, memory, count = map(int, sys.argv[1:4]); preload = sys.argv[4:4 + count]; "
+    "sys.path[:] = sys.argv[4 + count:]; "
+    "from rewards.processes.zygote import main; main(control, memory, preload)"
+)
+_MAX_FAILED_STARTS = 3
+_EXIT_NOTE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one call."""
+
+    kind: OutcomeKind
+    """`ok`: it returned; `timeout`: killed at the deadline; `crashed`: its process died; `raised`: its own exception."""
+    value: Any = None
+    """What the function returned, when `kind == "ok"`."""
+    error: str = ""
+    """Why there is no value; for `raised` with the file and line of the function's own code."""
+    queue_s: float
+    """Wall time until a child was free."""
+    run_s: float
+    """Wall time in the child, as the parent saw it."""
+
+
+class KillablePool:
+    """A fixed number of warm children; refills itself."""
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        preload: Sequence[str] = (),
+        memory_bytes: int = 1 << 30,
+        calls_per_child: int = 1000,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            workers: children, and so calls at the same time.
+            preload: modules, or paths of Python files, that the zygote imports once; everything that takes long to
+                import belongs here, since a child's own imports count towards the deadline of its first call.
+            memory_bytes: address space a child may map beyond what it was born with.
+            calls_per_child: after so many calls a child is replaced, which bounds what it can leak.
+            start_timeout_s: for the zygote to import `preload`.
+        """
+        self._workers = workers
+        self._preload = tuple(preload)
+        self._memory_bytes = memory_bytes
+        self._calls_per_child = calls_per_child
+        self._start_timeout_s = start_timeout_s
+        self._zygote: _Zygote | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._idle: deque[_Child] = deque()
+        self._waiting: deque[asyncio.Future[_Child]] = deque()
+        self._closed = False
+        self._failure: ServiceError | None = None
+
+    async def __aenter__(self) -> "KillablePool":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Bring up the zygote and ask it for the children. `call` does it by itself.
+
+        Raises:
+            ServiceError: the zygote did not come up, or `preload` did not import.
+        """
+        if self._closed:
+            raise ServiceError("the process pool is closed")
+        if self._failure is not None:
+            raise self._failure
+        if self._zygote is None:
+            if self._starting is None:
+                self._starting = asyncio.get_running_loop().create_task(self._bring_up())
+            # Shielded: one caller's cancellation must not take the start away from the others.
+            await asyncio.shield(self._starting)
+
+    async def call(
+        self, function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, deadline_s: float
+    ) -> Outcome:
+        """Run `module:function` or `path/to/file.py:function`, sync or async, on JSON-able arguments.
+
+        Never retries. The deadline counts from when a child has taken the call; waiting for one is `queue_s`.
+
+        Raises:
+            ServiceError: no child can be started.
+            TypeError, ValueError: the arguments are not JSON, or longer than 16 MiB of it.
+        """
+        request = {"function": function, "args": list(args), "kwargs": dict(kwargs or {})}
+        body = json.dumps(request, separators=(",", ":")).encode()
+        if len(body) > MAX_FRAME:
+            raise ValueError(f"{function}: {len(body)} bytes of arguments; at most {MAX_FRAME} are taken")
+        asked = time.perf_counter()
+        if self._zygote is None or self._closed:
+            await self.start()
+        child = await self._take()
+        began = time.perf_counter()
+        try:
+            reply = await child.ask(HEADER.pack(len(body)) + body, deadline_s)
+        except BaseException:
+            self._discard(child)
+            raise
+        queue_s, run_s = began - asked, time.perf_counter() - began
+        if isinstance(reply, dict) and "crashed" not in reply:
+            self._give_back(child)
+            error = reply.get("raised", "")
+            kind: OutcomeKind = "raised" if error else "ok"
+            return Outcome(kind=kind, value=reply.get("value"), error=error, queue_s=queue_s, run_s=run_s)
+        self._discard(child)
+        if reply is None:
+            error = f"{function} took more than {deadline_s:g} s"
+            return Outcome(kind="timeout", error=error, queue_s=queue_s, run_s=run_s)
+        why = reply["crashed"] if isinstance(reply, dict) else f"{reply}; {await child.epitaph()}"
+        return Outcome(kind="crashed", error=f"{function}: {why}", queue_s=queue_s, run_s=run_s)
+
+    async def close(self) -> None:
+        """Kill everything; returns when no process is left. Waiting calls raise ServiceError."""
+        self._closed = True
+        self._fail_waiting(ServiceError("the process pool was closed"))
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self._zygote is not None:
+            zygote, self._zygote = self._zygote, None
+            await zygote.close()
+        self._idle.clear()
+
+    # --- Children
+
+    async def _take(self) -> "_Child":
+        while self._idle:
+            child = self._idle.popleft()
+            if child.alive:
+                return child
+        waiter: asyncio.Future[_Child] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._offer(waiter.result())
+            raise
+
+    def _give_back(self, child: "_Child") -> None:
+        if child.calls >= self._calls_per_child:
+            self._discard(child)
+        else:
+            self._offer(child)
+
+    def _offer(self, child: "_Child") -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(child)
+                return
+        self._idle.append(child)
+
+    def _discard(self, child: "_Child") -> None:
+        """Kill it and ask for another. Twice is as good as once."""
+        if child.discarded:
+            return
+        child.discarded = True
+        child.kill()
+        if self._zygote is not None and self._zygote is child.zygote:
+            self._zygote.request_child()
+
+    # --- The zygote
+
+    async def _bring_up(self) -> None:
+        try:
+            for attempt in range(1, _MAX_FAILED_STARTS + 1):
+                try:
+                    zygote = await _Zygote.start(self, self._preload, self._memory_bytes, self._start_timeout_s)
+                    break
+                except OSError as problem:  # the machine is short of something; the next try may find it
+                    if attempt == _MAX_FAILED_STARTS:
+                        raise ServiceError(f"the process pool's zygote does not start: {problem}") from problem
+                    await asyncio.sleep(attempt)
+            self._zygote = zygote
+            for _ in range(self._workers):
+                zygote.request_child()
+        except ServiceError as problem:
+            self._failure = problem
+            self._fail_waiting(problem)
+            raise
+        finally:
+            self._starting = None
+
+    def _fail_waiting(self, problem: ServiceError) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(problem)
+
+    def born(self, child: "_Child") -> None:
+        """The zygote has forked a child."""
+        self._offer(child)
+
+    def idle_died(self, child: "_Child") -> None:
+        """A child ended between two calls."""
+        self._discard(child)
+
+    def zygote_died(self, zygote: "_Zygote") -> None:
+        """All its children are gone with it. Those who wait get a new one."""
+        if self._zygote is not zygote:
+            return
+        self._zygote = None
+        self._idle.clear()
+        if not self._closed and self._waiting:
+            self._starting = asyncio.get_running_loop().create_task(self._bring_up())
+            # A failure has reached those who wait; nobody else awaits this task.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+class _Zygote:
+    """The parent's handle on the zygote process."""
+
+    def __init__(self, pool: KillablePool, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._pool = pool
+        self._process = process
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._unborn: deque[socket.socket] = deque()
+        self._children: dict[int, _Child] = {}
+        self._up: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(control, self._on_message)
+
+    @classmethod
+    async def start(cls, pool: KillablePool, preload: Sequence[str], memory_bytes: int, timeout_s: float) -> "_Zygote":
+        """Raises OSError when no process can be had, ServiceError when it does not come up."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            command = [sys.executable, "-P", "-c", _BOOT, str(far.fileno()), str(memory_bytes), str(len(preload))]
+            process = subprocess.Popen(
+                [*command, *preload, *sys.path],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a child prints must not meet the parent's standard output, which may be a protocol
+                pass_fds=(far.fileno(),),
+                start_new_session=True,  # Ctrl-C is the parent's affair
+                # Threads in the zygote would make its forks unsafe.
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            )
+        near.setblocking(False)
+        zygote = cls(pool, process, near)
+        try:
+            await asyncio.wait_for(asyncio.shield(zygote._up), timeout_s)
+        except TimeoutError:
+            await zygote.close()
+            raise ServiceError(f"importing {', '.join(preload)} took more than {timeout_s:g} s") from None
+        except BaseException:
+            await zygote.close()
+            raise
+        return zygote
+
+    def request_child(self) -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            try:
+                socket.send_fds(self._control, [b"fork"], [far.fileno()])
+            except OSError:  # it has died or is dying: the end of the socket will say so
+                near.close()
+                return
+        self._unborn.append(near)
+
+    async def close(self) -> None:
+        """The zygote kills its children, reaps them, and ends."""
+        self._hang_up()
+        for child in list(self._children.values()):
+            child.kill()
+        self._bury()
+        while self._process.poll() is None:
+            await asyncio.sleep(0.005)
+
+    def _on_message(self) -> None:
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, MAX_NOTE * 8, 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            message, fds = b"", []
+        if not message:
+            self._died()
+            return
+        note = json.loads(message)
+        if "pid" in note:
+            child = _Child(self._pool, self, self._unborn.popleft(), fds[0])
+            self._children[note["pid"]] = child
+            self._pool.born(child)
+        elif "ended" in note:
+            self._children.pop(note["ended"]).ended(note["code"])
+        elif "ready" in note:
+            self._up.set_result(None)
+        elif "failed" in note:
+            self._up.set_exception(ServiceError(f"the process pool could not import: {note['failed']}"))
+        elif "fork_failed" in note:
+            # Memory or processes are short just now; the pool is one child smaller until there is room again.
+            self._unborn.popleft().close()
+            self._loop.call_later(0.5, self._request_again)
+
+    def _request_again(self) -> None:
+        if self._process.poll() is None:
+            self.request_child()
+
+    def _hang_up(self) -> None:
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+
+    def _died(self) -> None:
+        self._hang_up()
+        # It has ended, or is about to: its exit must be collected, and waiting for it is a matter of a moment.
+        self._process.kill()
+        self._process.wait()
+        if not self._up.done():
+            self._up.set_exception(ServiceError("the process pool's zygote died while it was starting"))
+        self._bury()
+        self._pool.zygote_died(self)
+
+    def _bury(self) -> None:
+        while self._unborn:
+            self._unborn.popleft().close()
+        for child in self._children.values():
+            child.ended(None)
+        self._children.clear()
+
+
+class _Child:
+    """The parent's handle on one child. At most one call at a time."""
+
+    def __init__(self, pool: KillablePool, zygote: _Zygote, sock: socket.socket, pidfd: int) -> None:
+        self._pool = pool
+        self.zygote = zygote
+        self._sock = sock
+        self._pidfd = pidfd
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[dict[str, Any] | str | None] | None = None
+        self._exit: asyncio.Future[int | None] = self._loop.create_future()
+        self._incoming = bytearray()
+        self._outgoing = memoryview(b"")
+        self._writing = False
+        self.calls = 0
+        self.alive = True
+        self.discarded = False
+        self._loop.add_reader(sock, self._on_readable)
+
+    async def ask(self, frame: bytes, deadline_s: float) -> dict[str, Any] | str | None:
+        """The child's reply; None when the deadline passed; a text, when it broke off, saying how."""
+        self.calls += 1
+        self._answer = self._loop.create_future()
+        timer = self._loop.call_later(deadline_s, self._on_deadline)
+        try:
+            self._outgoing = memoryview(frame)
+            if self.alive:
+                self._send()
+            else:
+                self._settle("it died")
+            return await self._answer
+        finally:
+            timer.cancel()
+            self._answer = None
+
+    async def epitaph(self) -> str:
+        """How the process ended."""
+        await asyncio.wait([self._exit], timeout=_EXIT_NOTE_S)
+        code = self._exit.result() if self._exit.done() else None
+        if code is None:
+            return "how it ended is not known"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        self._hang_up()
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def ended(self, code: int | None) -> None:
+        """The zygote has reaped it, with this exit code (negative: a signal); None where the zygote itself is gone."""
+        if not self._exit.done():
+            self._exit.set_result(code)
+        # The note of its end may overtake its last reply.
+        self._read_all()
+        self._broken("it died")
+
+    def _send(self) -> None:
+        try:
+            self._outgoing = self._outgoing[self._sock.send(self._outgoing) :]
+        except (BlockingIOError, InterruptedError):
+            pass  # the rest goes when the socket can be written again
+        except OSError:
+            self._broken("it died")
+            return
+        # Usually all of it goes at once, and no writer is ever registered.
+        if bool(self._outgoing) != self._writing:
+            self._writing = not self._writing
+            if self._writing:
+                self._loop.add_writer(self._sock, self._send)
+            else:
+                self._loop.remove_writer(self._sock)
+
+    def _on_readable(self) -> bool:
+        """Take what is there; False when there was nothing."""
+        if not self.alive:
+            return False
+        try:
+            data = self._sock.recv(1 << 18)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data or self._answer is None:
+            self._broken("it died")
+            return False
+        self._incoming += data
+        if len(self._incoming) < HEADER.size:
+            return True
+        size = HEADER.unpack_from(self._incoming)[0]
+        if size > MAX_FRAME:
+            self._broken(f"its reply of {size} bytes is no reply")
+        elif len(self._incoming) >= HEADER.size + size:
+            body = bytes(self._incoming[HEADER.size : HEADER.size + size])
+            self._incoming.clear()
+            try:
+                self._settle(json.loads(body))
+            except ValueError:
+                self._broken("its reply is not JSON")
+        return True
+
+    def _on_deadline(self) -> None:
+        # The loop itself may have been late: a reply that is here counts.
+        self._read_all()
+        self._settle(None)
+
+    def _read_all(self) -> None:
+        while self._answer is not None and not self._answer.done() and self._on_readable():
+            pass
+
+    def _settle(self, reply: dict[str, Any] | str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(reply)
+
+    def _broken(self, how: str) -> None:
+        self._hang_up()
+        if self._answer is not None:
+            self._settle(how)
+        else:
+            self._pool.idle_died(self)
+
+    def _hang_up(self) -> None:
+        if self.alive:
+            self.alive = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()

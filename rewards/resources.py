@@ -1,0 +1,78 @@
+"""What the reward functions of one process share: child processes, sandbox, models. Each is started when first needed."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewards.math.verdict import SYMBOLIC
+from rewards.models.scorers import RemoteScorer, Scorer, open_scorer, scorer_key
+from rewards.processes.pool import KillablePool
+from rewards.sandbox.pool import Sandbox
+from rewards.sandbox.types import Limits
+from rewards.types import FunctionSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSettings:
+    """How much the reward functions of one process may use."""
+
+    processes: int = 1
+    """Child processes, and so symbolic checks and user functions at the same time; and programs at the same time."""
+    function_timeout_s: float = 10.0
+    """Longest run of a user function on one completion."""
+    preload: tuple[str, ...] = ()
+    """Modules and files of user functions."""
+    limits: Limits = field(default_factory=Limits)
+    """Of programs whose task does not set its own."""
+    allow_weak_sandbox: bool = False
+    """Run programs even where the kernel lacks what contains them."""
+
+
+class Tools:
+    """Owned by whoever owns the rubrics; `close` ends what was started."""
+
+    def __init__(self, settings: ToolSettings, scorers: Mapping[str, Any] | None = None) -> None:
+        """`scorers`: `scorer_key` → the actor that a model lives in; other models are opened in this process."""
+        self.settings = settings
+        self._scorers: dict[str, Scorer] = {key: RemoteScorer(actor) for key, actor in (scorers or {}).items()}
+        self._pool: KillablePool | None = None
+        self._sandbox: Sandbox | None = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    @property
+    def pool(self) -> KillablePool:
+        if self._pool is None:
+            # The first import of sympy on a fresh machine compiles it.
+            preload = (SYMBOLIC, *self.settings.preload)
+            self._pool = KillablePool(self.settings.processes, preload=preload, start_timeout_s=300)
+        return self._pool
+
+    async def sandbox(self) -> Sandbox:
+        """Raises SandboxUnavailable when the kernel lacks what contains hostile programs."""
+        async with self._starting:
+            if self._sandbox is None:
+                sandbox = Sandbox(slots=self.settings.processes, allow_weak=self.settings.allow_weak_sandbox)
+                await sandbox.start()
+                self._sandbox = sandbox
+        return self._sandbox
+
+    async def scorer(self, spec: FunctionSpec) -> Scorer:
+        """The model of a reward function. Raises InputError when it cannot be opened."""
+        key = scorer_key(spec)
+        async with self._starting:
+            if key not in self._scorers:
+                self._scorers[key] = await asyncio.to_thread(open_scorer, spec)
+            return self._scorers[key]
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
+        for scorer in self._scorers.values():
+            await scorer.close()

@@ -1,0 +1,199 @@
+"""The judge of assert-style tests: holds their text and their expected values, in a cell of its own.
+
+The names of the program under test are remote handles here (see rpc.py); what an assertion compares are plain values of
+this process. What the tests define, and Python's builtins, win over names of the program's: a program cannot replace
+`abs`, `sorted` or a helper of the tests'.
+"""
+
+import ast
+import builtins
+import json
+import socket
+from typing import Any
+
+from rewards.sandbox.inside import borrowed_names as names
+from rewards.sandbox.inside.messages import send
+from rewards.sandbox.inside.proxies import Remote, Unsupported, make_remote
+from rewards.sandbox.inside.rpc import Ended, Peer
+
+_MOST_WORDS = 300
+
+
+class Namespace(dict[str, Any]):
+    """Globals of the tests: a name that is not here is asked of the program."""
+
+    def __init__(self, peer: Peer, program: Remote, order: dict[str, Any]) -> None:
+        super().__init__(__name__="tests", __builtins__=builtins)
+        self._peer = peer
+        self._program = program
+        trees = [ast.parse(order["setup"]), *(ast.parse(test["code"]) for test in order["tests"] if "code" in test)]
+        self._shadowing = names.shadowing(order["tests"])
+        self._borrowed = names.borrowed(trees, order["entry_point"])
+        self._lacking = names.lacking(trees)
+
+    def __missing__(self, name: str) -> Any:
+        if name.startswith("__") or (hasattr(builtins, name) and name not in self._shadowing):
+            raise KeyError(name)
+        if name in self._borrowed:
+            return self._borrowed[name]
+        if name in self._lacking:
+            module = self._lacking[name]
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        value = self._peer.ask("name", self._program, name)
+        self._peer.handles.named(name, value)
+        return value
+
+
+def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
+    """Run the tests one after another and tell the host each verdict.
+
+    `text`: JSON with `setup` (code to run first), `entry_point` (taken from the program even if the set-up defines it),
+    `tests` (a list of `{"code"}` or `{"function", "arguments", "expected"}`), `first` (index to start at), `stop` (end at
+    the first failure).
+    """
+    order = json.loads(text)
+    try:
+        setup = compile(order["setup"], "setup.py", "exec", dont_inherit=True)
+        tests = [_compiled(test) for test in order["tests"]]
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
+        send(host, {"event": "invalid", "reason": _describe(problem)})  # whatever the program does
+        return
+    peer = Peer(channel, open_house=False)
+    try:
+        _load_program(peer)
+        # Functions of the tests keep these globals; the program is imported before so that names can be asked of it.
+        namespace = Namespace(peer, peer.root(), order)
+        exec(setup, namespace)
+        if order["entry_point"]:
+            if "check" not in namespace:
+                send(host, {"event": "invalid", "reason": "`test` defines no function `check`"})
+                return
+            namespace[order["entry_point"]] = peer.ask("name", peer.root(), order["entry_point"])
+    except BaseException as problem:  # noqa: BLE001 - whatever it is, there is nothing to test
+        event = "invalid" if _lacks_module(problem) else "broken"
+        send(host, {"event": event, "reason": _describe(problem)})
+        return
+    for index in range(order["first"], len(order["tests"])):
+        peer.handles.spoilt = None
+        outcome, reason = _judge(tests[index], namespace)
+        if outcome == "pass" and peer.handles.spoilt is not None:  # and the test caught it
+            outcome, reason = _spoilt(peer.handles.spoilt)
+        if outcome == "invalid":
+            send(host, {"event": "invalid", "reason": reason})
+            return
+        send(host, {"event": "verdict", "index": index, "outcome": outcome, "reason": reason})
+        if outcome != "pass" and order["stop"]:
+            return
+        if reason == _ENDED:
+            return
+
+
+_ENDED = "the program ended"
+
+
+def _load_program(peer: Peer) -> None:
+    peer.ask("call", make_remote(peer, 1, "function", "load"), [], {})
+
+
+def _compiled(test: dict[str, Any]) -> dict[str, Any]:
+    """A test with its code compiled; as `expression` where it is one call, which may do the asserting.
+
+    A comparison that stands alone is an assertion without its word. Raises ValueError and SyntaxError.
+    """
+    if "code" not in test:
+        return test
+    tree = ast.parse(test["code"], "test.py")
+    if not tree.body:
+        raise ValueError("a test that holds no statement")
+    first = tree.body[0]
+    if len(tree.body) == 1 and isinstance(first, ast.Expr) and isinstance(first.value, ast.Call):
+        code = compile(ast.Expression(first.value), "test.py", "eval", dont_inherit=True)
+        return {"expression": code, "called": _root(first.value.func)}
+    tree.body = [_asserted(statement) for statement in tree.body]
+    return {"code": compile(tree, "test.py", "exec", dont_inherit=True)}
+
+
+def _root(expression: ast.expr) -> str:
+    """The name that an expression starts from."""
+    while isinstance(expression, ast.Attribute | ast.Call | ast.Subscript):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def _asserted(statement: ast.stmt) -> ast.stmt:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Compare | ast.BoolOp | ast.UnaryOp):
+        return statement
+    return ast.copy_location(ast.Assert(test=statement.value, msg=None), statement)
+
+
+def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+    try:
+        if "code" in test:
+            exec(test["code"], namespace)
+            return "pass", ""
+        if "expression" in test:
+            value = eval(test["expression"], namespace)  # noqa: S307 - in the judge's cell
+            # A function of the tests' asserts by itself; the program's only answers.
+            holds = value is not False if test["called"] in namespace else bool(value)
+            return ("pass", "") if holds else ("fail", _short(value))
+        return _judge_call(test, namespace)
+    except (Unsupported, Ended) as problem:
+        return _spoilt(problem)
+    except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
+        return "invalid" if _lacks_module(problem) else "fail", _describe(problem)
+
+
+def _spoilt(problem: BaseException) -> tuple[str, str]:
+    return ("fail", _ENDED) if isinstance(problem, Ended) else ("unsupported", str(problem)[:_MOST_WORDS])
+
+
+def _lacks_module(problem: BaseException) -> bool:
+    """Whether the tests import what is not there. An exception of the program's arrives without such details."""
+    return isinstance(problem, ModuleNotFoundError) and problem.name is not None
+
+
+def _judge_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+    function = _find(test["function"], namespace)
+    result = _as_json(function(*test["arguments"]))
+    if any(_equal(result, expected) for expected in test["expected"]):
+        return "pass", ""
+    return "fail", f"returned {_short(result)}, expected {_short(test['expected'][0])}"
+
+
+def _find(name: str, namespace: Namespace) -> Any:
+    """A function of the program's, or the method of that name of its class `Solution`."""
+    try:
+        return namespace.__missing__(name)
+    except KeyError:
+        return getattr(namespace["Solution"](), name)
+
+
+def _equal(result: object, expected: object) -> bool:
+    return bool(result == expected)
+
+
+def _as_json(value: object) -> object:
+    """Expected values of such tests come out of JSON, which has no tuples: a tuple counts as a list."""
+    if isinstance(value, tuple | list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return value
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError, MemoryError):
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _describe(problem: BaseException) -> str:
+    if isinstance(problem, Ended):
+        return _ENDED
+    try:
+        words = str(problem)
+    except BaseException:  # noqa: BLE001 - an exception may hold what cannot be shown
+        words = ""
+    return f"{type(problem).__name__}: {words}"[:_MOST_WORDS].rstrip(": ")

@@ -1,0 +1,1 @@
+"""Where prompts come from: rows of files, hub sets and tasks, mixed, rendered by a template and tokenised."""

@@ -1,0 +1,113 @@
+"""Whether the model of a stage is there, whole, and fits: each fault with its key and the way out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.checks.preflight import preflight
+from orchestrator.config.load import load_recipe
+from tests.orchestrator.factories import CONFIG, DOWNLOAD, fault, model_folder, recipe, safetensors
+
+pytestmark = pytest.mark.usefixtures("laptop")
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+def test_a_model_folder_that_is_whole_passes(tmp_path: Path) -> None:
+    assert preflight(recipe(model={"path": str(model_folder(tmp_path / "m"))})) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer_json": None}, "folder has no tokenizer (tokenizer.json); copy it from the base model"),
+        ({"model_safetensors": None}, "folder has no weights (*.safetensors or *.bin)"),
+        ({"config_json": None}, "folder has no config.json"),
+        ({"config_json": b"{"}, "config.json cannot be read"),
+        ({"config_json": b"[]"}, "config.json is not a JSON object"),
+        ({"model_safetensors": LFS}, "model.safetensors is a Git LFS pointer, not the file; run `git lfs pull`"),
+        ({"model_safetensors": safetensors()[:-1]}, "shorter than its header says"),
+        ({"model_safetensors": b"\xff" * 40}, "ends before its header does"),
+        ({"model_safetensors": b""}, "not a whole safetensors file"),
+        (
+            {"model.safetensors.index_json": json.dumps({"weight_map": {"w": "x-1.safetensors"}}).encode()},
+            "1 of 1 weight files are missing, such as x-1.safetensors",
+        ),
+        (
+            {"config_json": json.dumps({**CONFIG, "model_type": "homemade", "auto_map": {"a": "b"}}).encode()},
+            "set model.trust_remote_code=true",
+        ),
+        (
+            {"config_json": json.dumps({**CONFIG, "max_position_embeddings": 100}).encode()},
+            "model.max_tokens = 512: the model has only 100 positions",
+        ),
+        (
+            {"config_json": json.dumps({**CONFIG, "num_attention_heads": 3}).encode()},
+            "rollout.tensor_parallel = 2: does not divide the 3 attention heads",
+        ),
+    ],
+)
+def test_a_model_folder_that_lacks_something(files: dict[str, bytes | None], message: str, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", **files)
+    tensor_parallel = 2 if "tensor_parallel" in message else 1
+    rollout = {"tensor_parallel": tensor_parallel, "cpus": 0.2}
+    assert message in fault(recipe(model={"path": str(folder)}, rollout=rollout))
+
+
+def test_code_of_a_known_architecture_is_not_needed(tmp_path: Path) -> None:
+    config = {**CONFIG, "auto_map": {"AutoModel": "x.Y"}}
+    asked = recipe(model={"path": str(model_folder(tmp_path / "m", config_json=json.dumps(config).encode()))})
+    assert preflight(asked) == []
+    model_folder(tmp_path / "m", config_json=json.dumps({**config, "model_type": "homemade"}).encode())
+    assert "runs Python from its own folder" in fault(asked)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("./models/none", "no folder there"),
+        ("/no/where/at/all", "no folder there"),
+        ("models/qwem", "no folder there; did you mean 'qwen'?"),
+        ("models", "did you mean 'models/qwen'?"),
+        ("a/b/c", "no folder there"),
+        ("~/models/qwen", "~ is not expanded here; write '/"),
+        ("models/qwen/config.json", "is a file; give the folder"),
+    ],
+)
+def test_a_path_that_is_no_model_folder(path: str, message: str, tmp_path: Path) -> None:
+    model_folder(tmp_path / "models" / "qwen")
+    text = fault(recipe(model={"path": path}))
+    assert text.startswith(f"model.path = {path!r}: ")
+    assert message in text
+
+
+def test_a_hub_id_is_taken_with_a_note_until_it_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert preflight(recipe()) == [DOWNLOAD]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE" in fault(recipe())
+    (tmp_path / "hf" / "hub" / "models--org--model" / "snapshots").mkdir(parents=True)
+    assert preflight(recipe()) == []
+
+
+def test_chat_needs_a_chat_template(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    data = {"sources": {"a": {"task": "arithmetic", "limit": 9}}, "template": "chat"}
+    asked = recipe(model={"path": str(folder)}, data=data)
+    text = fault(asked)
+    assert text.startswith("data.template = 'chat': ")
+    assert "use data.template=r1-zero or data.template=plain" in text
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert preflight(asked) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("plane", "did you mean 'plain'?"), ("empty.txt", "no {prompt}"), ("none.txt", "no file")]
+)
+def test_a_template_must_exist_and_take_the_question(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("no question here")
+    text = fault(load_recipe("arithmetic", [f"data.template={name}"]))
+    assert f"data.template = {name!r}" in text
+    assert message in text

@@ -1,0 +1,50 @@
+"""A cluster that does not come up is a line about it."""
+
+import signal
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.cluster.session import ray_session
+from orchestrator.config.sections.cluster import ClusterSection
+from rollout.errors import InputError, ServiceError
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "said"),
+    [
+        ("", ServiceError, "Ray did not start here; is the machine too busy? timed out"),
+        ("h:1", InputError, "cluster.address = 'h:1': no Ray cluster answers: timed out"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up(
+    address: str, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise Exception("timed out\nwith more lines")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(kind) as caught, ray_session(ClusterSection(address=address), "r"):
+        pass
+    assert str(caught.value) == said
+
+
+def test_an_interrupt_waits_until_ray_is_up_and_then_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def start(**_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        seen.append("up")
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append("down"))
+    # Tests that a script starts in the background have inherited that it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_session(ClusterSection(), "r"):
+            seen.append("in use")
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == ["up", "down"]

@@ -1,0 +1,83 @@
+"""Evaluations without engines and without Ray: completions that were written beforehand, scored by the real rubrics."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.config.load import Stage
+from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from rewards.error_budget import Account
+from rewards.resources import Tools
+from rewards.rubric import Rubric, total
+from rewards.service import GroupScoring
+from rewards.types import Sample, Score
+from rollout.types import Completion, Prompt, RolloutGroup, Sampling
+from tests.factories import completion, rollout_group
+
+UNSCORABLE = "no verdict"
+"""A completion that no reward function can judge."""
+
+
+class Written:
+    """In place of the rollout pool: greedy the first text of a prompt, sampled all of them."""
+
+    def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
+        self._texts = texts
+        self.asked: list[Sampling] = []
+
+    async def generate(
+        self, group_id: str, prompt: Prompt, sampling: Sampling, finished: Callable[[Completion], None]
+    ) -> RolloutGroup:
+        self.asked.append(sampling)
+        texts = self._texts[prompt.prompt_id][: sampling.n]
+        completions = [completion(text, token_ids=range(1, 2 + len(text.split()))) for text in texts]
+        for each in completions[::-1]:
+            finished(each)
+            await asyncio.sleep(0)
+        return rollout_group(completions, group_id=group_id, asked=prompt)
+
+
+class Here:
+    """In place of the reward pool: the rubrics of a stage, in this process."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._specs = rubrics_of(stage)
+        self._tools = Tools(tool_settings(stage))
+        self._rubrics = {name: Rubric(name, spec, self._tools) for name, spec in self._specs.items()}
+        self.accounts: list[Account] = []
+
+    def begin(self, prompt: Prompt, account: Account) -> GroupScoring:
+        self.accounts.append(account)
+        return GroupScoring(self, prompt, account)  # type: ignore[arg-type]
+
+    async def score(self, rubric: str, sample: Sample, account: Account) -> Score:
+        score = await self._rubrics[rubric].score(sample)
+        if sample.completion == UNSCORABLE:
+            score = Score(value=0.0, status="error", breakdown={}, seconds=0.0, error="judge: it is down")
+        account.add(score, 0.0)
+        return score
+
+    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
+        return await self._rubrics[rubric].score_group(samples)
+
+    def total(self, rubric: str, breakdown: Mapping[str, float]) -> float:
+        return total(self._specs[rubric], breakdown)
+
+    async def close(self) -> None:
+        await self._tools.close()
+
+
+def evaluated(
+    stage: Stage, sets: Mapping[str, Sequence[Prompt]], texts: Mapping[str, Sequence[str]], sampler: Any = None
+) -> list[EvalResult]:
+    """Every set of a stage, with the completions in `texts` by prompt."""
+
+    async def run() -> list[EvalResult]:
+        here = Here(stage)
+        try:
+            return await evaluate_sets(sampler or Written(texts), here, sets, stage, seed=5)
+        finally:
+            await here.close()
+
+    return asyncio.run(asyncio.wait_for(run(), 120))

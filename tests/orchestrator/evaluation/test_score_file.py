@@ -1,0 +1,155 @@
+"""`rayzero score`: order, statuses, malformed lines, and where a rubric comes from."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import run
+from orchestrator.evaluation.score_file import find_rubric, sample_of, score_lines
+from orchestrator.run.store import RunStore
+from rollout.errors import InputError
+from tests.orchestrator.factories import model_folder, recipe
+
+LINES = [
+    {"id": "right", "response": "<answer>1,234</answer>", "answer": "1234"},
+    {"id": 2, "response": "\\boxed{(x+1)^2}", "answer": "x^2+2x+1"},
+    {"response": "\\boxed{7}", "answer": 8},
+    {"id": "none", "response": "\\boxed{7}"},
+]
+
+
+def score(rubric: str, lines: list[bytes], *settings: str) -> list[dict[str, Any]]:
+    functions, tools = find_rubric(rubric, settings)
+    return [json.loads(line) for line in score_lines(lines, functions, tools, processes=2)]
+
+
+def test_every_line_gives_one_line_in_order_whatever_is_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [b'{"id": 5, "response": ', b'["a list"]', b"\xff\xfe", b'{"id": 8, "response": null}', b"[" * 100_000]
+    broken += [b"", b" \t\r", b'{"response": "7", "answer": NaN}', b'{"id": 1e999, "response": "7", "answer": "7"}']
+    lines = [*(json.dumps(line).encode() for line in LINES), *broken] * 9  # more than a chunk for each process
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(b"\n".join([*lines, b"", b""]))
+    out = tmp_path / "out.jsonl"
+    assert run(["score", "math", str(file), "--out", str(out), "--processes", "2"]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(records) == len(lines)
+    right, algebra, wrong, unanswered, *malformed = records[:13]
+    assert right == {
+        "id": "right", "reward": 1.0, "status": "ok", "breakdown": {"accuracy": 1.0}, "extracted": "1,234"
+    }  # fmt: skip
+    assert (algebra["id"], algebra["reward"]) == (2, 1.0)
+    assert ("id" in wrong, wrong["reward"], wrong["extracted"]) == (False, 0.0, "7")
+    assert (unanswered["reward"], unanswered["status"]) == (None, "error")
+    assert "no reference answer" in unanswered["error"]
+    assert all(record["status"] == "error" and "malformed line" in record["error"] for record in malformed)
+    assert malformed[3]["id"] == 8
+    assert records == records[:13] * 9
+    assert "117 scored: 27 ok, 90 error; mean reward 0.667" in capsys.readouterr().err
+
+
+def test_code_by_tests_of_three_forms_with_limits_of_the_line() -> None:
+    lines = [
+        {"response": "```python\nprint(int(input()) * 2)\n```", "tests": [{"input": "2", "output": "4\n"}]},
+        {
+            "response": "def f(x): return x + 1",
+            "tests": [{"assert": "assert f(2) == 3"}, {"assert": "assert f(0) == 0"}],
+        },
+        {
+            "response": "```\n    return x + 1\n```",
+            "prompt": "def f(x):\n",
+            "entry_point": "f",
+            "test": "def check(candidate):\n    assert candidate(1) == 2",
+        },
+        {"response": "while True: pass", "tests": [{"input": "", "output": ""}], "time_limit_s": 0.3},
+        {"response": "print(1)", "tests": []},
+    ]
+    records = score("code", [json.dumps(line).encode() for line in lines], "scoring=fraction")
+    assert [record["reward"] for record in records] == [1.0, 0.5, 1.0, 0.0, None]
+    assert [record["status"] for record in records] == ["ok", "ok", "ok", "timeout", "error"]
+    assert records[0]["extracted"].strip() == "print(int(input()) * 2)"
+
+
+def test_a_recipe_s_rubric() -> None:
+    text = "<think>1+1</think><answer>2</answer>"
+    line = json.dumps({"response": text, "answer": "2"}).encode()
+    (record,) = score("arithmetic:default", [line])
+    assert record["reward"] == pytest.approx(1.2)
+    (record,) = score("arithmetic", [line], "rewards.rubrics.default.format=0.5")
+    assert record["reward"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("maths", [], "unknown rubric 'maths'; did you mean 'math'?"),
+        ("math", ["patern=x"], "reward function 'accuracy' has no argument 'patern'; did you mean 'pattern'?"),
+        ("math", ["pattern"], "write an argument as key=value"),
+        ("code", ["scoring=half"], "scoring = 'half'; it is 'all' or 'fraction'"),
+        ("arithmetic:other", [], "recipe arithmetic has no rubric 'other'; it has: default"),
+    ],
+)
+def test_a_rubric_that_is_not_there(name: str, settings: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        score(name, [], *settings)
+    assert message in str(caught.value)
+
+
+def test_a_rubric_with_the_reward_model_of_a_stage_is_scored_by_a_run(tmp_path: Path) -> None:
+    pairs = {"path": "p.jsonl", "chosen_column": "good", "rejected_column": "bad"}
+    stages = [
+        {"name": "helpful", "kind": "reward_model", "data": {"sources": {"a": pairs}}},
+        {"name": "rl", "kind": "grpo", "data": {"sources": {"a": {"task": "arithmetic"}}}},
+    ]
+    rubrics = {"default": {"accuracy": 1.0}, "general": {"helpful": {"name": "reward_model", "path": "stage:helpful"}}}
+    made = recipe(data={}, stages=stages, rewards={"rubrics": rubrics})
+    run_dir = RunStore(tmp_path / "r", made).folder
+    (tmp_path / "r.toml").write_bytes((run_dir / "recipe.toml").read_bytes())
+    with pytest.raises(InputError) as caught:
+        find_rubric(f"{tmp_path}/r.toml:general", [])
+    assert str(caught.value) == (
+        'path = "stage:helpful" is a reward model that a run trains; score with a run of the recipe: '
+        "rayzero score RUN:general FILE"
+    )
+    assert [spec.label for spec in find_rubric(f"{tmp_path}/r.toml:default", [])[0]] == ["accuracy"]
+    with pytest.raises(InputError, match=r"stage helpful of .* is not finished; continue with `rayzero train"):
+        find_rubric(f"{run_dir}:general", [])
+    export = model_folder(run_dir / "helpful" / "export")
+    (spec,), _ = find_rubric(f"{run_dir}:general", [])
+    assert spec.args == {"path": str(export), "scope": "answer"}
+
+
+def test_lines_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of any size is never held whole."""
+    taken = 0
+
+    def endless() -> Any:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b'{"response": "\\\\boxed{1}", "answer": "1"}'
+
+    functions, tools = find_rubric("math", [])
+    scores = score_lines(endless(), functions, tools, processes=1)
+    assert json.loads(next(scores))["reward"] == 1.0
+    assert taken < 1000
+    scores.close()
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stdin:
+        buffer = io.BytesIO(b'{"response": "\\\\boxed{1}", "answer": "1"}\n')
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    assert run(["score", "math", "-", "--processes", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0
+
+
+def test_a_sample_holds_further_columns_as_text() -> None:
+    sample = sample_of({"response": "x", "answer": 7, "tests": [{"input": "1"}], "none": None})
+    assert sample.answer == "7"
+    assert sample.fields == {"answer": "7", "tests": '[{"input": "1"}]', "none": ""}
