@@ -61,8 +61,9 @@ def evaluate(
     sets with --set or --recipe; without --recipe the model's chat template is used if it has one, else r1-zero.
     """
     from orchestrator.checks.preflight import preflight
-    from orchestrator.evaluation.recipe import evaluation_recipe, find_run, latest_export
-    from orchestrator.run.resume import check_writable
+    from orchestrator.evaluation.recipe import evaluation_recipe
+    from orchestrator.run.files import check_writable
+    from orchestrator.run.folder import find_run, latest_export
 
     run = find_run(Path(model))
     path = latest_export(run, Path(model)) if run else model
@@ -89,7 +90,7 @@ def evaluate(
     for note in preflight(resolved, training=False):
         typer.echo(visible(f"note: {note}"))
     typer.echo(f"evaluating {path}")
-    from orchestrator.evaluation.sets import evaluate_model
+    from orchestrator.evaluation.standalone import evaluate_model
 
     results = evaluate_model(resolved, path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ def score(
     timeout, error), `breakdown`, `extracted`. A line that cannot be read has status error, and the others are scored.
     """
     from orchestrator.evaluation.score_file import Tally, find_rubric, score_lines, summary
-    from orchestrator.run.resume import check_writable
+    from orchestrator.run.files import check_writable
 
     functions, settings = find_rubric(rubric, overrides or ())
     if out:

@@ -8,20 +8,13 @@ With the margin m = score(chosen) − score(rejected), the Bradley–Terry model
                         probability of the order that the model holds for the right one (Guo et al. 2017, arXiv:1706.04599)
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from orchestrator.data.pairs import Pair, pair_batch
-from orchestrator.loop.context import StageContext
-from orchestrator.results.columns import percent
-
 BINS = 10
-"""Of confidences from ½ to 1."""
-PAIRS_AT_A_TIME = 1024
-"""Of one call to the learner."""
+"""Number of bins that the confidences from ½ to 1 fall into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,26 +63,3 @@ def measure(name: str, margins: np.ndarray) -> PairResult:
         margin_mean=float(margins.mean()),
         bins=tuple(bins),
     )
-
-
-async def judge_pairs(
-    context: StageContext, sets: Mapping[str, Sequence[Pair]], step: int, label: str
-) -> list[PairResult]:
-    """Every set by the weights that the learner holds; recorded and printed."""
-    learner = await context.services.learner()
-    results = []
-    for name, pairs in sets.items():
-        with context.clocks.evaluate.running():
-            scores = [
-                await learner.scores(pair_batch(pairs[first : first + PAIRS_AT_A_TIME], context.stage, seed=0))
-                for first in range(0, len(pairs), PAIRS_AT_A_TIME)
-            ]
-        chosen, rejected = np.concatenate(scores).reshape(-1, 2).T
-        result = measure(name, chosen - rejected)
-        context.store.record("eval", context.stage.name, step=step, label=label, **result.record())
-        context.display.line(
-            f"{name} {label} {context.stage.name} (step {step}): {percent(result.accuracy)} of {result.pairs} pairs in "
-            f"order, log-loss {result.log_loss:.3f}, calibration error {percent(result.calibration_error)}"
-        )
-        results.append(result)
-    return results

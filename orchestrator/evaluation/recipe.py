@@ -1,4 +1,4 @@
-"""What `rayzero eval` measures: which model of a run, and the recipe of one stage that an evaluation needs."""
+"""What `rayzero eval` measures: the recipe of one stage that the evaluation of a model needs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,39 +14,6 @@ from rollout.errors import InputError
 
 LENGTH = 4096
 """Tokens of prompt and completion when a model is evaluated without a recipe, unless it holds fewer."""
-
-
-def find_run(path: Path) -> Path | None:
-    """The run that a folder belongs to: itself, or one above it; None for any other folder."""
-    if not path.is_dir():
-        return None
-    folder = path.resolve()
-    for above in (folder, *folder.parents):
-        if (above / "recipe.toml").is_file():
-            return next((shown for shown in (path, *path.parents) if shown.resolve() == above), above)
-    return None
-
-
-def latest_export(run: Path, path: Path) -> str:
-    """The model to evaluate for a folder in a run: itself, its stage's export, or the newest export of the run.
-
-    Raises:
-        InputError: no stage is finished.
-    """
-    if (path / "config.json").is_file():
-        return str(path)
-    from orchestrator.run.store import stored_recipe
-
-    recipe = stored_recipe(run)
-    names = [stage.name for stage in recipe.stages if stage.kind != "reward_model"] if recipe else []
-    inside = path.resolve().relative_to(run.resolve()).parts
-    wanted = [name for name in names if name in inside[:1]] or names
-    for name in reversed(wanted):
-        if (run / name / "export" / "config.json").is_file():
-            return str(run / name / "export")
-    raise InputError(
-        f"{run}: no model yet: of {', '.join(wanted)} no stage is finished; continue with `rayzero train {run}`"
-    )
 
 
 def evaluation_recipe(

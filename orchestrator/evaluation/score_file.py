@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.config.load import Stage, load_recipe, shipped_recipes
 from orchestrator.config.rubrics import rubrics_of, tool_settings
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
-from orchestrator.evaluation.recipe import find_run
+from orchestrator.run.folder import find_run
 from rewards.builtin import BUILTIN
 from rewards.resources import Tools, ToolSettings
 from rewards.rubric import Rubric
@@ -56,7 +56,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
             f"give one of {', '.join([*ALIASES, *BUILTIN])}, or a recipe's as RECIPE:RUBRIC, or a run's as RUN:RUBRIC"
         )
     loaded = load_recipe(str(run / "recipe.toml") if run else recipe, overrides)
-    stage = _judged(loaded.stages)
+    stage = _scored_stage(loaded.stages)
     if rubric not in stage.rewards.rubrics:
         raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
     models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
@@ -135,7 +135,7 @@ def _argument(override: str) -> tuple[str, Any]:
         return name, text
 
 
-def _judged(stages: Sequence[Stage]) -> Stage:
+def _scored_stage(stages: Sequence[Stage]) -> Stage:
     """The last stage that learns from rewards, or else the last."""
     return next((stage for stage in reversed(stages) if stage.kind == "grpo"), stages[-1])
 

@@ -12,8 +12,8 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from orchestrator.sampling import Scorer
 from rewards.error_budget import Account
 from rewards.text.response import prompt_of_given
 from rewards.types import Sample, Score, ScoredGroup
@@ -21,12 +21,6 @@ from rollout.types import Baseline, Prompt
 
 ROUNDING = 1e-6
 """Relative or absolute difference of two scores below which they are equal: a reward model's depend a little on the batch."""
-
-
-class Scorer(Protocol):
-    """What it needs of the reward pool."""
-
-    async def score(self, rubric: str, sample: Sample, account: Account) -> Score: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

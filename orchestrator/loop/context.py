@@ -17,13 +17,17 @@ from orchestrator.cluster.services import Services, resolve_dtype
 from orchestrator.cluster.session import MetricsExporter
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.schedule import Schedule
+from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.config.wiring import parent_of
 from orchestrator.data.prompts import PromptSets, load_prompts
 from orchestrator.display import Display
-from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from orchestrator.evaluation.figures import EvalResult
+from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines
 from orchestrator.results.columns import in_words
+from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.store import RunStore
+from orchestrator.sampling import GroupRequest
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
@@ -149,6 +153,16 @@ class StageContext:
             seed=seed,
         )
 
+    def request(self, number: int, prompt: Prompt, settings: RolloutSection, samples: int) -> GroupRequest:
+        """Group `number` of the stage, with a seed of its own: `samples` completions of `prompt`."""
+        sampling = Sampling(
+            n=samples,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            seed=derive_seed(self.seed, number),
+        )
+        return GroupRequest(group_id=f"{self.stage.name}/{number}", prompt=prompt, sampling=sampling)
+
     async def begin_rewards(self, *sets: PromptSets) -> None:
         """Start the reward workers in the background, for the evaluation sets and for `sets`.
 
@@ -180,12 +194,13 @@ class StageContext:
         return parent_of(self.recipe.stages, self.stage) is None
 
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
-        """Complete or absent: written aside, renamed when whole."""
+        """Write the checkpoint of `step`, complete or absent, and delete old ones."""
         learner = await self.services.learner()
         with self.clocks.beside(self.clocks.save):
-            aside = self.store.checkpoint_aside(self.stage.name, step)
-            await learner.save(aside, {"step": step, **state})
-            self.store.complete_checkpoint(self.stage.name, aside, self.stage.loop.keep_checkpoints)
+            folder = self.store.checkpoint_folder(self.stage.name, step)
+            await learner.save(begin_folder(folder), {"step": step, **state})
+            await asyncio.to_thread(complete, folder)
+            self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints)
 
     async def resume(self) -> dict[str, Any] | None:
         """Load the newest checkpoint of the stage into the learner; its state, or None when there is none."""

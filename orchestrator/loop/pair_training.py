@@ -1,11 +1,18 @@
 """What reward models and DPO share: pairs → batch → learner, one optimizer step a batch, judged on held-out pairs."""
 
 import time
+from collections.abc import Mapping, Sequence
 
-from orchestrator.data.pairs import PairSets, PairStream, pair_batch
-from orchestrator.evaluation.pair_metrics import judge_pairs
+import numpy as np
+
+from orchestrator.data.pairs import Pair, PairSets, PairStream, pair_batch
+from orchestrator.evaluation.pair_metrics import PairResult, measure
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.metrics import learner_speed
+from orchestrator.results.columns import percent
+
+PAIRS_AT_A_TIME = 1024
+"""Pairs of one call to the learner."""
 
 
 async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, batch_size: int) -> None:
@@ -17,7 +24,7 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, 
     state = await context.resume()
     start = state["step"] if state else 0
     if not state:
-        await judge_pairs(context, sets.held_out, 0, "before")
+        await measure_pairs(context, sets.held_out, 0, "before")
     weights = {name: stage.data.sources[name].weight for name in sets.training}
     batches = PairStream(sets.training, weights, context.seed).batches(batch_size, start, loop.steps)
 
@@ -49,5 +56,28 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, 
             if loop.checkpoint_every and done % loop.checkpoint_every == 0:
                 await context.checkpoint(done, {})
             if loop.eval_every and done % loop.eval_every == 0:
-                await judge_pairs(context, sets.held_out, done, "during")
-    await judge_pairs(context, sets.held_out, loop.steps, "after")
+                await measure_pairs(context, sets.held_out, done, "during")
+    await measure_pairs(context, sets.held_out, loop.steps, "after")
+
+
+async def measure_pairs(
+    context: StageContext, sets: Mapping[str, Sequence[Pair]], step: int, label: str
+) -> list[PairResult]:
+    """Every set by the weights that the learner holds; recorded and printed."""
+    learner = await context.services.learner()
+    results = []
+    for name, pairs in sets.items():
+        with context.clocks.evaluate.running():
+            scores = [
+                await learner.scores(pair_batch(pairs[first : first + PAIRS_AT_A_TIME], context.stage, seed=0))
+                for first in range(0, len(pairs), PAIRS_AT_A_TIME)
+            ]
+        chosen, rejected = np.concatenate(scores).reshape(-1, 2).T
+        result = measure(name, chosen - rejected)
+        context.store.record("eval", context.stage.name, step=step, label=label, **result.record())
+        context.display.line(
+            f"{name} {label} {context.stage.name} (step {step}): {percent(result.accuracy)} of {result.pairs} pairs in "
+            f"order, log-loss {result.log_loss:.3f}, calibration error {percent(result.calibration_error)}"
+        )
+        results.append(result)
+    return results

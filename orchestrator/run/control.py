@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.run.files import write_file
 from rollout.errors import InputError, ServiceError
 
 LOCK, REQUEST, ANSWER = "lock", "request.json", "answer.json"
@@ -121,7 +122,7 @@ def ask_for(run_dir: Path, sizes: Sizes, timeout_s: float = ANSWER_TIMEOUT_S) ->
     _running(run_dir, f"; start it with `rayzero train {run_dir} {wish}`")
     answer = run_dir / ANSWER
     answer.unlink(missing_ok=True)
-    _write(run_dir / REQUEST, dict(sizes))
+    write_file(run_dir / REQUEST, json.dumps(dict(sizes)).encode())
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         if answer.is_file():
@@ -154,7 +155,7 @@ async def serve_requests(run_dir: Path, scale: Callable[[Sizes], Awaitable[dict[
             said = {"refused": f"a request that is no table of numbers: {text[:80]!r}"}
         except ServiceError as problem:
             said = {"failed": str(problem)}
-        _write(run_dir / ANSWER, said)
+        write_file(run_dir / ANSWER, json.dumps(said).encode())
 
 
 def _running(run_dir: Path, way_out: str) -> Holder:
@@ -164,9 +165,3 @@ def _running(run_dir: Path, way_out: str) -> Holder:
     if found is None:
         raise InputError(f"{run_dir}: nothing is running there{way_out}")
     return found
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(aside, path)

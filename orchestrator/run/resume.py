@@ -1,7 +1,6 @@
 """Whether a run may be written to a folder, and whether it would continue the run that is there."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 from orchestrator.checks.naming import flat
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.wiring import parent_of
+from orchestrator.run.files import check_writable
+from orchestrator.run.folder import is_finished, stored_recipe
 from orchestrator.run.record import read_metrics
 from rollout.errors import InputError
 
@@ -31,9 +32,6 @@ def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
     Raises:
         InputError: the run has other settings, the folder holds something else, or it cannot be written.
     """
-    # Only here: brings pyarrow.
-    from orchestrator.run.store import is_finished, stored_recipe
-
     check_writable("--run", run_dir / "recipe.toml")
     before = stored_recipe(run_dir)
     if before is None:
@@ -65,19 +63,6 @@ def begun_stages(run_dir: Path, recipe: Recipe) -> set[str]:
         or any((run_dir / stage.name).glob("checkpoints/step-*"))
         or any((run_dir / stage.name / left).exists() for left in ("export", "samples", "data", "done"))
     }
-
-
-def check_writable(option: str, file: Path) -> None:
-    """Raises InputError when a file cannot be written there, its folders included."""
-    if file.is_dir():
-        raise InputError(f"{option} {file}: is a folder")
-    parent = file.parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if not parent.is_dir():
-        raise InputError(f"{option} {file.parent}: {parent} is a file, not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {file.parent}: {parent} is not writable; choose another folder")
 
 
 def changes(before: Recipe, after: Recipe, begun: set[str], finished: set[str]) -> list[str]:

@@ -15,52 +15,20 @@ lock, request.json, answer.json      who writes the run, and what is asked of it
 """
 
 import json
-import os
 import re
-import shutil
 import time
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tomli_w
 
-from orchestrator.config.load import Recipe, parse_recipe, to_toml
-from rewards.types import ScoredGroup
+from orchestrator.config.load import Recipe, to_toml
+from orchestrator.run.files import is_whole, move_link, remove_folder, sweep, write_file
+from orchestrator.run.folder import DONE, is_finished
 from rollout.errors import InputError
 
-TRAJECTORY = pa.schema(
-    [
-        ("step", pa.int32()),
-        ("group_id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("source", pa.string()),
-        ("prompt", pa.string()),
-        ("answer", pa.string()),
-        ("completion", pa.string()),
-        ("prompt_token_ids", pa.list_(pa.int32())),
-        ("token_ids", pa.list_(pa.int32())),
-        ("rollout_logprobs", pa.list_(pa.float32())),
-        ("policy_versions", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-        ("replica", pa.int32()),
-        ("reward", pa.float64()),
-        ("status", pa.string()),
-        ("reward_parts", pa.map_(pa.string(), pa.float64())),
-        ("advantage", pa.float64()),
-        ("staleness", pa.int32()),
-    ]
-)
-
-
-DONE = "done"
-HALF_CHECKPOINT = re.compile(r"step-\d{6,}\.part")
-"""Folder of a checkpoint that is being written or deleted."""
+CHECKPOINT = re.compile(r"step-\d{6,}")
+"""Name of the folder of a checkpoint."""
 
 
 class RunStore:
@@ -69,11 +37,11 @@ class RunStore:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "recipe.toml", tomli_w.dumps(to_toml(recipe)).encode())
+        write_file(folder / "recipe.toml", tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
         _end_torn_line(self._metrics)
         for stage in recipe.stages:
-            _sweep_checkpoints(folder / stage.name / "checkpoints")
+            sweep(folder / stage.name / "checkpoints", CHECKPOINT)
 
     def record(self, kind: str, stage: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -81,25 +49,12 @@ class RunStore:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def write_trajectories(
-        self,
-        stage: str,
-        step: int,
-        groups: Sequence[ScoredGroup],
-        advantages: Sequence[np.ndarray],
-        *,
-        version: int,
-    ) -> None:
-        """One Parquet file a batch. `advantages`: [G'] of each group; `version`: the learner's when it took the batch."""
-        rows = [row for group, own in zip(groups, advantages, strict=True) for row in _rows(group, own, step, version)]
-        folder = self.folder / "trajectories" / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step-{step:06d}.parquet"
-        aside = path.with_suffix(".part")
-        pq.write_table(pa.Table.from_pylist(rows, TRAJECTORY), aside)
-        aside.rename(path)
+    def trajectory_file(self, stage: str, step: int) -> Path:
+        """File of the completions that batch `step` trained on."""
+        return self.folder / "trajectories" / stage / f"step-{step:06d}.parquet"
 
     def export_folder(self, stage: str) -> Path:
+        """Hugging Face folder of the model that a stage left."""
         return self.folder / stage / "export"
 
     def data_folder(self, stage: str) -> Path:
@@ -112,7 +67,7 @@ class RunStore:
     def finish(self, stage: str) -> None:
         """Mark a stage as done: it is never run again."""
         (self.folder / stage).mkdir(exist_ok=True)
-        write_atomically(self.folder / stage / DONE, b"")
+        write_file(self.folder / stage / DONE, b"")
 
     def link_export(self, stage: str) -> None:
         """Point RUN/export at the export of this stage.
@@ -120,92 +75,24 @@ class RunStore:
         Raises:
             InputError: a folder stands there, as it does in a run that was copied without keeping its links.
         """
-        link, aside = self.folder / "export", self.folder / "export.part"
+        link = self.folder / "export"
         if link.is_dir() and not link.is_symlink():
             raise InputError(f"{link} is a folder and not the link that it was; remove it: rm -r {link}")
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(Path(stage) / "export")
-        aside.replace(link)
+        move_link(link, Path(stage) / "export")
 
     def checkpoints(self, stage: str) -> list[Path]:
-        """Complete ones, oldest first."""
+        """Complete checkpoints of a stage, the oldest first."""
         folder = self.folder / stage / "checkpoints"
-        return sorted(path for path in folder.glob("step-*") if path.suffix != ".part" and path.is_dir())
+        return sorted(path for path in folder.glob("step-*") if is_whole(path) and path.is_dir())
 
-    def checkpoint_aside(self, stage: str, step: int) -> Path:
-        """An empty folder to write checkpoint `step` into; `complete_checkpoint` makes it one."""
-        aside = self.folder / stage / "checkpoints" / f"step-{step:06d}.part"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        return aside
+    def checkpoint_folder(self, stage: str, step: int) -> Path:
+        """Folder of checkpoint `step`."""
+        return self.folder / stage / "checkpoints" / f"step-{step:06d}"
 
-    def complete_checkpoint(self, stage: str, aside: Path, keep: int) -> Path:
-        """Rename it into place, then delete all but the newest `keep`."""
-        path = aside.with_suffix("")
-        shutil.rmtree(path, ignore_errors=True)
-        aside.rename(path)
-        for old in self.checkpoints(stage)[:-keep]:
-            # Renamed first: a half-deleted checkpoint must not look like one.
-            doomed = old.rename(old.with_suffix(".part"))
-            shutil.rmtree(doomed)
-        return path
-
-
-def is_finished(run_dir: Path, stage: str) -> bool:
-    """Of every kind: some leave a model, some rows, some only figures."""
-    return (run_dir / stage / DONE).is_file() or (run_dir / stage / "export").is_dir()
-
-
-def stored_recipe(folder: Path) -> Recipe | None:
-    """The recipe of the run in that folder; None when it holds no run. Raises InputError when it is unreadable."""
-    path = folder / "recipe.toml"
-    if not path.is_file():
-        return None
-    try:
-        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a recipe of this version: {error}") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(data)
-    os.replace(aside, path)
-
-
-def _rows(group: ScoredGroup, advantages: np.ndarray, step: int, version: int) -> list[Mapping[str, Any]]:
-    prompt = group.prompt
-    return [
-        {
-            "step": step,
-            "group_id": group.group.group_id,
-            "prompt_id": prompt.prompt_id,
-            "source": prompt.source,
-            "prompt": prompt.text,
-            "answer": prompt.answer,
-            "completion": completion.text,
-            "prompt_token_ids": list(prompt.token_ids),
-            "token_ids": completion.token_ids,
-            "rollout_logprobs": completion.rollout_logprobs,
-            "policy_versions": completion.policy_versions,
-            "finish_reason": completion.finish_reason,
-            "seed": completion.seed,
-            "replica": group.group.replica,
-            "reward": score.value,
-            "status": score.status,
-            "reward_parts": list(score.breakdown.items()),
-            "advantage": float(advantage),
-            "staleness": version - completion.oldest_version,
-        }
-        for completion, score, advantage in zip(group.completions, group.scores, advantages, strict=True)
-    ]
-
-
-def _sweep_checkpoints(folder: Path) -> None:
-    for path in folder.glob("step-*.part"):
-        if HALF_CHECKPOINT.fullmatch(path.name):
-            # Takes neither a file nor a link; what a dying process still holds open is left to the next start.
-            shutil.rmtree(path, ignore_errors=True)
+    def keep_checkpoints(self, stage: str, newest: int) -> None:
+        """Delete all checkpoints of a stage but the `newest`."""
+        for old in self.checkpoints(stage)[:-newest]:
+            remove_folder(old)
 
 
 def _end_torn_line(path: Path) -> None:
@@ -214,4 +101,4 @@ def _end_torn_line(path: Path) -> None:
         return
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
-        write_atomically(path, data[: data.rfind(b"\n") + 1])
+        write_file(path, data[: data.rfind(b"\n") + 1])

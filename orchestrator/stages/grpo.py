@@ -15,7 +15,9 @@ from orchestrator.loop.advantages import judge
 from orchestrator.loop.context import StageContext, derive_seed
 from orchestrator.loop.metrics import step_metrics
 from orchestrator.loop.prompt_source import PromptSource
-from rollout.types import Prompt, Sampling
+from orchestrator.run.trajectories import write_trajectories
+from orchestrator.sampling import scored_group
+from rollout.types import Prompt
 
 
 async def run_grpo(context: StageContext) -> None:
@@ -52,27 +54,12 @@ async def run_grpo(context: StageContext) -> None:
 
 async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) -> None:
     """Keep as many groups in flight as the buffer admits. The first failure reaches the consumer through the buffer."""
-    stage, clocks, schedule = context.stage, context.clocks, context.schedule
+    schedule = context.schedule
     pool, rewards = await context.services.rollout(), await context.services.rewards()
 
     async def one(number: int, prompt: Prompt, settings: RolloutSection) -> None:
-        sampling = Sampling(
-            n=settings.group_size,
-            temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
-            seed=derive_seed(context.seed, number),
-        )
-        scoring = rewards.begin(prompt)
-        try:
-            with clocks.produce.running():
-                with clocks.generate.running():
-                    group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
-                # What is left to score: most completions were scored while others were still being generated.
-                with clocks.score.running():
-                    scored = await scoring.finish(group)
-        finally:
-            scoring.cancel()
-        await buffer.put(number, scored)
+        request = context.request(number, prompt, settings, settings.group_size)
+        await buffer.put(number, await scored_group(pool, rewards, request, clocks=context.clocks))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -119,7 +106,8 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
         await context.checkpoint(done, state)
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
     metrics |= rewards.metrics() | judged.metrics
-    context.store.write_trajectories(stage.name, done, groups, judged.advantages, version=step)
+    trajectories = context.store.trajectory_file(stage.name, done)
+    write_trajectories(trajectories, done, groups, judged.advantages, version=step)
     context.record_step(done, metrics)
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "

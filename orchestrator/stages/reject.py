@@ -10,48 +10,24 @@ then taken out, as DeepSeek-R1 has none in its answers to simple queries (arXiv:
 column of its own.
 """
 
-import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.config.rubrics import correct_label, rubrics_of
 from orchestrator.data.prompts import load_prompts, question_form
 from orchestrator.data.selection import Row, Selection, select
 from orchestrator.data.similarity import Passages
-from orchestrator.loop.context import StageContext, derive_seed
+from orchestrator.loop.context import StageContext
+from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
+from orchestrator.sampling import scored_groups
 from rewards.text.readability import readability
 from rewards.text.response import split_thought, without_thought
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.sources import Row as Asked
 from rollout.data.sources import load_rows
-from rollout.errors import InputError
-from rollout.types import Prompt, Sampling
+from rollout.types import Prompt
 
-SAMPLE = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("sample", pa.int32()),
-        ("source", pa.string()),
-        ("prompt", pa.string()),
-        ("answer", pa.string()),
-        ("completion", pa.string()),
-        ("thought_removed", pa.string()),
-        ("num_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("right", pa.bool_()),
-        ("reward", pa.float64()),
-        ("reward_parts", pa.map_(pa.string(), pa.float64())),
-        ("flags", pa.list_(pa.string())),
-        ("model", pa.string()),
-        ("seed", pa.int64()),
-    ]
-)
 FLAG = "readability."
 """Before the name of a flag among the metrics of a score."""
 IN_FLIGHT = 4
@@ -114,41 +90,17 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
     Raises:
         ServiceError: an engine failed, or too many completions could not be scored.
     """
-    stage, clocks = context.stage, context.clocks
+    stage = context.stage
     pool, rewards = await context.services.rollout(), await context.services.rewards()
-    at_a_time = max(1, IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples)
-    places = asyncio.Semaphore(at_a_time)
-
-    async def one(number: int, prompt: Prompt) -> ScoredGroup:
-        sampling = Sampling(
-            n=stage.reject.samples,
-            temperature=stage.rollout.temperature,
-            max_tokens=stage.rollout.max_tokens,
-            seed=derive_seed(context.seed, number),
-        )
-        scoring = rewards.begin(prompt)
-        try:
-            async with places:
-                with clocks.produce.running():
-                    with clocks.generate.running():
-                        group = await pool.generate(f"{stage.name}/{number}", prompt, sampling, scoring.add)
-                    with clocks.score.running():
-                        return await scoring.finish(group)
-        finally:
-            scoring.cancel()
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(number, prompt)) for number, prompt in prompts]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in running]
+    requests = [context.request(number, prompt, stage.rollout, stage.reject.samples) for number, prompt in prompts]
+    at_once = IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples
+    return await scored_groups(pool, rewards, requests, at_once=at_once, clocks=context.clocks)
 
 
 def sample_rows(
     group: ScoredGroup, asked: Mapping[str, Asked], model: str, rubrics: Mapping[str, RubricSpec]
 ) -> list[Row]:
-    """Of the completions that could be scored; the others leave with a count, and are no rows.
+    """Rows of the completions that could be scored; the others leave with a count, and are no rows.
 
     `asked`: prompt → the row of its source, the question in its form.
     """
@@ -192,39 +144,6 @@ def flags_of(rubric: RubricSpec, prompt: str, text: str) -> dict[str, float]:
         return {}
     found = readability(prompt, text, **spec.args)
     return {f"{FLAG}{name}": on for name, on in found.items() if name != "value"}
-
-
-# --- Files
-
-
-def read_samples(folder: Path) -> list[Row]:
-    """All samples so far, in the order in which they were written."""
-    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def write_part(folder: Path, rows: list[Row]) -> None:
-    """One more file of samples, whole or absent."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"part-{len(list(folder.glob('part-*.parquet'))):06d}.parquet"
-    aside = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(rows, SAMPLE), aside)
-    aside.rename(path)
-
-
-def write_rows(folder: Path, rows: list[Row]) -> None:
-    """The rows that the stage leaves. Raises InputError when none is left."""
-    if not rows:
-        name = folder.parent.name
-        raise InputError(
-            f"{name}: not one sample is kept; see the yields above, and ask a better model, or keep more of these samples:\n"
-            f"rayzero train {folder.parents[1]} stages.{name}.reject.keep=best   (or .filters, .near_duplicate)"
-        )
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, SAMPLE), aside / "rows.parquet")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
 
 
 def report(context: StageContext, overlapping: int, samples: int, chosen: Selection) -> None:

@@ -22,7 +22,8 @@ from orchestrator.config.load import Stage, parse_recipe
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.data.prompts import PromptSets, load_prompts
 from orchestrator.display import Display
-from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from orchestrator.evaluation.figures import EvalResult
+from orchestrator.evaluation.sets import evaluate_sets
 from rollout.types import Prompt
 from tests.orchestrator.evaluation.evaluated import Written
 

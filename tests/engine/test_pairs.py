@@ -13,9 +13,9 @@ from orchestrator.config.load import parse_recipe
 from orchestrator.data.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
 from orchestrator.data.prompts import load_prompts
 from orchestrator.display import Display
-from orchestrator.evaluation.pair_metrics import judge_pairs
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.loop.context import StageContext
+from orchestrator.loop.pair_training import measure_pairs
 from orchestrator.pipeline import KINDS
 from orchestrator.run.record import Record, read_metrics
 from orchestrator.run.store import RunStore
@@ -179,7 +179,7 @@ async def judge(context: StageContext) -> float:
         return [context.tokenizer(row.question)["input_ids"] for row in batch]
 
     sets = load_pair_sets(context.stage, policy_pairs(context.stage, render, context.tokenizer), 0.0, 1)
-    (result,) = await judge_pairs(context, sets.held_out, 6, "again")
+    (result,) = await measure_pairs(context, sets.held_out, 6, "again")
     return result.margin_mean
 
 

@@ -237,16 +237,16 @@ RESULT = {
 
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, str]]:
-    """In place of `orchestrator.evaluation.sets`: what it was asked."""
+    """In place of `orchestrator.evaluation.standalone`: what it was asked."""
     asked: list[tuple[Recipe, str]] = []
 
     def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         asked.append((recipe, model_path))
         return [RESULT]
 
-    module = types.ModuleType("orchestrator.evaluation.sets")
+    module = types.ModuleType("orchestrator.evaluation.standalone")
     module.evaluate_model = evaluate_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "orchestrator.evaluation.sets", module)
+    monkeypatch.setitem(sys.modules, "orchestrator.evaluation.standalone", module)
     return asked
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from orchestrator.config.load import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
-from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from orchestrator.evaluation.figures import EvalResult
+from orchestrator.evaluation.sets import evaluate_sets
 from rewards.error_budget import Account
 from rewards.resources import Tools
 from rewards.rubric import Rubric, total

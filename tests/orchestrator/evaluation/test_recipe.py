@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.checks.preflight import preflight
 from orchestrator.config.load import Recipe, load_recipe
-from orchestrator.evaluation.recipe import evaluation_recipe, find_run, latest_export
+from orchestrator.evaluation.recipe import evaluation_recipe
+from orchestrator.run.folder import find_run, latest_export
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
 from tests.orchestrator.factories import fault, model_folder, recipe, write_rows

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.config.load import Stage
 from orchestrator.config.rubrics import rubrics_of
-from orchestrator.evaluation.sets import EvalResult, Verdict, evaluate_sets, summarize
+from orchestrator.evaluation.figures import Correctness, EvalResult, summarize
+from orchestrator.evaluation.sets import evaluate_sets
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 from tests.factories import completion, prompt, rollout_group, scored_group
@@ -125,15 +126,15 @@ def test_one_function_of_the_rubric_says_what_is_right(
     rubric: dict[str, Any], chosen: str, correct: str, greedy: float
 ) -> None:
     stage = stage_of(rubric, greedy=True, correct=chosen)
-    assert Verdict.of(rubrics_of(stage)["default"], chosen).correct == correct
+    assert Correctness.of(rubrics_of(stage)["default"], chosen).correct == correct
     if "helpful" not in rubric:
         assert figures([["2"]], stage).greedy == greedy
 
 
 def test_a_reward_model_alone_calls_nothing_right() -> None:
     stage = stage_of({"helpful": {"name": "reward_model", "path": "m"}}, greedy=True)
-    verdict = Verdict.of(rubrics_of(stage)["default"])
-    result = summarize("set", verdict, [scored_group([3.5])], None)
+    correctness = Correctness.of(rubrics_of(stage)["default"])
+    result = summarize("set", correctness, [scored_group([3.5])], None)
     assert (result.correct, result.greedy, result.reward) == ("", None, 3.5)
     assert result.samples[0]["correct"] is None
 

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
-from orchestrator.evaluation.sets import EvalResult, evaluate_sets
+from orchestrator.evaluation.figures import EvalResult
+from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines, sample_of
 from orchestrator.results.columns import columns, in_words
 from rewards.types import Sample, Score

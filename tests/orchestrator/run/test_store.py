@@ -5,15 +5,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config.load import Recipe, load_recipe
-from orchestrator.run.store import TRAJECTORY, RunStore, stored_recipe, write_atomically
-from rewards.types import Score
+from orchestrator.run.files import begin_folder, complete
+from orchestrator.run.folder import stored_recipe
+from orchestrator.run.store import RunStore
 from rollout.errors import InputError
-from tests.factories import completion, prompt, scored_group
 
 
 @pytest.fixture(scope="module")
@@ -76,76 +74,17 @@ def test_a_torn_line_is_dropped_on_opening(tmp_path: Path, recipe: Recipe, torn:
     assert found[-1]["step"] == 1
 
 
-# --- Trajectories
-
-
-def test_trajectories_hold_every_completion_whole(store: RunStore) -> None:
-    completions = [
-        completion("ü\n7", token_ids=(7, 8, 1), logprobs=(-0.5, -1.5, -2.5), versions=(3, 3, 4), seed=2**40),
-        completion("long", token_ids=(9,), logprobs=(-0.25,), versions=5, finish_reason="length", seed=12),
-    ]
-    asked = prompt("add/1+1", source="add", text="1+1=", token_ids=(4, 5), answer="2")
-    group = scored_group([1.0, 0.0], completions=completions, group_id="rl/17", asked=asked)
-    advantages = [np.array([1.0, -1.0]), np.zeros(2)]
-    store.write_trajectories("rl", 6, [group, scored_group([0.5, 0.5])], advantages, version=5)
-
-    path = store.folder / "trajectories/rl/step-000006.parquet"
-    table = pq.read_table(path)
-    assert table.schema.remove_metadata() == TRAJECTORY
-    rows = table.to_pylist()
-    assert len(rows) == 4
-    assert rows[0] == {
-        "step": 6,
-        "group_id": "rl/17",
-        "prompt_id": "add/1+1",
-        "source": "add",
-        "prompt": "1+1=",
-        "answer": "2",
-        "completion": "ü\n7",
-        "prompt_token_ids": [4, 5],
-        "token_ids": [7, 8, 1],
-        "rollout_logprobs": [-0.5, -1.5, -2.5],
-        "policy_versions": [3, 3, 4],
-        "finish_reason": "stop",
-        "seed": 2**40,
-        "replica": 0,
-        "reward": 1.0,
-        "status": "ok",
-        "reward_parts": [("accuracy", 1.0)],
-        "advantage": 1.0,
-        "staleness": 2,
-    }
-    assert [row["staleness"] for row in rows] == [2, 0, 5, 5]
-    assert [row["advantage"] for row in rows] == [1.0, -1.0, 0.0, 0.0]
-    assert [row["finish_reason"] for row in rows[:2]] == ["stop", "length"]
-    assert [file.name for file in path.parent.iterdir()] == ["step-000006.parquet"]
-
-
-def test_several_reward_parts_and_whole_number_rewards(store: RunStore) -> None:
-    group = scored_group([1, 0])
-    parts = {"accuracy": 1.0, "format": 0.0}
-    scores = tuple(Score(value=1, status="timeout", breakdown=parts, seconds=0.0) for _ in range(2))
-    group = type(group)(group=group.group, completions=group.completions, scores=scores, num_errors=0, seconds=0.0)
-    store.write_trajectories("rl", 1, [group], [np.zeros(2)], version=0)
-    row = pq.read_table(store.folder / "trajectories/rl/step-000001.parquet").to_pylist()[0]
-    assert dict(row["reward_parts"]) == parts
-    assert row["status"] == "timeout"
-
-
-def test_a_batch_written_again_after_a_resume_replaces_the_first(store: RunStore) -> None:
-    for count in (3, 2):
-        store.write_trajectories("rl", 1, [scored_group([0.0] * count)], [np.zeros(count)], version=0)
-    assert pq.read_table(store.folder / "trajectories/rl/step-000001.parquet").num_rows == 2
-
-
 # --- Checkpoints
 
 
 def save(store: RunStore, step: int, keep: int = 2, text: str = "state") -> Path:
-    aside = store.checkpoint_aside("rl", step)
+    folder = store.checkpoint_folder("rl", step)
+    aside = begin_folder(folder)
     (aside / "deep").mkdir()
     (aside / "deep" / "state.json").write_text(text)
-    return store.complete_checkpoint("rl", aside, keep)
+    complete(folder)
+    store.keep_checkpoints("rl", keep)
+    return folder
 
 
 def test_the_newest_checkpoints_are_kept(store: RunStore) -> None:
@@ -160,10 +99,10 @@ def test_the_newest_checkpoints_are_kept(store: RunStore) -> None:
 def test_one_being_written_is_none(store: RunStore) -> None:
     assert store.checkpoints("rl") == []
     save(store, 5)
-    aside = store.checkpoint_aside("rl", 10)
+    aside = begin_folder(store.checkpoint_folder("rl", 10))
     (aside / "half").write_text("…")
     assert [path.name for path in store.checkpoints("rl")] == ["step-000005"]
-    again = store.checkpoint_aside("rl", 10)
+    again = begin_folder(store.checkpoint_folder("rl", 10))
     assert again == aside
     assert list(again.iterdir()) == []
 
@@ -179,15 +118,27 @@ def test_stages_do_not_share_checkpoints(store: RunStore) -> None:
     assert store.checkpoints("sft") == []
 
 
-@pytest.mark.parametrize("name", ["step-000010.part", "step-1234567.part"])
+@pytest.mark.parametrize("name", ["step-000010.part", "step-1234567.part", "step-000005.old.part"])
 def test_a_half_written_checkpoint_is_swept_when_the_run_is_opened_again(
     store: RunStore, recipe: Recipe, name: str
 ) -> None:
-    whole = store.complete_checkpoint("cold-start", store.checkpoint_aside("cold-start", 5), keep=2)
     for stage in recipe.stages:
+        store.checkpoint_folder(stage.name, 5).mkdir(parents=True)
         (store.folder / stage.name / "checkpoints" / name / "rank-0").mkdir(parents=True)
     RunStore(store.folder, recipe)
-    assert list(store.folder.glob("*/checkpoints/*")) == [whole]
+    assert set(store.folder.glob("*/checkpoints/*")) == {
+        store.checkpoint_folder(stage.name, 5) for stage in recipe.stages
+    }
+
+
+def test_a_checkpoint_that_was_moved_away_for_a_newer_one_is_put_back(store: RunStore, recipe: Recipe) -> None:
+    moved = store.folder / "cold-start/checkpoints/step-000005.old.part"
+    (moved / "rank-0").mkdir(parents=True)
+    (store.folder / "cold-start/checkpoints/step-000005.part").mkdir()
+    RunStore(store.folder, recipe)
+    assert [path.name for path in store.checkpoints("cold-start")] == ["step-000005"]
+    assert (store.checkpoint_folder("cold-start", 5) / "rank-0").is_dir()
+    assert len(list(moved.parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -238,16 +189,3 @@ def test_a_copy_of_a_run_that_lost_its_link_is_told_so(store: RunStore) -> None:
     (store.folder / "export").mkdir()
     with pytest.raises(InputError, match=r"export is a folder and not the link that it was; remove it: rm -r "):
         store.link_export("sft")
-
-
-# --- Writing
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    with pytest.raises(TypeError):
-        write_atomically(path, "text")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"new"

@@ -1,21 +1,19 @@
 """What the pipeline makes of a stage before it runs, and the files of rejection sampling."""
 
-import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from orchestrator.clock import PhaseClocks
 from orchestrator.config.load import parse_recipe
 from orchestrator.config.wiring import LEAVES_DATA, LEAVES_POLICY
 from orchestrator.pipeline import KINDS, with_rows_of_stages
+from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
 from orchestrator.run.store import RunStore
-from orchestrator.stages.reject import read_samples, sample, sample_rows, write_part, write_rows
+from orchestrator.stages.reject import sample_rows
 from rewards.types import FunctionSpec, Score, ScoredGroup
 from rollout.data.sources import Row, load_rows
-from rollout.errors import InputError, ServiceError
+from rollout.errors import InputError
 from tests.factories import completion, prompt, scored_group
 
 STAGES = [
@@ -100,29 +98,6 @@ def test_no_row_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sampled: not one sample is kept") as caught:
         write_rows(tmp_path / "sampled" / "data", [])
     assert f"rayzero train {tmp_path} stages.sampled.reject.keep=best" in str(caught.value)
-
-
-def test_a_failure_while_sampling_is_told_as_what_it_is() -> None:
-    """Not as a group of exceptions, which nobody at the end of a command knows."""
-
-    cancelled: list[str] = []
-
-    class Broken:
-        async def generate(self, *_: Any) -> None:
-            raise ServiceError("no engine is left")
-
-        def begin(self, asked: Any) -> Any:
-            return SimpleNamespace(add=None, cancel=lambda: cancelled.append(asked.prompt_id))
-
-    async def found() -> Any:
-        return Broken()
-
-    services = SimpleNamespace(rollout=found, rewards=found)
-    context: Any = SimpleNamespace(stage=RECIPE.stages[0], clocks=PhaseClocks(), services=services, seed=1)
-    with pytest.raises(ServiceError, match="no engine is left"):
-        asyncio.run(sample(context, [(0, prompt()), (1, prompt("s/1"))]))
-    # What was already being scored for it is not scored for nobody.
-    assert sorted(cancelled) == ["s/0", "s/1"]
 
 
 def test_a_row_says_where_it_is_from() -> None:

@@ -1,0 +1,202 @@
+"""The figures of an evaluation set, from its scored groups.
+
+    pass@1   mean over problems of the share of k samples that are right (DeepSeek-R1, arXiv:2501.12948, section 3)
+    cons@k   share of problems whose most frequent answer among the k samples is right; the earliest wins a tie
+    greedy   share of problems that are right at temperature 0
+
+A completion is right when one reward function of the rubric gives 1 or more: the set's `correct`, or else `accuracy` or
+`code_tests`, or else, where there are answers, the first (`orchestrator.config.rubrics.correct_label`). Every function of the
+rubric is a figure besides, by its mean; with responses to compare with so is the win rate
+(orchestrator/evaluation/win_rate.py). What could not be scored is in no figure; it is counted.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config.rubrics import correct_label
+from orchestrator.evaluation.win_rate import Contest
+from rewards.math.exact import answer_key
+from rewards.types import RubricSpec, Score, ScoredGroup
+
+NUM_SAMPLES_KEPT = 8
+"""Completions of each set that go into the record, for people to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correctness:
+    """How the scores of one set are read."""
+
+    correct: str
+    """Label of the function that says what is right; empty: none does, and nothing is right or wrong."""
+    votes: bool
+    """Whether the answers that it finds can be compared with each other."""
+    form: str
+    """Label of the function that checks the form; empty: none does."""
+
+    @classmethod
+    def of(cls, rubric: RubricSpec, chosen: str = "", *, answered: bool = True) -> "Correctness":
+        """`answered`: whether the problems have reference answers."""
+        label = correct_label(rubric, chosen, answered=answered)
+        names = {spec.label: spec.name for spec in rubric}
+        form = next((spec.label for spec in rubric if spec.name == "format"), "")
+        return cls(correct=label, votes=names.get(label) == "accuracy", form=form)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """One set, one policy version. Shares are between 0 and 1; None where nothing was asked, or could be scored."""
+
+    set: str
+    problems: int
+    """Asked."""
+    unscored: int
+    """Completions, and responses to compare with, that could not be scored. They are in no other figure."""
+    correct: str
+    """Label of the function that says what is right; empty: none does."""
+    greedy: float | None
+    pass_at_1: float | None
+    cons_at_k: float | None
+    """None also where answers cannot be compared (programs)."""
+    k: int
+    win_rate: float | None
+    """Share of prompts on which a completion is preferred to the baseline, ties for one half; None without baselines."""
+    compared: int
+    """Prompts that it is of."""
+    judged_by: str
+    """Label of the function that prefers; empty: the whole reward, or nothing is compared."""
+    format: float | None
+    """Share of completions in the form that the rubric asks for; None where it asks for none. Like all figures below:
+    of the greedy completions, or else of the samples."""
+    reward: float | None
+    """Mean of the whole rubric."""
+    labels: Mapping[str, float]
+    """Mean of each reward function."""
+    metrics: Mapping[str, float]
+    """Mean of the further figures that reward functions report, by `<label>.<name>`."""
+    length_mean: float | None
+    """Tokens."""
+    truncated: float | None
+    """Share that was cut at the token limit."""
+    samples: tuple[dict[str, Any], ...]
+    """id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
+    share won."""
+
+    def record(self) -> dict[str, Any]:
+        """As metrics.jsonl and eval.json hold it."""
+        return {
+            "set": self.set,
+            "problems": self.problems,
+            "unscored": self.unscored,
+            "correct": self.correct,
+            "greedy": self.greedy,
+            "pass@1": self.pass_at_1,
+            "cons@k": self.cons_at_k,
+            "k": self.k,
+            "win_rate": self.win_rate,
+            "compared": self.compared,
+            "judged_by": self.judged_by,
+            "format": self.format,
+            "reward": self.reward,
+            "labels": dict(self.labels),
+            "metrics": dict(self.metrics),
+            "length_mean": self.length_mean,
+            "truncated": self.truncated,
+            "samples": list(self.samples),
+        }
+
+
+def summarize(
+    name: str,
+    correctness: Correctness,
+    greedy: Sequence[ScoredGroup] | None,
+    sampled: Sequence[ScoredGroup] | None,
+    *,
+    contest: Contest | None = None,
+) -> EvalResult:
+    """Groups of one set, one a problem, to figures. At least one way of decoding must be given."""
+    shown = greedy or sampled
+    assert shown is not None
+    scores = [score for group in shown for score in group.scores]
+    completions = [completion for group in shown for completion in group.completions]
+    labels = _means(score.breakdown for score in scores)
+    won = [share for group in shown if contest and (share := contest.share_won(group)) is not None]
+    num_errors = sum(group.num_errors for group in (*(greedy or ()), *(sampled or ())))
+    return EvalResult(
+        set=name,
+        problems=len(shown),
+        unscored=num_errors + (contest.num_errors if contest else 0),
+        correct=correctness.correct,
+        greedy=_mean(_share_right(group, correctness) for group in greedy or ()),
+        pass_at_1=_mean(_share_right(group, correctness) for group in sampled or ()),
+        cons_at_k=_mean(_majority_right(group, correctness) for group in sampled or ()),
+        k=len(sampled[0].group.completions) if sampled else 0,
+        win_rate=_mean(won),
+        compared=len(won),
+        judged_by=contest.judged_by if contest else "",
+        format=labels.get(correctness.form),
+        reward=_mean(score.value for score in scores),
+        labels=labels,
+        metrics=_means(score.metrics for score in scores),
+        length_mean=_mean(float(len(completion.token_ids)) for completion in completions),
+        truncated=_mean(float(completion.finish_reason == "length") for completion in completions),
+        samples=tuple(_sample(group, correctness, contest) for group in shown[:NUM_SAMPLES_KEPT]),
+    )
+
+
+def _is_right(score: Score, correctness: Correctness) -> bool:
+    return score.breakdown.get(correctness.correct, 0.0) >= 1
+
+
+def _share_right(group: ScoredGroup, correctness: Correctness) -> float | None:
+    return _mean(float(_is_right(score, correctness)) for score in group.scores) if correctness.correct else None
+
+
+def _majority_right(group: ScoredGroup, correctness: Correctness) -> float | None:
+    """1.0 when the most frequent answer of the group is right. No answer is no vote; equal numbers are one answer."""
+    if not correctness.votes or not group.scores:
+        return None
+    votes: Counter[Hashable] = Counter()
+    right: set[Hashable] = set()
+    for score in group.scores:
+        if score.extracted:
+            vote = answer_key(score.extracted)
+            votes[vote] += 1
+            # One that names a second answer besides is wrong, but what it votes for is not.
+            if _is_right(score, correctness):
+                right.add(vote)
+    return float(bool(votes) and max(votes, key=lambda vote: votes[vote]) in right)
+
+
+def _sample(group: ScoredGroup, correctness: Correctness, contest: Contest | None) -> dict[str, Any]:
+    """The first completion of a problem that could be scored, or else the first."""
+    shown = next(iter(group.completions), group.group.completions[0])
+    judged = bool(group.scores) and bool(correctness.correct)
+    compared = {}
+    if contest and group.prompt.baseline:
+        won = contest.outcome(group.prompt.prompt_id, group.scores[0]) if group.scores else None
+        compared = {"baseline": group.prompt.baseline.text, "won": won}
+    return {
+        "id": group.prompt.prompt_id,
+        "prompt": group.prompt.text,
+        "answer": group.prompt.answer,
+        "completion": shown.text,
+        "correct": _is_right(group.scores[0], correctness) if judged else None,
+        **compared,
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every name over the tables that have it."""
+    columns: defaultdict[str, list[float]] = defaultdict(list)
+    for table in tables:
+        for name, value in table.items():
+            columns[name].append(value)
+    return {name: math.fsum(values) / len(values) for name, values in columns.items()}

@@ -1,0 +1,43 @@
+"""The evaluation of a model by itself, as `rayzero eval` does it: engines for it alone, and the sets of a recipe."""
+
+import asyncio
+from typing import Any
+
+from orchestrator.cluster.services import Services
+from orchestrator.cluster.session import Device, ray_session
+from orchestrator.config.load import Recipe
+from orchestrator.data.prompts import load_prompts, load_tokenizer
+from orchestrator.display import Display
+from orchestrator.evaluation.figures import EvalResult
+from orchestrator.evaluation.sets import evaluate_sets
+
+
+def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
+    """Start engines for a model (folder or hub id) and run every evaluation set of the recipe's last stage.
+
+    Raises:
+        InputError: the sets or the model cannot be read, or a reward function of the user's fails.
+        ServiceError: an engine failed, or too many completions could not be scored.
+    """
+    stage = recipe.stages[-1]
+    tokenizer = load_tokenizer(model_path, stage.model.trust_remote_code)
+    sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
+    display = Display()
+    for note in sets.notes():
+        display.line(note)
+
+    async def run(device: Device) -> list[EvalResult]:
+        services = Services(device, recipe.cluster.start_timeout_s, display)
+        try:
+            model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            model.set_result(model_path)
+            await services.begin_rollout(stage, model)
+            await services.begin_rewards(stage, sets)
+            pool = await services.rollout()
+            display.line(f"engine ready: {model_path}")
+            return await evaluate_sets(pool, await services.rewards(), sets.prompts, stage, recipe.seed)
+        finally:
+            await services.close()
+
+    with ray_session(recipe.cluster, "eval") as device:
+        return [result.record() for result in asyncio.run(run(device))]

@@ -1,0 +1,143 @@
+"""Files and folders that are whole or absent: written aside as `<name>.part`, synced to the disk, renamed.
+
+    with replaced_file(path) as aside: …            one file
+    aside = begin_folder(path); …; complete(path)   a folder, whoever fills it
+    move_link(link, target), remove_folder(folder)
+
+The only place of the orchestrator that renames anything into place. What a stopped process left aside is no file of anybody's:
+the next writer of the same name overwrites it, and `sweep` clears it away.
+"""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rollout.errors import InputError
+
+SUFFIX = ".part"
+"""End of the name of what is not whole, or no longer."""
+OLD = ".old"
+"""Stands before it in the name of what was whole."""
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of these bytes, in place of one that is there."""
+    with replaced_file(path) as aside:
+        aside.write_bytes(data)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield the name to write the file under; a block that fails leaves the file that was there."""
+    aside = aside_of(path)
+    yield aside
+    complete(path)
+
+
+def begin_folder(path: Path) -> Path:
+    """Make the empty folder to fill before `complete(path)`."""
+    aside = aside_of(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def complete(path: Path) -> None:
+    """Put what was written aside, a file or a folder, in its place; what is there is replaced."""
+    aside = aside_of(path)
+    fault_point("written", path)
+    for folder, _, names in os.walk(aside):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+    if not aside.is_dir():
+        _sync(aside)
+    fault_point("synced", path)
+    # A folder cannot be renamed over another, and half deleted it would look whole: so it leaves under another name first.
+    old = _old(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        fault_point("moved away", path)
+    aside.rename(path)
+    _sync(path.parent)
+    fault_point("renamed", path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder; half deleted it does not look like one."""
+    shutil.rmtree(path.rename(aside_of(path)))
+
+
+def move_link(link: Path, target: Path) -> None:
+    """Point a symbolic link at `target`, relative to the link's folder."""
+    aside = aside_of(link)
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target)
+    aside.replace(link)
+    _sync(link.parent)
+
+
+def sweep(folder: Path, name: re.Pattern[str]) -> None:
+    """Clear away the folders that a stopped process left aside, of those that `name` describes.
+
+    One that had been moved away for a newer of its name that never came is put back.
+    """
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        whole = path.with_name(path.name.removesuffix(SUFFIX).removesuffix(OLD))
+        if not name.fullmatch(whole.name):
+            continue
+        if path == _old(whole) and not whole.exists() and path.is_dir() and not path.is_symlink():
+            path.rename(whole)
+        # Takes neither a file nor a link; what a dying process still holds open is left to the next start.
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a name is that of something complete."""
+    return not path.name.endswith(SUFFIX)
+
+
+def aside_of(path: Path) -> Path:
+    """The name under which a file or a folder is written before it is whole."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def check_writable(option: str, file: Path) -> None:
+    """Raises InputError when a file cannot be written there, its folders included."""
+    if file.is_dir():
+        raise InputError(f"{option} {file}: is a folder")
+    parent = file.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{option} {file.parent}: {parent} is a file, not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {file.parent}: {parent} is not writable; choose another folder")
+
+
+def fault_point(moment: str, path: Path) -> None:
+    """A moment in the life of a write at which tests end the process or fail; does nothing."""
+
+
+def _old(path: Path) -> Path:
+    """The name of a folder that a newer one is about to replace."""
+    return path.with_name(path.name + OLD + SUFFIX)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        # Some network file systems cannot sync a folder; there its names are as safe as they get.
+        if not path.is_dir() or problem.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

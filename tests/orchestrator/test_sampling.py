@@ -1,0 +1,130 @@
+"""From a prompt to a scored group: order, bounds, failures. Engine and scorers are written here."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from orchestrator.clock import PhaseClocks
+from orchestrator.sampling import GroupRequest, scored_group, scored_groups
+from rewards.types import ScoredGroup
+from rollout.errors import ServiceError
+from rollout.types import Completion, Prompt, RolloutGroup, Sampling
+from tests.factories import completion, prompt, rollout_group
+from tests.factories import scored_group as make_scored
+
+
+def requests(count: int) -> list[GroupRequest]:
+    return [
+        GroupRequest(group_id=f"test/{i}", prompt=prompt(f"s/{i}"), sampling=Sampling(n=2, seed=i))
+        for i in range(count)
+    ]
+
+
+class Engine:
+    """Two completions a prompt, each told as it comes."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def generate(
+        self, group_id: str, prompt: Prompt, sampling: Sampling, finished: Callable[[Completion], None]
+    ) -> RolloutGroup:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        made = [completion("2"), completion("3")]
+        for each in made:
+            await asyncio.sleep(0)
+            finished(each)
+        self.now -= 1
+        return rollout_group(made, group_id=group_id, asked=prompt)
+
+
+class Scorers:
+    """Every group is worth as many points as it has completions that were told of before its end."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[str] = []
+        self.open = self.most_open = 0
+
+    def begin(self, prompt: Prompt, account: Any) -> "Scoring":
+        return Scoring(self, prompt)
+
+    async def score(self, *_: Any) -> Any:
+        raise AssertionError("nothing here is scored by itself")
+
+
+class Scoring:
+    def __init__(self, scorers: Scorers, asked: Prompt) -> None:
+        self._scorers, self._asked, self._told = scorers, asked, 0
+
+    def add(self, _: Completion) -> None:
+        self._told += 1
+
+    async def finish(self, group: RolloutGroup) -> ScoredGroup:
+        self._scorers.open += 1
+        self._scorers.most_open = max(self._scorers.open, self._scorers.most_open)
+        await asyncio.sleep(0.01)
+        self._scorers.open -= 1
+        return make_scored([float(self._told)] * 2, group_id=group.group_id)
+
+    def cancel(self) -> None:
+        self._scorers.cancelled.append(self._asked.prompt_id)
+
+
+def sampled(engine: Any, scorers: Any, asked: Sequence[GroupRequest], at_once: int) -> list[ScoredGroup]:
+    return asyncio.run(scored_groups(engine, scorers, asked, at_once=at_once))
+
+
+def test_groups_come_in_the_order_of_their_requests_whichever_is_done_first() -> None:
+    class Uneven(Engine):
+        async def generate(self, group_id: str, *rest: Any) -> RolloutGroup:
+            await asyncio.sleep(0.02 if group_id == "test/0" else 0)
+            return await super().generate(group_id, *rest)
+
+    groups = sampled(Uneven(), Scorers(), requests(3), at_once=3)
+    assert [group.group.group_id for group in groups] == ["test/0", "test/1", "test/2"]
+
+
+def test_every_completion_is_told_of_before_its_group_is_whole() -> None:
+    (group,) = sampled(Engine(), Scorers(), requests(1), at_once=1)
+    assert list(group.rewards) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3, 3), (0, 1)])
+def test_no_more_are_generated_at_once_than_was_said(at_once: int, most: int) -> None:
+    engine = Engine()
+    sampled(engine, Scorers(), requests(8), at_once)
+    assert engine.most == most
+
+
+def test_the_engines_go_on_while_the_last_scores_of_a_group_come_in() -> None:
+    """A place is held while completions are generated, not while they are scored."""
+    scorers = Scorers()
+    sampled(Engine(), scorers, requests(4), at_once=1)
+    assert scorers.most_open > 1
+
+
+def test_the_first_failure_is_told_as_what_it_is_and_ends_the_others() -> None:
+    """Not as a group of exceptions, which nobody at the end of a command knows."""
+
+    class Broken(Engine):
+        async def generate(self, group_id: str, *_: Any) -> RolloutGroup:
+            if group_id == "test/1":
+                raise ServiceError("no engine is left")
+            return await asyncio.Future()
+
+    scorers = Scorers()
+    with pytest.raises(ServiceError, match="no engine is left"):
+        sampled(Broken(), scorers, requests(2), at_once=2)
+    # What was already being scored for it is not scored for nobody.
+    assert sorted(scorers.cancelled) == ["s/0", "s/1"]
+
+
+def test_generating_and_scoring_are_timed() -> None:
+    clocks = PhaseClocks()
+    asyncio.run(scored_group(Engine(), Scorers(), requests(1)[0], clocks=clocks))
+    times = clocks.step()
+    assert times["time/score_s"] >= 0.01
+    assert times["time/generate_s"] > 0
