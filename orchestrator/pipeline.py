@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.clock import PhaseClocks
-from orchestrator.cluster.services import Services, build_spec, learner_spec
+from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import Device, ray_session
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.trained_rewards import missing_models, with_stage_models
-from orchestrator.config.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
-from orchestrator.data.prompts import load_tokenizer
+from orchestrator.config.wiring import LEAVES_POLICY, missing_before
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
+from orchestrator.loop.start import open_model, with_rows_of_stages
 from orchestrator.report.page import write_report
 from orchestrator.results.answers import problems_of
 from orchestrator.results.table import results_of
@@ -31,7 +31,6 @@ from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.reject import run_reject
 from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
-from rollout.data.sources import load_rows
 from rollout.errors import InputError
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
@@ -117,7 +116,7 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     clocks = PhaseClocks(services.waited)
     with services.waited.running():
         stage = with_rows_of_stages(stage, store)
-        model_path, tokenizer = await _open(recipe, stage, store, services, display)
+        model_path, tokenizer = await open_model(recipe, stage, store, services, display)
     context = StageContext(recipe, stage, model_path, tokenizer, store, services, display, clocks)
     try:
         await KINDS[stage.kind](context)
@@ -125,66 +124,6 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
         context.close()
     store.record("stage", stage.name, event="end")
     store.finish(stage.name)
-
-
-async def _open(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> tuple[str, Any]:
-    """The model that a stage starts from (folder or hub id), open in the learner, and its tokenizer. Engines come up meanwhile."""
-    parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
-    model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
-    model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    await services.begin_learner(stage)
-    if stage.kind != "reward_model":
-        lineage = root.model.model_dump_json(include={"path", "build"})
-        await services.begin_rollout(stage, model, lineage=lineage)
-    learner = await services.learner()
-    model_path = model_path or await _build(recipe, root, store, services, display)
-    model.set_result(model_path)
-    spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
-    parameters, tokenizer = await asyncio.gather(
-        learner.open(spec), asyncio.to_thread(load_tokenizer, model_path, stage.model.trust_remote_code)
-    )
-    display.line(f"{stage.name}: {parameters:,} parameters, learner ready")
-    store.record("stage", stage.name, event="model", parameters=parameters)
-    return model_path, tokenizer
-
-
-def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
-    """The stage with its sources that are stages replaced by the files that those left."""
-    sources = {
-        name: section.model_copy(
-            update={
-                "stage": "",
-                "path": str(store.data_folder(section.stage)),
-                "completion_column": section.completion_column or "completion",
-                # Rows of questions without a right answer have none, and none is needed to learn from.
-                "answer_column": "" if stage.kind == "sft" else section.answer_column,
-            }
-        )
-        if section.stage
-        else section
-        for name, section in stage.data.sources.items()
-    }
-    return stage.model_copy(update={"data": stage.data.model_copy(update={"sources": sources})})
-
-
-async def _build(recipe: Recipe, root: Stage, store: RunStore, services: Services, display: Display) -> str:
-    """The small model that a stage begins with, made once a run for all stages that begin with the same."""
-    first = next(stage for stage in recipe.stages if stage.model.build == root.model.build)
-    folder = store.folder / ("base" if first is recipe.stages[0] else f"base-{first.name}")
-    if not (folder / "config.json").is_file():
-        texts: list[str] = []
-        if root.model.build.tokenizer == "bpe":
-            sections = {
-                name: section
-                for each in recipe.stages
-                for name, section in each.data.sources.items()
-                if not section.stage
-            }
-            rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
-            texts = [f"{row.question}\n{row.completion or row.answer or row.chosen}" for row in rows]
-        count = await (await services.learner()).build(build_spec(root, recipe.seed), texts, str(folder))
-        display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
-    return str(folder)
 
 
 def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:

@@ -13,16 +13,18 @@ from rewards.types import ScoredGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedBatch:
+class BatchAdvantages:
+    """One batch, ready to be cut for the ranks."""
+
     rows: list[Row]
     """The completions that train."""
     advantages: list[np.ndarray]
     """[G'] of every completion of every group, those that do not train included."""
     metrics: dict[str, float]
-    """Of the KL, when it is in the reward."""
+    """Figures of the KL, when it is in the reward."""
 
 
-async def judge(context: StageContext, groups: Sequence[ScoredGroup], step: int = 0) -> JudgedBatch:
+async def batch_advantages(context: StageContext, groups: Sequence[ScoredGroup], step: int = 0) -> BatchAdvantages:
     """Advantages of a whole batch at once, that of `step`. With the KL in the reward the learner is asked for it first."""
     settings = context.stage.learner
     rewards = [np.array(group.rewards, np.float64) for group in groups]
@@ -41,7 +43,7 @@ async def judge(context: StageContext, groups: Sequence[ScoredGroup], step: int 
         for group, own in zip(groups, values, strict=True)
         for row in sequences_of(group, own, overlong_filtering=settings.overlong_filtering)
     ]
-    return JudgedBatch(rows=rows, advantages=values, metrics=metrics)
+    return BatchAdvantages(rows=rows, advantages=values, metrics=metrics)
 
 
 async def _kl_to_reference(context: StageContext, groups: Sequence[ScoredGroup], step: int) -> list[np.ndarray]:

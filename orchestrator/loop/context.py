@@ -13,8 +13,9 @@ import numpy as np
 from learner.batch import Sequence as Row
 from learner.batch import make_batch
 from orchestrator.clock import PhaseClocks
-from orchestrator.cluster.services import Services, resolve_dtype
-from orchestrator.cluster.session import MetricsExporter
+from orchestrator.cluster.exporter import MetricsExporter
+from orchestrator.cluster.services import Services
+from orchestrator.cluster.specs import resolve_dtype
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.rollout import RolloutSection
@@ -24,6 +25,7 @@ from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines
+from orchestrator.loop.cadence import Cadence
 from orchestrator.results.columns import in_words
 from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.store import RunStore
@@ -59,6 +61,7 @@ class StageContext:
         for note in self._sets.notes():
             self.display.line(note)
         self.schedule = Schedule(self.stage)
+        self.cadence = Cadence(self.stage.loop, self.stage.loop.steps, self.schedule.steps)
         self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
         self._board: Any = None
 
@@ -152,6 +155,13 @@ class StageContext:
             temperature=rollout.temperature if self.stage.kind == "grpo" else 1.0,
             seed=seed,
         )
+
+    def load_prompts(self) -> PromptSets:
+        """The prompts of the stage's sources; what was left out is told. Raises InputError as `load_prompts` does."""
+        sets = load_prompts(self.stage.data.sources, self.stage, self.tokenizer, self.recipe.seed)
+        for note in sets.notes():
+            self.display.line(note)
+        return sets
 
     def request(self, number: int, prompt: Prompt, settings: RolloutSection, samples: int) -> GroupRequest:
         """Group `number` of the stage, with a seed of its own: `samples` completions of `prompt`."""

@@ -51,11 +51,9 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, 
                 },
             )
             bar.advance(f"loss {stats.loss:.3f}  in order {accuracy:.2f}  {rate:,.0f} tokens/s")
-            if done == loop.steps:
-                break
-            if loop.checkpoint_every and done % loop.checkpoint_every == 0:
+            if context.cadence.checkpoint(done):
                 await context.checkpoint(done, {})
-            if loop.eval_every and done % loop.eval_every == 0:
+            if context.cadence.evaluation(done):
                 await measure_pairs(context, sets.held_out, done, "during")
     await measure_pairs(context, sets.held_out, loop.steps, "after")
 

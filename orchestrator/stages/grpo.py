@@ -10,8 +10,8 @@ import asyncio
 
 from orchestrator.buffer import Buffer
 from orchestrator.config.sections.rollout import RolloutSection
-from orchestrator.data.prompts import load_prompts, prompt_stream
-from orchestrator.loop.advantages import judge
+from orchestrator.data.prompts import prompt_stream
+from orchestrator.loop.advantages import batch_advantages
 from orchestrator.loop.context import StageContext, derive_seed
 from orchestrator.loop.metrics import step_metrics
 from orchestrator.loop.prompt_source import PromptSource
@@ -22,9 +22,7 @@ from rollout.types import Prompt
 
 async def run_grpo(context: StageContext) -> None:
     stage, loop = context.stage, context.stage.loop
-    sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
-    for note in sets.notes():
-        context.display.line(note)
+    sets = context.load_prompts()
     schedule = context.schedule
     prompts = PromptSource(prompt_stream(sets, stage, context.seed), schedule.weights)
     buffer = Buffer(loop.groups_per_step, loop.max_staleness, loop.dynamic_sampling, schedule.steps)
@@ -73,41 +71,36 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
 
 async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, step: int) -> str:
     """One batch: take, train, publish, record. Returns a line about it."""
-    stage, loop = context.stage, context.stage.loop
+    stage, cadence = context.stage, context.cadence
     learner, pool = await context.services.learner(), await context.services.rollout()
     rewards = await context.services.rewards()
     if step in context.schedule.steps:
         context.display.line(f"{stage.name}, from step {step}: {context.schedule.changes[step]}")
     with context.clocks.wait.running():
         groups = await buffer.take(learner_version=step)
-    judged = await judge(context, groups, step)
-    batch = context.batch_of(
-        judged.rows,
-        seed=derive_seed(context.seed, "batch", step),
-        mini_batches=stage.learner.mini_batches,
-        step=step,
-    )
+    trained = await batch_advantages(context, groups, step)
+    seed = derive_seed(context.seed, "batch", step)
+    batch = context.batch_of(trained.rows, seed=seed, mini_batches=stage.learner.mini_batches, step=step)
     with context.clocks.training():
         stats = await learner.train(batch, "grpo")
     done = step + 1
     # Taken before anything new is admitted, so that a synchronous checkpoint owes no prompt.
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
-    due = done % loop.publish_every == 0 or done == loop.steps or done in context.schedule.steps
-    published = await context.publish(done) if due else None
+    published = await context.publish(done) if cadence.publish(done) else None
     audit = None
-    if published and loop.audit_every and done % loop.audit_every == 0:
+    if published and cadence.audit(done):
         audit = await context.audit(done, [group.group.prompt for group in groups])
-    if loop.eval_every and done % loop.eval_every == 0 and done < loop.steps and published:
+    if published and cadence.evaluation(done):
         await context.evaluate(done, "during")
-    if published and done < loop.steps:
+    if published and not cadence.is_last(done):
         await buffer.published(done)
     # Written while the engines sample the next batch.
-    if done == loop.steps or (loop.checkpoint_every and done % loop.checkpoint_every == 0):
+    if cadence.is_last(done) or cadence.checkpoint(done):
         await context.checkpoint(done, state)
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
-    metrics |= rewards.metrics() | judged.metrics
-    trajectories = context.store.trajectory_file(stage.name, done)
-    write_trajectories(trajectories, done, groups, judged.advantages, version=step)
+    metrics |= rewards.metrics() | trained.metrics
+    file = context.store.trajectory_file(stage.name, done)
+    write_trajectories(file, done, groups, trained.advantages, version=step)
     context.record_step(done, metrics)
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "

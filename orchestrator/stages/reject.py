@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.config.rubrics import correct_label, rubrics_of
-from orchestrator.data.prompts import load_prompts, question_form
+from orchestrator.data.prompts import question_form
 from orchestrator.data.selection import Row, Selection, select
 from orchestrator.data.similarity import Passages
 from orchestrator.loop.context import StageContext
@@ -36,9 +36,7 @@ IN_FLIGHT = 4
 
 async def run_reject(context: StageContext) -> None:
     stage, settings = context.stage, context.stage.reject
-    sets = load_prompts(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
-    for note in sets.notes():
-        context.display.line(note)
+    sets = context.load_prompts()
     asked, worded = {}, {}
     for name, section in stage.data.sources.items():
         form = question_form(section, stage)

@@ -1,16 +1,17 @@
 """Supervised fine-tuning: worked examples → batch → learner. One optimizer step a batch."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
-from orchestrator.cluster.services import optimizer_steps
+from orchestrator.cluster.specs import optimizer_steps
 from orchestrator.data.examples import example_stream, has_examples, load_examples, num_steps, take_step
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.metrics import learner_speed
 
 
 async def run_sft(context: StageContext) -> None:
-    stage, loop = context.stage, context.stage.loop
+    stage = context.stage
     examples = load_examples(stage.data.sources, stage, context.tokenizer, context.recipe.seed)
     for note in examples.notes():
         context.display.line(note)
@@ -19,6 +20,7 @@ async def run_sft(context: StageContext) -> None:
     held_out = _held_out(context)
     stream = example_stream(examples, stage, context.seed)
     steps = num_steps(stream, stage)
+    cadence = replace(context.cadence, steps=steps)
     learner = await context.services.learner()
     if stage.sft.epochs:
         context.display.line(
@@ -50,11 +52,11 @@ async def run_sft(context: StageContext) -> None:
                 "throughput/tokens_per_s": rate,
                 **learner_speed(batch, stats),
             }
-            if held_out and (done == steps or (loop.eval_every and done % loop.eval_every == 0)):
+            if held_out and (cadence.is_last(done) or cadence.evaluation(done)):
                 metrics |= await _losses(context, held_out, done)
             context.record_step(done, metrics | context.clocks.step())
             bar.advance(f"loss {stats.means['nll']:.3f}  {rate:,.0f} tokens/s")
-            if loop.checkpoint_every and done % loop.checkpoint_every == 0 and done < steps:
+            if cadence.checkpoint(done):
                 await context.checkpoint(done, {"examples": stream.state()})
 
     await context.publish(steps)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.cluster.services import Services, learner_spec
+from orchestrator.cluster.services import Services
+from orchestrator.cluster.specs import learner_spec
 from orchestrator.config.load import parse_recipe
 from orchestrator.data.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
 from orchestrator.data.prompts import load_prompts
@@ -58,18 +59,15 @@ def context_of(rig: Rig, folder: Path, kind: str, **stage: Any) -> StageContext:
         }
     )
     services = Services("cpu", 60.0, Display())
-    services._learner = (None, started(rig, rig.learner))
-    services._rollout = (None, started(rig, rig.pool))
+    for service, background in ((rig.learner, services._learner), (rig.pool, services._rollout)):
+        rig.run(background.begin(None, lambda service=service: ready(service)))
     store = RunStore(folder / "run", recipe)
     rig.run(rig.learner.open(learner_spec(recipe.stages[0], rig.folder, rig.folder, 1, "cpu")))
     return StageContext(recipe, recipe.stages[0], rig.folder, rig.tokenizer, store, services, Display())
 
 
-def started(rig: Rig, service: Any) -> Any:
-    async def here() -> Any:
-        return service
-
-    return rig.loop.create_task(here())
+async def ready(service: Any) -> Any:
+    return service
 
 
 def recorded(context: StageContext, kind: str) -> list[Record]:

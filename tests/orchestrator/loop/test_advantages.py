@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from learner.batch import TrainingBatch, make_batch
-from orchestrator.loop.advantages import JudgedBatch, judge
+from orchestrator.loop.advantages import BatchAdvantages, batch_advantages
 from rewards.types import ScoredGroup
 from tests.factories import completion, scored_group
 from tests.orchestrator.factories import recipe
@@ -31,7 +31,7 @@ class Learner:
         return kl
 
 
-def judged(groups: list[ScoredGroup], learner: Learner | None = None, **settings: Any) -> JudgedBatch:
+def trained(groups: list[ScoredGroup], learner: Learner | None = None, **settings: Any) -> BatchAdvantages:
     stage = recipe(learner=settings).stages[0]
 
     async def the_learner() -> Learner:
@@ -47,7 +47,7 @@ def judged(groups: list[ScoredGroup], learner: Learner | None = None, **settings
         clocks=SimpleNamespace(training=nullcontext),
         batch_of=batch_of,
     )
-    return asyncio.run(judge(context, groups))
+    return asyncio.run(batch_advantages(context, groups))
 
 
 def groups() -> list[ScoredGroup]:
@@ -60,7 +60,7 @@ def groups() -> list[ScoredGroup]:
 
 def test_the_default_is_grpo_and_does_not_ask_the_learner() -> None:
     learner = Learner()
-    found = judged(groups(), learner, kl_coef=0.1)
+    found = trained(groups(), learner, kl_coef=0.1)
     expected = [1, -1, np.sqrt(0.5), np.sqrt(0.5), -np.sqrt(2)]
     np.testing.assert_allclose(np.concatenate(found.advantages), expected)
     assert [row.advantage for row in found.rows] == pytest.approx(expected)
@@ -77,12 +77,12 @@ def test_the_default_is_grpo_and_does_not_ask_the_learner() -> None:
     ],
 )
 def test_the_recipe_chooses(settings: dict[str, Any], expected: list[float]) -> None:
-    np.testing.assert_allclose(np.concatenate(judged(groups(), **settings).advantages), expected)
+    np.testing.assert_allclose(np.concatenate(trained(groups(), **settings).advantages), expected)
 
 
 def test_the_kl_is_taken_from_the_reward_of_its_own_completion() -> None:
     learner = Learner()
-    found = judged(groups(), learner, kl_in="reward", kl_coef=0.1, advantage_scale="none")
+    found = trained(groups(), learner, kl_in="reward", kl_coef=0.1, advantage_scale="none")
     # KL 37, 29 and 17, 27, 37; rewards −2.7, −2.9 and 3.3, 2.3, −1.7
     np.testing.assert_allclose(found.advantages[0], [0.1, -0.1])
     np.testing.assert_allclose(found.advantages[1], [2, 1, -3])
@@ -92,11 +92,11 @@ def test_the_kl_is_taken_from_the_reward_of_its_own_completion() -> None:
 
 def test_without_a_coefficient_there_is_no_kl_in_the_reward() -> None:
     learner = Learner()
-    assert judged(groups(), learner, kl_in="reward", kl_coef=0).metrics == {}
+    assert trained(groups(), learner, kl_in="reward", kl_coef=0).metrics == {}
     assert learner.asked == 0
 
 
 def test_what_is_filtered_is_judged_but_does_not_train() -> None:
-    found = judged(groups(), overlong_filtering=True)
+    found = trained(groups(), overlong_filtering=True)
     assert [len(own) for own in found.advantages] == [2, 3]
     assert [row.advantage for row in found.rows] == pytest.approx([1, np.sqrt(0.5), np.sqrt(0.5), -np.sqrt(2)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learner.model.small import build_model
-from orchestrator.cluster.services import build_spec
+from orchestrator.cluster.specs import build_spec
 from orchestrator.config.load import load_recipe
 from orchestrator.plan.memory import adapter_parameters, memory, parameters
 from tests.orchestrator.factories import model_folder, recipe, safetensors
