@@ -26,7 +26,7 @@ from rewards.types import ScoredGroup
 
 
 class Buffer:
-    """One per stage; used from one event loop."""
+    """The buffer of one stage; used from one event loop."""
 
     def __init__(
         self, groups_per_step: int, max_staleness: int, dynamic_sampling: bool, barriers: Sequence[int] = ()
@@ -46,16 +46,16 @@ class Buffer:
         """Prompts taken from the stream."""
         self.num_trained = 0
         self.dropped: Counter[str] = Counter()
-        """By reason: `no_signal`, `unscored`, `stale`."""
+        """Groups that were dropped, by reason: `no_signal`, `unscored`, `stale`."""
 
     @property
     def engine_version(self) -> int:
-        """That the engines serve."""
+        """Policy version that the engines serve."""
         return self._engine_version
 
     @property
     def num_in_flight(self) -> int:
-        """Admitted and neither back nor dropped, those owed after a resume included."""
+        """Groups that are admitted and neither back nor dropped, those owed after a resume included."""
         return len(self._in_flight) + len(self._owed)
 
     @property

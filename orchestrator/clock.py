@@ -27,7 +27,7 @@ class BusyClock:
 
     @property
     def seconds(self) -> float:
-        """So far, the stretch now running included."""
+        """Seconds so far, the stretch now running included."""
         return self._seconds + (time.perf_counter() - self._since if self._open else 0.0)
 
 
@@ -46,9 +46,9 @@ class PhaseClocks:
         self.train, self.publish = BusyClock(), BusyClock()
         self.evaluate = BusyClock()
         self.save = BusyClock()
-        """Checkpoints and exports."""
+        """Runs while checkpoints and exports are written."""
         self.wait = BusyClock()
-        """The learner stands idle until a batch is whole; generation and scoring go on meanwhile."""
+        """Runs while the learner stands idle until a batch is whole; generation and scoring go on meanwhile."""
         self._overlap = 0.0
         self._began = time.perf_counter()
         self._last = self._read()

@@ -76,7 +76,7 @@ class Background(Generic[Service]):
 
 @dataclass
 class Services:
-    """Owned by the pipeline. Learner and engines outlive a stage where the next one asks for the same."""
+    """Learner, engines and reward workers of a run; the pipeline owns them. Learner and engines outlive a stage where the next one asks for the same."""
 
     device: Device
     start_timeout_s: float
@@ -188,7 +188,7 @@ class Services:
             service.check()
 
     async def scale(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """Other numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
+        """Change numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
 
         Raises:
             InputError: a service that cannot be scaled while it runs.

@@ -19,7 +19,7 @@ def backend(stage: Stage, device: Device) -> Backend:
 
 
 def resolve_dtype(stage: Stage, device: Device) -> Any:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    """Precision of the forward pass and of the engine; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     if stage.model.dtype != "auto":
         return stage.model.dtype
     return "bfloat16" if device == "cuda" else "float32"
@@ -55,7 +55,7 @@ def cores(stage: Stage) -> int:
 
 
 def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:
-    """(all, of the warm-up) of a stage that trains on so many batches."""
+    """(optimizer steps, those of the warm-up) of a stage that trains on so many batches."""
     total = steps * stage.learner.mini_batches if stage.kind == "grpo" else steps
     return total, round(stage.learner.warmup_share * total) or stage.learner.warmup_steps
 

@@ -31,7 +31,7 @@ ANSWER_TIMEOUT_S = 5
 AGENT_TIMEOUT_S = 60
 """Longest wait for a cluster that has just been started to take a job."""
 NO_AGENT = "No available agent"
-"""Ray's words for it."""
+"""Ray's words for a cluster that takes no jobs yet."""
 STATUS_TIMEOUT_S = 60
 """Longest wait, after the last line of its log, for the job's final status."""
 
@@ -41,9 +41,9 @@ class Job:
     """What Ray is asked to run."""
 
     entrypoint: str
-    """Shell command."""
+    """Shell command of the job."""
     folder: Path
-    """Uploaded; the command runs in a copy of it."""
+    """Folder that is uploaded; the command runs in a copy of it."""
 
 
 def submit(
@@ -323,7 +323,7 @@ async def _print_log(client: Any, job_id: str) -> None:
 
 
 def _final_status(client: Any, job_id: str) -> str:
-    """Bounded: the status follows the last line of the log by a second or so."""
+    """Wait for the final status, for a bounded time: it follows the last line of the log by a second or so."""
     deadline = time.monotonic() + STATUS_TIMEOUT_S
     while time.monotonic() < deadline:
         status = client.get_job_status(job_id)

@@ -47,11 +47,11 @@ class Correctness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """One set, one policy version. Shares are between 0 and 1; None where nothing was asked, or could be scored."""
+    """Figures of one set and one policy version. Shares are between 0 and 1; None where nothing was asked, or could be scored."""
 
     set: str
     problems: int
-    """Asked."""
+    """Problems that were asked."""
     unscored: int
     """Completions, and responses to compare with, that could not be scored. They are in no other figure."""
     correct: str
@@ -59,33 +59,33 @@ class EvalResult:
     greedy: float | None
     pass_at_1: float | None
     cons_at_k: float | None
-    """None also where answers cannot be compared (programs)."""
+    """Share of problems whose majority answer is right; None also where answers cannot be compared (programs)."""
     k: int
     win_rate: float | None
     """Share of prompts on which a completion is preferred to the baseline, ties for one half; None without baselines."""
     compared: int
-    """Prompts that it is of."""
+    """Prompts that the win rate is of."""
     judged_by: str
     """Label of the function that prefers; empty: the whole reward, or nothing is compared."""
     format: float | None
     """Share of completions in the form that the rubric asks for; None where it asks for none. Like all figures below:
     of the greedy completions, or else of the samples."""
     reward: float | None
-    """Mean of the whole rubric."""
+    """Mean reward by the whole rubric."""
     labels: Mapping[str, float]
     """Mean of each reward function."""
     metrics: Mapping[str, float]
     """Mean of the further figures that reward functions report, by `<label>.<name>`."""
     length_mean: float | None
-    """Tokens."""
+    """Mean length of a completion in tokens."""
     truncated: float | None
-    """Share that was cut at the token limit."""
+    """Share of completions that were cut at the token limit."""
     samples: tuple[dict[str, Any], ...]
-    """id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
+    """Completions for people to read: id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
     share won."""
 
     def record(self) -> dict[str, Any]:
-        """As metrics.jsonl and eval.json hold it."""
+        """The result as metrics.jsonl and eval.json hold it."""
         return {
             "set": self.set,
             "problems": self.problems,
@@ -116,7 +116,7 @@ def summarize(
     *,
     contest: Contest | None = None,
 ) -> EvalResult:
-    """Groups of one set, one a problem, to figures. At least one way of decoding must be given."""
+    """Turn the groups of one set, one a problem, into figures. At least one way of decoding must be given."""
     shown = greedy or sampled
     assert shown is not None
     scores = [score for group in shown for score in group.scores]

@@ -19,20 +19,20 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairResult:
-    """One set, one model."""
+    """Figures of one set and one model."""
 
     set: str
     pairs: int
     accuracy: float
     log_loss: float
-    """Nats a pair."""
+    """Mean loss of a pair in nats."""
     calibration_error: float
     margin_mean: float
     bins: tuple[tuple[float, float, int], ...]
-    """(mean confidence, right share, pairs) of every bin that holds some, the least confident first."""
+    """Calibration: (mean confidence, right share, pairs) of every bin that holds some, the least confident first."""
 
     def record(self) -> dict[str, Any]:
-        """As metrics.jsonl holds it."""
+        """The result as metrics.jsonl holds it."""
         return {
             "set": self.set,
             "pairs": self.pairs,
@@ -45,7 +45,7 @@ class PairResult:
 
 
 def measure(name: str, margins: np.ndarray) -> PairResult:
-    """`margins`: [P] score of chosen − score of rejected, at least one."""
+    """Figures of a set from its margins. `margins`: [P] score of chosen − score of rejected, at least one."""
     right = np.where(margins == 0, 0.5, margins > 0)
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     bins = []

@@ -93,7 +93,7 @@ def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[st
 
 
 def _plain_recipe(model: str, sets: Sequence[str], overrides: Sequence[str]) -> Recipe:
-    """For a model that comes without a recipe: its chat template if it has one, and lengths that it can hold."""
+    """The recipe of a model that comes without a recipe: its chat template if it has one, and lengths that it can hold."""
     if not sets:
         raise InputError(f"{model}: evaluate on what? give --set NAME=PATH, or --recipe RECIPE for the recipe's sets")
     folder = Path(model)

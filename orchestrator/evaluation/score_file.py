@@ -67,7 +67,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
 def score_lines(
     lines: Iterable[bytes], rubric: RubricSpec, settings: ToolSettings, processes: int = 0
 ) -> Iterator[str]:
-    """One JSON line out for every line in, in order, as soon as it and those before it are done.
+    """Yield one JSON line out for every line in, in order, as soon as it and those before it are done.
 
     Args:
         processes: that score; 0: one a core.
@@ -105,7 +105,7 @@ def summary(statuses: Mapping[str, int], mean: float | None) -> str:
 
 
 class Tally:
-    """What the output lines add up to."""
+    """Counts and mean reward of the output lines."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -118,7 +118,7 @@ class Tally:
 
     @property
     def mean(self) -> float | None:
-        """Over the lines that have a reward."""
+        """Mean reward of the lines that have one."""
         count = self.statuses["ok"] + self.statuses["timeout"]
         return self._sum / count if count else None
 
@@ -205,7 +205,7 @@ def _finite(text: str) -> float:
 
 
 def sample_of(record: Any) -> Sample:
-    """A line of the file. Raises ValueError for one that holds no response."""
+    """The sample in a line of the file. Raises ValueError for one that holds no response."""
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
     if not isinstance(record.get("response"), str):

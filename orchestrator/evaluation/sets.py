@@ -28,7 +28,7 @@ async def evaluate_sets(
     seed: int,
     baselines: Baselines | None = None,
 ) -> list[EvalResult]:
-    """Every evaluation set of a stage through the engines as they are; the same `seed` draws the same samples.
+    """Evaluate every set of a stage by the engines as they are; the same `seed` draws the same samples.
 
     `baselines`: those that an earlier call has scored by the same rubrics.
 

@@ -67,11 +67,11 @@ class StageContext:
 
     @property
     def seed(self) -> int:
-        """The stage's own, derived from the run's."""
+        """Seed of the stage, derived from the run's."""
         return derive_seed(self.recipe.seed, self.stage.name)
 
     def record_step(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter."""
+        """Send one batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter."""
         self.store.record("step", self.stage.name, step=step, **metrics)
         self._exporter.export({"step": step, **metrics})
         if self._board is None:
@@ -82,7 +82,7 @@ class StageContext:
             self._board.add_scalar(name, value, step)
 
     async def publish(self, version: int) -> PublishReport:
-        """The learner's current weights to every engine, as `version`."""
+        """Send the learner's current weights to every engine, as `version`."""
         learner, pool = await self.services.learner(), await self.services.rollout()
         with self.clocks.publish.running():
             began = time.perf_counter()
@@ -143,7 +143,7 @@ class StageContext:
         return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
 
     def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int, step: int = 0) -> Any:
-        """Rows cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+        """The training batch of rows, cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
         settings, rollout = self.stage.learner, self.schedule.at(step).rollout
         return make_batch(
             rows,
@@ -182,7 +182,7 @@ class StageContext:
         await self.services.begin_rewards(self.stage, self._sets, *sets)
 
     async def evaluate(self, step: int, label: str) -> list[EvalResult]:
-        """Every evaluation set with the weights that the engines hold; recorded and printed."""
+        """Evaluate every set with the weights that the engines hold; recorded and printed."""
         if not self._sets.prompts:
             return []
         if not self._scores:
@@ -224,7 +224,7 @@ class StageContext:
         return state
 
     async def export(self, tokenizer_from: str = "", *, linked: bool = True) -> Path:
-        """The stage's result, which marks it as finished.
+        """Write the stage's result, which marks it as finished.
 
         Args:
             tokenizer_from: folder of its tokenizer; empty: the model's that the stage started from.
@@ -239,7 +239,7 @@ class StageContext:
         return folder
 
     def close(self) -> None:
-        """What no step has recorded: the time after the last one, or all of it in a stage without steps."""
+        """Record what no step has recorded: the time after the last one, or all of it in a stage without steps."""
         self.store.record("time", self.stage.name, **self.clocks.step())
         if self._board is not None:
             self._board.close()

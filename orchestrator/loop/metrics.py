@@ -39,7 +39,7 @@ def step_metrics(
     engine_version: int,
     times: Mapping[str, float],
 ) -> dict[str, Any]:
-    """`version`: the learner's when it took the batch. Shares are between 0 and 1, times in seconds, lengths in tokens."""
+    """The metrics of one step. `version`: the learner's when it took the batch. Shares are between 0 and 1, times in seconds, lengths in tokens."""
     completions = [completion for group in groups for completion in group.completions]
     lengths = np.array([len(completion.token_ids) for completion in completions])
     staleness = np.concatenate([version - completion.policy_versions for completion in completions])

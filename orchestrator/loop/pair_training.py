@@ -16,7 +16,7 @@ PAIRS_AT_A_TIME = 1024
 
 
 async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, batch_size: int) -> None:
-    """All steps of a stage, from its newest checkpoint on. `objective`: of the learner."""
+    """Train all steps of a stage, from its newest checkpoint on. `objective`: the name that the learner has for it."""
     stage, loop = context.stage, context.stage.loop
     for note in sets.notes:
         context.display.line(note)
@@ -61,7 +61,7 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, 
 async def measure_pairs(
     context: StageContext, sets: Mapping[str, Sequence[Pair]], step: int, label: str
 ) -> list[PairResult]:
-    """Every set by the weights that the learner holds; recorded and printed."""
+    """Measure every set by the weights that the learner holds; recorded and printed."""
     learner = await context.services.learner()
     results = []
     for name, pairs in sets.items():

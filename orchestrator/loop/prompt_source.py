@@ -11,7 +11,7 @@ class PromptSource:
     """Group number n gets prompt n of the stream, whenever it is asked for."""
 
     def __init__(self, stream: PromptStream, weights: Sequence[Mapping[str, float]] = ()) -> None:
-        """`weights`: of the sources, by segment of the stage's schedule; none: they never change."""
+        """`weights`: shares of the sources, by segment of the stage's schedule; none: they never change."""
         self._stream = stream
         self._weights = weights
         self._segments: list[tuple[int, int]] = []

@@ -20,22 +20,22 @@ class StageRecord:
     name: str
     kind: str
     planned_steps: int
-    """0: the recipe does not say, and the stage (of epochs) has not counted yet."""
+    """Steps of the stage; 0: the recipe does not say, and the stage (of epochs) has not counted yet."""
     model_from: str = ""
-    """As in the recipe."""
+    """Stage whose model this one starts from, as the recipe has it."""
     parameters: int = 0
-    """Of the model; 0: not recorded."""
+    """Parameters of the model; 0: not recorded."""
     times: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by phase, as orchestrator/clock.py measures them, of all starts; steps that a resume repeated are in it twice."""
     yields: Record = field(default_factory=dict)
     """What became of the samples of rejection sampling; empty: not known (yet)."""
     steps: list[Record] = field(default_factory=list)
     evals: list[Record] = field(default_factory=list)
-    """Of problems to answer."""
+    """Evaluations on problems to answer."""
     pair_evals: list[Record] = field(default_factory=list)
-    """Of preference pairs."""
+    """Evaluations on preference pairs."""
     starts: list[float] = field(default_factory=list)
-    """Unix seconds; more than one after a resume."""
+    """Starts of the stage in Unix seconds; more than one after a resume."""
     ended: bool = False
     seconds: float = 0.0
     """Time in the stage, without the gaps between a stop and its resume."""

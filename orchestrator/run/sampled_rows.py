@@ -36,7 +36,7 @@ def read_samples(folder: Path) -> list[Row]:
 
 
 def write_part(folder: Path, rows: list[Row]) -> None:
-    """One more file of samples, whole or absent."""
+    """Write one more file of samples, whole or absent."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{len(list(folder.glob('part-*.parquet'))):06d}.parquet"
     with replaced_file(path) as aside:

@@ -19,7 +19,7 @@ SHOWN = (
 
 
 def describe(run_dir: Path) -> Iterator[str]:
-    """Raises InputError when the folder holds no run, or one that cannot be read."""
+    """Yield the lines. Raises InputError when the folder holds no run, or one that cannot be read."""
     run = read_run(run_dir)
     writer = holder(run_dir)
     state = f"running, {writer}" if writer else "finished" if run.finished else "stopped"

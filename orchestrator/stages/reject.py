@@ -29,7 +29,7 @@ from rollout.data.sources import load_rows
 from rollout.types import Prompt
 
 FLAG = "readability."
-"""Before the name of a flag among the metrics of a score."""
+"""What stands before the name of a flag among the metrics of a score."""
 IN_FLIGHT = 4
 """Groups asked for at a time, in terms of what the engines decode at a time."""
 
@@ -145,7 +145,7 @@ def flags_of(rubric: RubricSpec, prompt: str, text: str) -> dict[str, float]:
 
 
 def report(context: StageContext, overlapping: int, samples: int, chosen: Selection) -> None:
-    """The yields, to the screen and to metrics.jsonl."""
+    """Tell the yields, to the screen and to metrics.jsonl."""
     yields = {"samples": samples, **chosen.dropped, "kept": len(chosen.kept)}
     context.store.record(
         "reject",
