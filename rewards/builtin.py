@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from rewards.code.score import Scoring, parse_task, score_code
+from rewards.code.score import Scoring, score_code
+from rewards.code.tasks import parse_task
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
 from rewards.math.verdict import judge
 from rewards.models.scorers import KINDS

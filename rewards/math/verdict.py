@@ -1,6 +1,6 @@
-"""Verdicts on math answers: what a response commits itself to (`math_text`), and whether that equals the reference.
+"""Verdicts on math answers: what a response commits itself to (`extract`), and whether that equals the reference.
 
-Most answers are decided at once and exactly (`math_exact`); the rest are `needs_symbolic`, and `judge` sends them to
+Most answers are decided at once and exactly (`exact`); the rest are `needs_symbolic`, and `judge` sends them to
 sympy in a process that is killed at its deadline (`symbolic`, `rewards/processes/`). Equal means equal: no rounding, no
 tolerance. A response that states several different answers is wrong, unless together they are the list asked for.
 Nothing that a model writes is ever evaluated as code.
@@ -14,7 +14,7 @@ from typing import Literal
 
 from rewards.math.compare import Decision
 from rewards.math.exact import MAX_LENGTH, answer_key, compare, compare_all
-from rewards.math.spelling import final_answer, find_answers
+from rewards.math.extract import final_answer, find_answers
 from rewards.processes.pool import KillablePool, Outcome
 
 __all__ = [
@@ -54,7 +54,7 @@ def decide(response: str, reference: str, pattern: str | None = None, *, in_thou
     Args:
         response: the whole completion.
         reference: the right answer, as the data set spells it: `1,234`, `033`, `27.0`, LaTeX, a sentence with a box.
-        pattern, in_thought: where the answer is, as for `math_text.find_answers`.
+        pattern, in_thought: where the answer is, as for `rewards.math.extract.find_answers`.
     """
     return _decide(response, reference, pattern, in_thought)[0]
 
