@@ -17,7 +17,6 @@ from rewards.text.language import language_consistency
 from rewards.text.length import soft_overlong
 from rewards.text.readability import readability
 from rewards.text.repetition import repetition
-from rewards.text.response import opens_thought
 from rewards.types import FunctionSpec, Judgement, Sample, ScoreStatus
 from rollout.errors import InputError, did_you_mean
 
@@ -45,7 +44,7 @@ class Accuracy:
             sample.answer,
             self._tools.pool,
             pattern=self._pattern,
-            in_thought=sample.prompt.rstrip().endswith("<think>"),
+            prompt=sample.prompt,
             deadline_s=self._deadline_s,
         )
         extracted = verdict.extracted or ""
@@ -90,8 +89,8 @@ class CodeTests:
             task = parse_task(_decoded(sample.fields), self._tools.limits)
         except InputError as problem:
             return Judgement(status="error", error=str(problem))
-        sandbox, thinking = await self._tools.sandbox(), opens_thought(sample.prompt)
-        result = await score_code(sandbox, sample.completion, task, self._scoring, thinking=thinking)
+        sandbox = await self._tools.sandbox()
+        result = await score_code(sandbox, sample.completion, task, self._scoring, prompt=sample.prompt)
         return Judgement(
             value=result.value,
             status=result.status,

@@ -54,15 +54,15 @@ class CodeResult:
 
 
 async def score_code(
-    sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all", *, thinking: bool = False
+    sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all", *, prompt: str = ""
 ) -> CodeResult:
     """Judge a response. A fault of the sandbox is tried once more, with a fresh worker, before it is an `error`.
 
     So are tests that are no Python, define no `check`, or import what is not there: no program could pass them.
-    `thinking`: the prompt opened the thinking part of the response.
+    `prompt`: the response's, which may have opened the thought.
     """
     began = time.perf_counter()
-    program = program_of(response, thinking=thinking)
+    program = program_of(response, prompt=prompt)
     if task.prompt and task.calls:
         program = complete(task.prompt, task.calls.entry_point, program)
     error = ""

@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from rewards.text.response import read_response
 
 LAST_LINE = "last-line"
 """The pattern that takes the last line of the reply, for prompts that ask for a bare answer after some work."""
@@ -13,16 +13,16 @@ _MAX_BARE = 100
 _PATTERN_WINDOW = 4096
 
 
-def final_answer(response: str, pattern: str | None = None, *, in_thought: bool = False) -> str | None:
+def final_answer(response: str, pattern: str | None = None, *, prompt: str = "") -> str | None:
     """The answer that a response commits itself to; None when it gives none. Arguments as for `find_answers`."""
-    found = find_answers(response, pattern, in_thought=in_thought)
+    found = find_answers(response, pattern, prompt=prompt)
     return found[-1] if found else None
 
 
-def find_answers(response: str, pattern: str | None = None, *, in_thought: bool = False) -> tuple[str, ...]:
+def find_answers(response: str, pattern: str | None = None, *, prompt: str = "") -> tuple[str, ...]:
     """The final answers of a response, each once, the last one last; several different ones are hedging.
 
-    All are sought outside the thinking part (`reply_of`). The first source that has anything is the only one:
+    All are sought in the reply (`rewards.text.response`). The first source that has anything is the only one:
 
     1. every `\\boxed{…}`, the innermost where they are nested;
     2. every `<answer>…</answer>`;
@@ -36,24 +36,13 @@ def find_answers(response: str, pattern: str | None = None, *, in_thought: bool 
             and the answer is what follows each match on its line. `last-line` takes the last line that is not empty.
             None looks for `####` and, where the reply holds nothing but one short line, takes that line. Only the
             last 4,096 characters are searched, since a regular expression may be slow on what a model can write.
-        in_thought: the prompt ended with an opening `<think>`, so that the response begins inside the thought.
+        prompt: the response's, which may have opened the thought.
     """
-    reply = reply_of(response, in_thought=in_thought)
-    found = _boxed(reply) or _tagged(reply) or _by_pattern(reply, pattern)
+    parts = read_response(prompt, response)
+    found = _boxed(parts.reply) or parts.answers or _by_pattern(parts.reply, pattern)
     distinct = dict.fromkeys(reversed([text.strip() for text in found]))
     answers = tuple(reversed(distinct))
     return answers if answers and answers[-1] else ()
-
-
-def reply_of(response: str, *, in_thought: bool = False) -> str:
-    """What stands outside the thinking part: after the last `</think>`, and before a `<think>` that is never closed.
-
-    A response that ends inside its thought has said nothing outside of it.
-    """
-    _, closed, after = response.rpartition(THINK_CLOSE)
-    if in_thought and not closed:
-        return ""
-    return after.partition(THINK_OPEN)[0]
 
 
 # Every branch begins with a literal, which lets the search skip over everything else at the speed of memchr.
@@ -82,16 +71,6 @@ def _boxed(reply: str) -> list[str]:
         elif len(text) > 2:
             opened.append(match.end())
     return boxes
-
-
-def _tagged(reply: str) -> list[str]:
-    found, position = [], 0
-    while (end := reply.find("</answer>", position)) >= 0:
-        start = reply.rfind("<answer>", position, end)
-        if start >= 0:
-            found.append(reply[start + len("<answer>") : end])
-        position = end + len("</answer>")
-    return found
 
 
 def _by_pattern(reply: str, pattern: str | None) -> list[str]:

@@ -16,6 +16,7 @@ from rewards.math.compare import Decision
 from rewards.math.exact import MAX_LENGTH, answer_key, compare, compare_all
 from rewards.math.extract import final_answer, find_answers
 from rewards.processes.pool import KillablePool, Outcome
+from rewards.text.tags import ANSWER_OPEN
 
 __all__ = [
     "SYMBOLIC", "Verdict", "VerdictStatus", "accuracy_reward", "decide", "final_answer", "judge", "same_answer", "vote_of",
@@ -48,15 +49,15 @@ class Verdict:
         return 1.0 if self.status == "correct" else 0.0
 
 
-def decide(response: str, reference: str, pattern: str | None = None, *, in_thought: bool = False) -> Verdict:
+def decide(response: str, reference: str, pattern: str | None = None, *, prompt: str = "") -> Verdict:
     """The verdict of the exact rungs alone; `needs_symbolic` where they cannot say.
 
     Args:
         response: the whole completion.
         reference: the right answer, as the data set spells it: `1,234`, `033`, `27.0`, LaTeX, a sentence with a box.
-        pattern, in_thought: where the answer is, as for `rewards.math.extract.find_answers`.
+        pattern, prompt: where the answer is, as for `rewards.math.extract.find_answers`.
     """
-    return _decide(response, reference, pattern, in_thought)[0]
+    return _decide(response, reference, pattern, prompt)[0]
 
 
 async def judge(
@@ -65,7 +66,7 @@ async def judge(
     pool: KillablePool,
     *,
     pattern: str | None = None,
-    in_thought: bool = False,
+    prompt: str = "",
     deadline_s: float = 2.0,
 ) -> Verdict:
     """The verdict, with sympy for what the exact rungs leave open.
@@ -78,7 +79,7 @@ async def judge(
         ServiceError: the pool cannot start a process.
     """
     began = time.perf_counter()
-    exact, answers, gold = _decide(response, reference, pattern, in_thought)
+    exact, answers, gold = _decide(response, reference, pattern, prompt)
     if exact.status != "needs_symbolic":
         return exact
     status, error = await _symbolic(answers, gold, pool, deadline_s)
@@ -98,11 +99,9 @@ def same_answer(found: str, reference: str) -> bool:
 # --- Steps
 
 
-def _decide(
-    response: str, reference: str, pattern: str | None, in_thought: bool
-) -> tuple[Verdict, tuple[str, ...], str]:
+def _decide(response: str, reference: str, pattern: str | None, prompt: str) -> tuple[Verdict, tuple[str, ...], str]:
     began = time.perf_counter()
-    answers = find_answers(response, pattern, in_thought=in_thought)
+    answers = find_answers(response, pattern, prompt=prompt)
     gold = gold_answer(reference)
     if not answers:
         verdict = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
@@ -122,7 +121,7 @@ def _compared(answers: tuple[str, ...], gold: str) -> Decision:
 @lru_cache(maxsize=_CACHE_SIZE)
 def gold_answer(reference: str) -> str:
     """The answer in a reference, which may be a whole worked solution: its box, or what follows `####`; else all of it."""
-    if "\\boxed" in reference or "####" in reference or "<answer>" in reference:
+    if "\\boxed" in reference or "####" in reference or ANSWER_OPEN in reference:
         return final_answer(reference) or reference
     return reference
 

@@ -55,7 +55,7 @@ def test_the_program_of_a_response(response: str, program: str) -> None:
         ("```pycon\n>>> 1\n```\n```\n2\n```", "2"),
         ("```python\n'''\n    ```\n'''\n```", "'''\n    ```\n'''"),
         ("```python\ns = '<think>'\n```", "s = '<think>'"),
-        ("so <think>\n```python\n1\n```", ""),
+        ("so <think>\n```python\n1\n```", "so "),
     ],
 )
 def test_fences_in_disorder(response: str, program: str) -> None:
@@ -63,8 +63,8 @@ def test_fences_in_disorder(response: str, program: str) -> None:
 
 
 def test_a_thought_that_the_prompt_opened_and_nobody_closed_holds_no_program() -> None:
-    assert program_of("```python\n1\n```", thinking=True) == ""
-    assert program_of("```python\n1\n```\n</think>\n```python\n2\n```", thinking=True) == "2"
+    assert program_of("```python\n1\n```", prompt="<think>") == ""
+    assert program_of("```python\n1\n```\n</think>\n```python\n2\n```", prompt="<think>") == "2"
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_an_empty_answer_is_not_replaced_by_an_earlier_or_weaker_one() -> None:
 
 
 def test_a_prompt_that_opens_the_thought() -> None:
-    assert find_answers("so \\boxed{5}", in_thought=True) == ()
-    assert find_answers("so \\boxed{5}</think>\\boxed{6}", in_thought=True) == ("6",)
+    assert find_answers("so \\boxed{5}", prompt="<think>") == ()
+    assert find_answers("so \\boxed{5}</think>\\boxed{6}", prompt="<think>") == ("6",)
 
 
 def test_patterns() -> None:
