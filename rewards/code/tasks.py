@@ -62,7 +62,7 @@ def parse_task(fields: Mapping[str, Any], defaults: Limits | None = None) -> Cod
         setup = "\n".join([*fields.get("test_imports", ()), fields.get("test_setup_code", "")])
         codes = [{"code": _text(code, "test_list")} for code in _list(fields["test_list"], "test_list")]
         return CodeTask(calls=Assertions(setup=setup, tests=codes), limits=limits)
-    tests = _decoded(fields.get("tests", fields.get("input_output")))
+    tests = _decode(fields.get("tests", fields.get("input_output")))
     if isinstance(tests, dict):
         return _parallel_lists(tests, fields.get("fn_name"), limits)
     return _list_of_tests(_list(tests, "tests"), fields, limits)
@@ -155,7 +155,7 @@ def _stream(value: Any) -> bytes:
     return _text(value, "input and output").encode("utf-8", "surrogatepass")
 
 
-def _decoded(tests: Any) -> Any:
+def _decode(tests: Any) -> Any:
     return _from_json(tests, "tests") if isinstance(tests, str) else tests
 
 

@@ -356,7 +356,7 @@ def parse(text: str) -> Ratio:
     return value
 
 
-def parsed(text: str) -> Ratio | None:
+def parse_or_none(text: str) -> Ratio | None:
     """As `parse`; None where it is none, or too large."""
     try:
         return parse(text)

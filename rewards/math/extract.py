@@ -39,7 +39,7 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
         prompt: the response's, which may have opened the thought.
     """
     parts = read_response(prompt, response)
-    found = _boxed(parts.reply) or parts.answers or _by_pattern(parts.reply, pattern)
+    found = _find_boxes(parts.reply) or parts.answers or _find_by_pattern(parts.reply, pattern)
     distinct = dict.fromkeys(reversed([text.strip() for text in found]))
     answers = tuple(reversed(distinct))
     return answers if answers and answers[-1] else ()
@@ -49,7 +49,7 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?P<token>[^\s{}$\\]+))|\\.|\{|\}", re.S)
 
 
-def _boxed(reply: str) -> list[str]:
+def _find_boxes(reply: str) -> list[str]:
     start = min((at for at in (reply.find("\\boxed"), reply.find("\\fbox")) if at >= 0), default=-1)
     if start < 0:
         return []
@@ -73,20 +73,20 @@ def _boxed(reply: str) -> list[str]:
     return boxes
 
 
-def _by_pattern(reply: str, pattern: str | None) -> list[str]:
+def _find_by_pattern(reply: str, pattern: str | None) -> list[str]:
     if pattern == LAST_LINE:
         lines = reply.strip().splitlines()
         return lines[-1:]
     if pattern is None:
-        return _marked(reply, _MARK) or _bare(reply)
-    expression = _compiled(pattern)
+        return _find_behind_marks(reply, _MARK) or _find_bare_line(reply)
+    expression = _compile(pattern)
     if expression.groups == 0:
-        return _marked(reply, expression)
+        return _find_behind_marks(reply, expression)
     matches = list(expression.finditer(reply, max(0, len(reply) - _PATTERN_WINDOW)))
     return [matches[-1][1] or ""] if matches else []
 
 
-def _marked(reply: str, mark: re.Pattern[str]) -> list[str]:
+def _find_behind_marks(reply: str, mark: re.Pattern[str]) -> list[str]:
     found = []
     window = reply[-_PATTERN_WINDOW:]
     for match in mark.finditer(window):
@@ -95,11 +95,11 @@ def _marked(reply: str, mark: re.Pattern[str]) -> list[str]:
     return found
 
 
-def _bare(reply: str) -> list[str]:
+def _find_bare_line(reply: str) -> list[str]:
     line = reply.strip() if len(reply) <= 2 * _MAX_BARE else ""
     return [line] if 0 < len(line) <= _MAX_BARE and "\n" not in line else []
 
 
 @lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)

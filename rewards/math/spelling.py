@@ -129,7 +129,7 @@ def normal(text: str) -> str:
             lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text
         )
         text = unicodedata.normalize("NFKC", text)
-    text = _undelimited(text)
+    text = _drop_dollars(text)
     if "\\" in text:
         for pattern, spelling in _BEFORE:
             text = pattern.sub(spelling, text)
@@ -147,13 +147,13 @@ def normal(text: str) -> str:
             text = pattern.sub(spelling, text)
     text = _SPACES.sub(" ", text.replace("~", " ")).strip()
     if text.endswith(("..", "\\ldots")):
-        text = _unfinished(text)
+        text = _overline_period(text)
     # A factorial is no exclamation.
     text = text.rstrip(" \t.,;:").lstrip(" \t,;:=" if text[:2] != "==" else " ")
     match = _PHRASE.match(text)
     if match is None:
         return text
-    rest = _undelimited(text[match.end() :].strip()).rstrip(" \t.,;:")
+    rest = _drop_dollars(text[match.end() :].strip()).rstrip(" \t.,;:")
     # The phrase and the answer may stand in one \\text.
     return "\\text{" + rest if rest.endswith("}") and rest.count("}") > rest.count("{") else rest
 
@@ -162,7 +162,7 @@ _UNFINISHED = re.compile(r"(?P<head>.*?(?<![\d.])\d*\.)(?P<digits>\d{1,60})(?:\.
 _PERIOD = re.compile(r"(\d*?)(?:(\d)\2{2,}|(\d{2,12}?)\3+)")
 
 
-def _unfinished(text: str) -> str:
+def _overline_period(text: str) -> str:
     """A decimal that goes on: 0.333… is 0.\\overline{3}; one whose digits do not repeat names no number."""
     head = text.rstrip(".")
     if head.rstrip().endswith(","):
@@ -176,7 +176,7 @@ def _unfinished(text: str) -> str:
     return f"{match['head']}{period[1]}\\overline{{{period[2] or period[3]}}}"
 
 
-def _undelimited(text: str) -> str:
+def _drop_dollars(text: str) -> str:
     """Without the signs around formulas: `$…$`, `$$…$$`; a single `$`, or `\\$`, is currency."""
     return _DOLLAR.sub("", text) if "$" in text and len(_DOLLAR.findall(text)) in (2, 4, 6, 8) else text
 

@@ -1,29 +1,24 @@
 """Verdicts on math answers: what a response commits itself to (`extract`), and whether that equals the reference.
 
-Most answers are decided at once and exactly (`exact`); the rest are `needs_symbolic`, and `judge` sends them to
+Most answers are decided at once and exactly (`exact`); the rest are `needs_symbolic`, and `verdict` sends them to
 sympy in a process that is killed at its deadline (`symbolic`, `rewards/processes/`). Equal means equal: no rounding, no
 tolerance. A response that states several different answers is wrong, unless together they are the list asked for.
 Nothing that a model writes is ever evaluated as code.
 """
 
 import time
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from rewards.math.compare import Decision
-from rewards.math.exact import MAX_LENGTH, answer_key, compare, compare_all
+from rewards.math.exact import MAX_LENGTH, compare_all
 from rewards.math.extract import final_answer, find_answers
 from rewards.processes.pool import KillablePool, Outcome
 from rewards.text.tags import ANSWER_OPEN
 
-__all__ = [
-    "SYMBOLIC", "Verdict", "VerdictStatus", "accuracy_reward", "decide", "final_answer", "judge", "same_answer", "vote_of",
-]  # fmt: skip
-
 SYMBOLIC = "rewards.math.symbolic"
-"""What a pool for `judge` preloads."""
+"""The module that a pool for `verdict` preloads."""
 
 VerdictStatus = Literal["correct", "wrong", "no_answer", "needs_symbolic", "timeout", "error"]
 
@@ -35,7 +30,7 @@ class Verdict:
     """What is said of one response."""
 
     status: VerdictStatus
-    """`needs_symbolic` only from `decide`; `timeout` (too slow to decide: not right) and `error` only from `judge`."""
+    """`needs_symbolic` only from `decide`; `timeout` (too slow to decide: not right) and `error` only from `verdict`."""
     extracted: str | None
     """The final answer as the response spells it; None without one."""
     seconds: float = 0.0
@@ -60,7 +55,7 @@ def decide(response: str, reference: str, pattern: str | None = None, *, prompt:
     return _decide(response, reference, pattern, prompt)[0]
 
 
-async def judge(
+async def verdict(
     response: str,
     reference: str,
     pool: KillablePool,
@@ -86,16 +81,6 @@ async def judge(
     return Verdict(status=status, extracted=exact.extracted, seconds=time.perf_counter() - began, error=error)
 
 
-def accuracy_reward(completion: str, answer: str, pattern: str | None = None) -> float:
-    """1.0 when the exact rungs find the completion's final answer equal to the reference, else 0.0."""
-    return decide(completion, answer, pattern).value
-
-
-def same_answer(found: str, reference: str) -> bool:
-    """Whether two answers, already taken from their texts, are equal by the exact rungs."""
-    return compare(found, reference) is True
-
-
 # --- Steps
 
 
@@ -104,17 +89,17 @@ def _decide(response: str, reference: str, pattern: str | None, prompt: str) -> 
     answers = find_answers(response, pattern, prompt=prompt)
     gold = gold_answer(reference)
     if not answers:
-        verdict = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
-        return verdict, answers, gold
+        none = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
+        return none, answers, gold
     # Long texts are compared as they are; keeping them would only fill the cache.
     short = sum(map(len, answers)) + len(gold) <= MAX_LENGTH
-    decision = (_compared if short else compare_all)(answers, gold)
+    decision = (_compare if short else compare_all)(answers, gold)
     status: VerdictStatus = "needs_symbolic" if decision is None else "correct" if decision else "wrong"
     return Verdict(status=status, extracted=answers[-1], seconds=time.perf_counter() - began), answers, gold
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def _compared(answers: tuple[str, ...], gold: str) -> Decision:
+def _compare(answers: tuple[str, ...], gold: str) -> Decision:
     return compare_all(answers, gold)
 
 
@@ -149,9 +134,3 @@ async def _symbolic(
 
 async def _ask(pool: KillablePool, answers: tuple[str, ...], gold: str, deadline_s: float) -> Outcome:
     return await pool.call(f"{SYMBOLIC}:equivalent", [list(answers), gold], deadline_s=deadline_s)
-
-
-def vote_of(completion: str, pattern: str | None = None) -> Hashable | None:
-    """What a completion votes for among others: equal for equal numbers and equal texts; None without an answer."""
-    answer = final_answer(completion, pattern)
-    return None if answer is None else answer_key(answer)

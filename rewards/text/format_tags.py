@@ -61,8 +61,3 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 def _shows(part: str) -> bool:
     """Whether anything in it can be seen: no white space, no control or format signs alone."""
     return any(unicodedata.category(sign)[0] not in "CZ" and sign not in _BLANK for sign in part)
-
-
-def format_reward(completion: str) -> float:
-    """The strict form of a completion whose prompt opened nothing."""
-    return format_tags("", completion)

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.math import algebra as math_algebra
+from rewards.math.exact import answer_key, compare
 from rewards.math.extract import final_answer
 from rewards.math.grammar import NotAlgebra
 from rewards.math.numbers import plain_number
 from rewards.math.spelling import normal
-from rewards.math.verdict import accuracy_reward, decide, same_answer, vote_of
+from rewards.math.verdict import decide
 from tests.rewards.math.corpus import RESPONSES, RIGHT, WRONG
 
 # --- Numbers
@@ -37,12 +38,16 @@ def test_not_numbers(text: str) -> None:
     assert plain_number(text) is None
 
 
+def equal(found: str, reference: str) -> bool:
+    return compare(found, reference) is True
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.fractions(max_denominator=10**6), st.booleans())
 def test_a_number_equals_itself_however_it_is_written(value: Fraction, separated: bool) -> None:
     top = f"{value.numerator:,}" if separated else str(value.numerator)
     assert plain_number(f"{top}/{value.denominator}") == value
-    assert same_answer(f"\\frac{{{top.replace(',', '{,}')}}}{{{value.denominator}}}", str(value))
+    assert equal(f"\\frac{{{top.replace(',', '{,}')}}}{{{value.denominator}}}", str(value))
 
 
 _NUMBERS = st.one_of(
@@ -82,9 +87,9 @@ def test_two_forms_are_equal_where_their_numbers_are(one: Fraction, other: Fract
         left, right = data.draw(st.sampled_from(forms(one))), data.draw(st.sampled_from(forms(near)))
         if "\\$" in left + right and "kg" in left + right:
             continue
-        assert same_answer(left, right) == same_answer(right, left) == (one == near), (left, right)
+        assert equal(left, right) == equal(right, left) == (one == near), (left, right)
     left, right = (data.draw(st.sampled_from(forms(one))) for _ in range(2))
-    assert same_answer(left, right)
+    assert equal(left, right)
 
 
 # --- Algebra
@@ -132,15 +137,14 @@ def test_the_exact_rungs_never_contradict_the_corpus() -> None:
 
 
 def test_a_reference_may_be_a_whole_solution() -> None:
-    assert accuracy_reward("\\boxed{18}", "She makes 9 * 2 = $18.\n#### 18") == 1.0
-    assert accuracy_reward("\\boxed{18}", "so \\boxed{18}.") == 1.0
-    assert accuracy_reward("\\boxed{9}", "She makes 9 * 2 = $18.\n#### 18") == 0.0
+    assert decide("\\boxed{18}", "She makes 9 * 2 = $18.\n#### 18").value == 1.0
+    assert decide("\\boxed{18}", "so \\boxed{18}.").value == 1.0
+    assert decide("\\boxed{9}", "She makes 9 * 2 = $18.\n#### 18").value == 0.0
 
 
 def test_votes() -> None:
-    assert vote_of("<answer>1,000.0</answer>") == vote_of("\\boxed{1000}") == 1000
-    assert vote_of("<answer> New  York</answer>") == vote_of("\\boxed{new york.}")
-    assert vote_of("nothing\nhere") is None
+    assert answer_key("1,000.0") == answer_key("1000") == 1000
+    assert answer_key(" New  York") == answer_key("new york.")
 
 
 # --- Hostile input
@@ -153,7 +157,7 @@ def test_no_text_raises(parts: list[str]) -> None:
     text = "".join(parts)
     assert final_answer(text) is None or isinstance(final_answer(text), str)
     if normal(text):
-        assert same_answer(text, text)
+        assert equal(text, text)
     assert decide(text, "7").status in ("correct", "wrong", "no_answer", "needs_symbolic")
     assert decide("7", text).status in ("correct", "wrong", "no_answer", "needs_symbolic")
 
@@ -165,6 +169,6 @@ def test_no_text_raises(parts: list[str]) -> None:
 )  # fmt: skip
 def test_a_megabyte_of_anything_is_judged(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    assert accuracy_reward(text, "5") == 0.0
-    assert accuracy_reward(f"{text}<answer>5</answer>", "5") == 1.0
-    assert accuracy_reward(f"<answer>{text}</answer>", "5") == 0.0
+    assert decide(text, "5").value == 0.0
+    assert decide(f"{text}<answer>5</answer>", "5").value == 1.0
+    assert decide(f"<answer>{text}</answer>", "5").value == 0.0
