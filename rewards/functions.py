@@ -19,6 +19,16 @@ from rollout.errors import InputError, did_you_mean
 SCORER_TIMEOUT_S = 600.0
 """Longest wait for a model, its queue included; a judge has a shorter deadline of its own."""
 
+MOVED = {
+    "rewards.format_tags": "rewards.text.format_tags",
+    "rewards.language": "rewards.text.language",
+    "rewards.length": "rewards.text.length",
+    "rewards.readability": "rewards.text.readability",
+    "rewards.repetition": "rewards.text.repetition",
+    "rollout.tasks.manners": "rollout.data.tasks.manners",
+}
+"""Old → new name of every module of ours that has moved and holds a function that a recipe could name as its own."""
+
 Probe = tuple[Sample, Sample]
 """A right answer and a wrong one."""
 
@@ -78,6 +88,19 @@ class ModelFunction:
         scorer = await self._tools.scorer(self._spec)
         call = scorer.score(sample.prompt, sample.completion, sample.answer)
         return judgement_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+
+
+def current_name(name: str) -> str:
+    """The name of a reward function as it is now: of one of ours whose module has moved, with its new module."""
+    origin, _, function = name.rpartition(":")
+    return f"{MOVED[origin]}:{function}" if origin in MOVED else name
+
+
+def check_name(name: str) -> None:
+    """Raises InputError, which says the new name, for a function of ours whose module has moved."""
+    current = current_name(name)
+    if current != name:
+        raise InputError(f"reward function {name!r} has moved; its name is now {current!r}")
 
 
 def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | list[str]", answer: str) -> Any:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rewards.builtin import build_function
-from rewards.functions import RewardFunction, user_call
+from rewards.functions import RewardFunction, check_name, user_call
 from rewards.resources import Tools
 from rewards.types import FunctionSpec, Judgement, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
@@ -22,7 +22,9 @@ class Rubric:
     """The reward functions of one scenario."""
 
     def __init__(self, name: str, functions: RubricSpec, tools: Tools) -> None:
-        """Raises InputError when a reward function does not exist or does not take its arguments."""
+        """Raises InputError when a reward function does not exist, has moved, or does not take its arguments."""
+        for spec in functions:
+            check_name(spec.name)
         self.name = name
         self.functions = tuple(functions)
         self._tools = tools

@@ -215,6 +215,8 @@ def test_a_dead_verifier_is_found_at_the_start(
         ),
         (spec("length", args={"max_tokens": 9}), ["reward function 'length' needs the argument 'buffer'"]),
         (spec("reward_model"), ["reward function 'reward_model' needs the argument 'path'"]),
+        (spec("rollout.tasks.manners:quality"), ["has moved", "'rollout.data.tasks.manners:quality'"]),
+        (spec("rewards.length:soft_overlong", group=True), ["has moved", "'rewards.text.length:soft_overlong'"]),
         (spec("judge", args={"endpont": "x"}), ["has no argument 'endpont'; did you mean 'endpoint'?"]),
     ],
 )
