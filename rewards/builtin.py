@@ -17,7 +17,7 @@ from rewards.text.language import language_consistency
 from rewards.text.length import soft_overlong
 from rewards.text.readability import readability
 from rewards.text.repetition import repetition
-from rewards.types import FunctionSpec, Judgement, Sample, ScoreStatus
+from rewards.types import FunctionScore, FunctionSpec, Sample, ScoreStatus
 from rollout.errors import InputError, did_you_mean
 
 
@@ -36,9 +36,9 @@ class Accuracy:
         self._deadline_s = float(spec.args.get("deadline_s", 2.0))
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         if not sample.answer:
-            return Judgement(status="error", error="there is no reference answer")
+            return FunctionScore(status="error", error="there is no reference answer")
         found = await verdict(
             sample.completion,
             sample.answer,
@@ -49,9 +49,9 @@ class Accuracy:
         )
         extracted = found.extracted or ""
         if found.status == "error":
-            return Judgement(status="error", error=found.error, extracted=extracted)
+            return FunctionScore(status="error", error=found.error, extracted=extracted)
         status: ScoreStatus = "timeout" if found.status == "timeout" else "ok"
-        return Judgement(value=found.value, status=status, extracted=extracted)
+        return FunctionScore(value=found.value, status=status, extracted=extracted)
 
 
 def _accuracy_arguments(
@@ -84,14 +84,14 @@ class CodeTests:
         self._scoring: Scoring = scoring
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         try:
             task = parse_task(_decode_fields(sample.fields), self._tools.limits)
         except InputError as problem:
-            return Judgement(status="error", error=str(problem))
+            return FunctionScore(status="error", error=str(problem))
         sandbox = await self._tools.sandbox()
         result = await score_code(sandbox, sample.completion, task, self._scoring, prompt=sample.prompt)
-        return Judgement(
+        return FunctionScore(
             value=result.value,
             status=result.status,
             error=result.error,

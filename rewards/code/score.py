@@ -41,9 +41,9 @@ class CodeResult:
     passed: int
     total: int
     tests: tuple[CaseResult, ...]
-    """Those that were run, in order; fewer than `total` after an early exit."""
+    """Results of the tests that were run, in order; fewer than `total` after an early exit."""
     program: str
-    """What was taken from the response."""
+    """The program that was taken from the response."""
     seconds: float
     error: str = ""
 

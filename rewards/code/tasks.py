@@ -43,7 +43,7 @@ class CodeTask:
     """Standard input and expected standard output of each test."""
     calls: Assertions | None = None
     prompt: str = ""
-    """HumanEval's: the program begins as it does where the response leaves that out."""
+    """Prompt of a HumanEval task: the program begins with it where the response leaves that out."""
     preamble: str = ""
     """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)

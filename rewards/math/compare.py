@@ -26,7 +26,7 @@ class Comparison:
         self._open_case = open_case or (lambda found, reference: None)
 
     def answers(self, found: Node, reference: Node) -> Decision:
-        """As `same`, where the found one may say more than the reference: what it is that is 5."""
+        """Whether they are the same, where the found one may say more than the reference: what it is that is 5."""
         if isinstance(found, Relation) and found.op == "=" and isinstance(reference, Value):
             value = found.right
             if not isinstance(value, Value) or value.ratio is None or not value.ratio.is_constant:

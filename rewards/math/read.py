@@ -179,7 +179,7 @@ def _both(listed: Several) -> Node:
 
 
 def _interval(node: Node) -> Group | None:
-    """Of x, where it is no point: one end is infinite, or it was not written as `x = (…)`."""
+    """The interval that x is in; None where `x = (…)` with finite ends is rather a point."""
     value = node.value if isinstance(node, Named) else None
     if not isinstance(node, Named) or not isinstance(value, Group) or value.left not in "([" or len(value.parts) != 2:
         return None

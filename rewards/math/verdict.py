@@ -1,9 +1,9 @@
-"""Verdicts on math answers: what a response commits itself to (`extract`), and whether that equals the reference.
+"""Verdicts on math answers: whether what a response commits itself to equals the reference.
 
-Most answers are decided at once and exactly (`exact`); the rest are `needs_symbolic`, and `verdict` sends them to
-sympy in a process that is killed at its deadline (`symbolic`, `rewards/processes/`). Equal means equal: no rounding, no
-tolerance. A response that states several different answers is wrong, unless together they are the list asked for.
-Nothing that a model writes is ever evaluated as code.
+`rewards.math.extract` finds the answer. Most answers are decided at once and exactly (`rewards.math.exact`); the rest are
+`needs_symbolic`, and `verdict` sends them to sympy in a process that is killed at its deadline (`rewards.math.symbolic`,
+`rewards.processes`). Equal means equal: no rounding, no tolerance. A response that states several different answers is
+wrong, unless together they are the list asked for. Nothing that a model writes is ever evaluated as code.
 """
 
 import time

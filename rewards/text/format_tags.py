@@ -22,7 +22,7 @@ def format_tags(
 
     Args:
         prompt: looked at only for a `<think>` at its end.
-        completion: the text that is judged.
+        completion: the text that is scored.
         reference: not used.
         strict: nothing may stand before, between or after the parts. `False` forgives exactly that: other text before
             the think part, between the parts and after the answer part. Missing, repeated, nested or crossed tags,

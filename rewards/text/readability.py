@@ -28,7 +28,7 @@ def readability(
 ) -> dict[str, float]:
     """1.0 when none of `flags` is raised, else 0.0; and every flag as 0.0 or 1.0. Linear in the length of the text.
 
-    The thought is judged, and the reply where there is none.
+    The thought is scored, and the reply where there is none.
 
     - `mixed_languages`: language consistency (`rewards.text.language`) below `min_consistency`.
     - `long_paragraph`: more than `max_paragraph` words without a line break, code and formulas left out; where a script
@@ -39,7 +39,7 @@ def readability(
 
     Args:
         prompt: says the language where `target == "prompt"`.
-        completion: the text that is judged.
+        completion: the text that is scored.
         reference: not used.
         flags: those that `value` is made of.
         target: as in `language_consistency`.

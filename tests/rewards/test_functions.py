@@ -12,7 +12,9 @@ from rollout.errors import InputError
 
 def test_a_moved_name_is_translated_and_refused() -> None:
     assert current_name("rollout.tasks.manners:quality") == "rollout.data.tasks.manners:quality"
-    with pytest.raises(InputError, match=r"'rewards\.language:f' has moved; its name is now 'rewards\.text\.language:f'"):
+    with pytest.raises(
+        InputError, match=r"'rewards\.language:f' has moved; its name is now 'rewards\.text\.language:f'"
+    ):
         check_name("rewards.language:f")
 
 
