@@ -56,9 +56,9 @@ class CodeResult:
 async def score_code(
     sandbox: Sandbox, response: str, task: CodeTask, scoring: Scoring = "all", *, prompt: str = ""
 ) -> CodeResult:
-    """Judge a response. A fault of the sandbox is tried once more, with a fresh worker, before it is an `error`.
+    """Score a response. A fault of the sandbox is tried once more, with a fresh worker, before it is an `error`.
 
-    So are tests that are no Python, define no `check`, or import what is not there: no program could pass them.
+    Tests that are no Python, define no `check`, or import what is not there are an `error` too: no program could pass them.
     `prompt`: the response's, which may have opened the thought.
     """
     began = time.perf_counter()
