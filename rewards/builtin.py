@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from rewards.code.score import Scoring, parse_task, score_code
+from rewards.code.score import Scoring, score_code
+from rewards.code.tasks import parse_task
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
-from rewards.math.verdict import judge
+from rewards.math.verdict import verdict
 from rewards.models.scorers import KINDS
 from rewards.resources import Tools
 from rewards.text.format_tags import format_tags
@@ -16,8 +17,7 @@ from rewards.text.language import language_consistency
 from rewards.text.length import soft_overlong
 from rewards.text.readability import readability
 from rewards.text.repetition import repetition
-from rewards.text.response import opens_thought
-from rewards.types import FunctionSpec, Judgement, Sample, ScoreStatus
+from rewards.types import FunctionScore, FunctionSpec, Sample, ScoreStatus
 from rollout.errors import InputError, did_you_mean
 
 
@@ -36,22 +36,22 @@ class Accuracy:
         self._deadline_s = float(spec.args.get("deadline_s", 2.0))
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         if not sample.answer:
-            return Judgement(status="error", error="there is no reference answer")
-        verdict = await judge(
+            return FunctionScore(status="error", error="there is no reference answer")
+        found = await verdict(
             sample.completion,
             sample.answer,
             self._tools.pool,
             pattern=self._pattern,
-            in_thought=sample.prompt.rstrip().endswith("<think>"),
+            prompt=sample.prompt,
             deadline_s=self._deadline_s,
         )
-        extracted = verdict.extracted or ""
-        if verdict.status == "error":
-            return Judgement(status="error", error=verdict.error, extracted=extracted)
-        status: ScoreStatus = "timeout" if verdict.status == "timeout" else "ok"
-        return Judgement(value=verdict.value, status=status, extracted=extracted)
+        extracted = found.extracted or ""
+        if found.status == "error":
+            return FunctionScore(status="error", error=found.error, extracted=extracted)
+        status: ScoreStatus = "timeout" if found.status == "timeout" else "ok"
+        return FunctionScore(value=found.value, status=status, extracted=extracted)
 
 
 def _accuracy_arguments(
@@ -84,14 +84,14 @@ class CodeTests:
         self._scoring: Scoring = scoring
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         try:
-            task = parse_task(_decoded(sample.fields), self._tools.limits)
+            task = parse_task(_decode_fields(sample.fields), self._tools.limits)
         except InputError as problem:
-            return Judgement(status="error", error=str(problem))
-        sandbox, thinking = await self._tools.sandbox(), opens_thought(sample.prompt)
-        result = await score_code(sandbox, sample.completion, task, self._scoring, thinking=thinking)
-        return Judgement(
+            return FunctionScore(status="error", error=str(problem))
+        sandbox = await self._tools.sandbox()
+        result = await score_code(sandbox, sample.completion, task, self._scoring, prompt=sample.prompt)
+        return FunctionScore(
             value=result.value,
             status=result.status,
             error=result.error,
@@ -107,7 +107,7 @@ def _code_arguments(prompt: str, completion: str, reference: str, scoring: Scori
 _NESTED = ("tests", "input_output", "test_list", "test_imports", "time_limit_s", "memory_mb")
 
 
-def _decoded(fields: Mapping[str, str]) -> dict[str, Any]:
+def _decode_fields(fields: Mapping[str, str]) -> dict[str, Any]:
     """Columns that hold more than text, out of their JSON. Raises InputError."""
     decoded: dict[str, Any] = {name: value for name, value in fields.items() if value}
     for name in _NESTED:
@@ -130,7 +130,7 @@ def _pure(
     return make
 
 
-def _said(text: str, tokens: int = 1) -> Sample:
+def _sample(text: str, tokens: int = 1) -> Sample:
     return Sample(prompt="1+1=", completion=text, answer="2", num_tokens=tokens)
 
 
@@ -167,15 +167,15 @@ _SENTENCE = "We add the two numbers one by one and then write down the sum of bo
 BUILTIN: dict[str, Callable[[FunctionSpec, Tools], RewardFunction]] = {
     "accuracy": Accuracy,
     "code_tests": CodeTests,
-    "format": _pure(format_tags, _said(_THOUGHT.format("1+1")), _said("2")),
+    "format": _pure(format_tags, _sample(_THOUGHT.format("1+1")), _sample("2")),
     "language_consistency": _pure(
         language_consistency,
-        _said(_THOUGHT.format(_SENTENCE)),
-        _said(_THOUGHT.format(f"{_SENTENCE} 我们把两个数字加起来")),
+        _sample(_THOUGHT.format(_SENTENCE)),
+        _sample(_THOUGHT.format(f"{_SENTENCE} 我们把两个数字加起来")),
     ),
-    "length": _pure(soft_overlong, _said("2", 0), _said("2", 10**12), with_arguments=True),
-    "readability": _pure(readability, _said(_THOUGHT.format(_SENTENCE)), _said(_THOUGHT.format(_LOOP))),
-    "repetition": _pure(repetition, _said(_THOUGHT.format(_SENTENCE)), _said(_THOUGHT.format(_LOOP))),
+    "length": _pure(soft_overlong, _sample("2", 0), _sample("2", 10**12), with_arguments=True),
+    "readability": _pure(readability, _sample(_THOUGHT.format(_SENTENCE)), _sample(_THOUGHT.format(_LOOP))),
+    "repetition": _pure(repetition, _sample(_THOUGHT.format(_SENTENCE)), _sample(_THOUGHT.format(_LOOP))),
     "reward_model": ModelFunction,
     "judge": ModelFunction,
 }

@@ -13,23 +13,33 @@ from typing import Any, Protocol
 
 from rewards.models.scorers import check_scorer
 from rewards.resources import Tools
-from rewards.types import FunctionSpec, Judgement, Sample
+from rewards.types import FunctionScore, FunctionSpec, Sample
 from rollout.errors import InputError, did_you_mean
 
 SCORER_TIMEOUT_S = 600.0
 """Longest wait for a model, its queue included; a judge has a shorter deadline of its own."""
+
+MOVED = {
+    "rewards.format_tags": "rewards.text.format_tags",
+    "rewards.language": "rewards.text.language",
+    "rewards.length": "rewards.text.length",
+    "rewards.readability": "rewards.text.readability",
+    "rewards.repetition": "rewards.text.repetition",
+    "rollout.tasks.manners": "rollout.data.tasks.manners",
+}
+"""Old → new name of every module of ours that has moved and holds a function that a recipe could name as its own."""
 
 Probe = tuple[Sample, Sample]
 """A right answer and a wrong one."""
 
 
 class RewardFunction(Protocol):
-    """One reward function, ready to judge."""
+    """One reward function, ready to score."""
 
     probe: Probe | None
-    """None: nothing is known of what it should say."""
+    """A right and a wrong answer to try the function on; None where nothing is known of what it should say."""
 
-    async def judge(self, sample: Sample) -> Judgement: ...
+    async def score(self, sample: Sample) -> FunctionScore: ...
 
 
 class PureFunction:
@@ -41,10 +51,10 @@ class PureFunction:
         self._takes = check_arguments(spec, function)
         self._args = dict(spec.args)
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         known = {"tokens": sample.num_tokens, "finished": sample.finished}
         args = {name: value for name, value in known.items() if name in self._takes} | self._args
-        return judgement_of(self._function(sample.prompt, sample.completion, sample.answer, **args))
+        return score_of(self._function(sample.prompt, sample.completion, sample.answer, **args))
 
 
 class UserFunction:
@@ -56,11 +66,11 @@ class UserFunction:
         self._spec = spec
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         outcome = await user_call(self._spec, self._tools, sample.prompt, sample.completion, sample.answer)
         if outcome.kind != "ok":
-            return Judgement(status="error", error=outcome.error)
-        return judgement_of(outcome.value)
+            return FunctionScore(status="error", error=outcome.error)
+        return score_of(outcome.value)
 
 
 class ModelFunction:
@@ -74,10 +84,23 @@ class ModelFunction:
         self._spec = spec
         self._tools = tools
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         scorer = await self._tools.scorer(self._spec)
         call = scorer.score(sample.prompt, sample.completion, sample.answer)
-        return judgement_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+        return score_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+
+
+def current_name(name: str) -> str:
+    """The name of a reward function as it is now: of one of ours whose module has moved, with its new module."""
+    origin, _, function = name.rpartition(":")
+    return f"{MOVED[origin]}:{function}" if origin in MOVED else name
+
+
+def check_name(name: str) -> None:
+    """Raises InputError, which says the new name, for a function of ours whose module has moved."""
+    current = current_name(name)
+    if current != name:
+        raise InputError(f"reward function {name!r} has moved; its name is now {current!r}")
 
 
 def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | list[str]", answer: str) -> Any:
@@ -87,8 +110,8 @@ def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | 
     )
 
 
-def judgement_of(value: Any) -> Judgement:
-    """What a plain function returned, as a judgement; an error when it is neither a number nor a table with `value`."""
+def score_of(value: Any) -> FunctionScore:
+    """What a plain function returned, as a score; an error when it is neither a number nor a table with `value`."""
     metrics: Mapping[str, Any] = {}
     if isinstance(value, Mapping):
         metrics = {str(name): each for name, each in value.items() if name != "value"}
@@ -96,9 +119,9 @@ def judgement_of(value: Any) -> Judgement:
     if isinstance(value, bool):
         value = float(value)
     if not isinstance(value, int | float) or not math.isfinite(value):
-        return Judgement(status="error", error=f"returned {value!r:.200}, which is not a number")
+        return FunctionScore(status="error", error=f"returned {value!r:.200}, which is not a number")
     figures = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float)}
-    return Judgement(value=float(value), metrics=figures)
+    return FunctionScore(value=float(value), metrics=figures)
 
 
 def check_arguments(spec: FunctionSpec, function: Callable[..., Any]) -> set[str]:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rewards.builtin import build_function
-from rewards.functions import RewardFunction, user_call
+from rewards.functions import RewardFunction, check_name, user_call
 from rewards.resources import Tools
-from rewards.types import FunctionSpec, Judgement, RubricSpec, Sample, Score
+from rewards.types import FunctionScore, FunctionSpec, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
 
@@ -22,7 +22,9 @@ class Rubric:
     """The reward functions of one scenario."""
 
     def __init__(self, name: str, functions: RubricSpec, tools: Tools) -> None:
-        """Raises InputError when a reward function does not exist or does not take its arguments."""
+        """Raises InputError when a reward function does not exist, has moved, or does not take its arguments."""
+        for spec in functions:
+            check_name(spec.name)
         self.name = name
         self.functions = tuple(functions)
         self._tools = tools
@@ -31,23 +33,23 @@ class Rubric:
         ]
 
     async def score(self, sample: Sample) -> Score:
-        """The functions that see one completion. Status `error` when any of them could not judge; never a value then."""
+        """The functions that see one completion. Status `error` when any of them could not score it; never a value then."""
         began = time.perf_counter()
-        judged = await asyncio.gather(*(self._judge(spec, function, sample) for spec, function in self._single))
+        found = await asyncio.gather(*(self._score_by(spec, function, sample) for spec, function in self._single))
         breakdown: dict[str, float] = {}
         metrics: dict[str, float] = {}
         seconds_of: dict[str, float] = {}
         error, status, extracted = "", "ok", ""
-        for (spec, _), (judgement, seconds) in zip(self._single, judged, strict=True):
+        for (spec, _), (given, seconds) in zip(self._single, found, strict=True):
             seconds_of[spec.label] = seconds
-            extracted = extracted or judgement.extracted
-            if judgement.status == "error":
-                error, status = error or f"{spec.label}: {judgement.error}", "error"
+            extracted = extracted or given.extracted
+            if given.status == "error":
+                error, status = error or f"{spec.label}: {given.error}", "error"
                 continue
-            if judgement.status == "timeout" and status == "ok":
+            if given.status == "timeout" and status == "ok":
                 status = "timeout"
-            breakdown[spec.label] = judgement.value
-            metrics |= {f"{spec.label}.{name}": value for name, value in judgement.metrics.items()}
+            breakdown[spec.label] = given.value
+            metrics |= {f"{spec.label}.{name}": value for name, value in given.metrics.items()}
         return Score(
             value=0.0 if error else total(self.functions, breakdown),
             status=status,  # type: ignore[arg-type]
@@ -83,7 +85,7 @@ class Rubric:
         return values
 
     async def check(self, sample: Sample) -> None:
-        """Exercise every function once, so that a dead verifier is known before anything is sampled.
+        """Exercise every function once, so that a verifier that does not work is known before anything is sampled.
 
         Those that ship must tell a known right answer from a known wrong one. The user's own must return a number for
         `sample`.
@@ -95,7 +97,7 @@ class Rubric:
         for spec, function in self._single:
             probe = getattr(function, "probe", None)
             if probe is not None:
-                right, wrong = [await function.judge(each) for each in probe]
+                right, wrong = [await function.score(each) for each in probe]
                 if "error" in (right.status, wrong.status):
                     raise ServiceError(
                         f"reward function {spec.name!r} does not work here: {right.error or wrong.error}"
@@ -106,29 +108,31 @@ class Rubric:
                         f"{wrong.value:g} with the arguments {dict(spec.args)}"
                     )
                 continue
-            judgement, _ = await self._judge(spec, function, sample)
-            if judgement.status == "error":
-                raise InputError(f"reward function {spec.name!r} fails: {judgement.error}")
+            given, _ = await self._score_by(spec, function, sample)
+            if given.status == "error":
+                raise InputError(f"reward function {spec.name!r} fails: {given.error}")
         if any(spec.group for spec in self.functions):
             try:
                 await self.score_group([sample, sample])
             except ServiceError as problem:
                 raise InputError(f"reward function {problem}") from None
 
-    async def _judge(self, spec: FunctionSpec, function: RewardFunction, sample: Sample) -> tuple[Judgement, float]:
+    async def _score_by(
+        self, spec: FunctionSpec, function: RewardFunction, sample: Sample
+    ) -> tuple[FunctionScore, float]:
         began = time.perf_counter()
         # The one boundary where a reward function may fail: it is recorded with its name, and never scores 0.
         try:
-            judgement = await function.judge(sample)
+            given = await function.score(sample)
         except Exception as problem:  # noqa: BLE001
-            judgement = Judgement(status="error", error=f"{type(problem).__name__}: {problem}")
-        if judgement.status != "error" and not math.isfinite(judgement.value):
-            judgement = Judgement(status="error", error=f"returned {judgement.value}")
-        return judgement, time.perf_counter() - began
+            given = FunctionScore(status="error", error=f"{type(problem).__name__}: {problem}")
+        if given.status != "error" and not math.isfinite(given.value):
+            given = FunctionScore(status="error", error=f"returned {given.value}")
+        return given, time.perf_counter() - began
 
 
 def total(functions: RubricSpec, breakdown: Mapping[str, float]) -> float:
-    """The weighted sum over what has been judged so far and whose gate is open."""
+    """The weighted sum over what has been scored so far and whose gate is open."""
     return sum(
         spec.weight * breakdown[spec.label]
         for spec in functions

@@ -1,4 +1,4 @@
-"""What flows along the second arrow: group of completions → scored group."""
+"""The types of scoring: group of completions → scored group."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from rollout.types import Completion, Prompt, RolloutGroup
 
 ScoreStatus = Literal["ok", "timeout", "error"]
-"""`ok`: judged; `timeout`: the candidate was too slow (a wrong answer); `error`: infrastructure, never a reward."""
+"""`ok`: scored; `timeout`: the candidate was too slow (a wrong answer); `error`: infrastructure, never a reward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class FunctionSpec:
     name: str
     """A built-in name, `path/to/file.py:function` or `package.module:function`."""
     label: str
-    """Its name in breakdowns and metrics."""
+    """Name of the function in breakdowns and metrics."""
     weight: float = 1.0
     gate: str = ""
     """Label of another function of the rubric; this one counts only where that one's value is 1 or more."""
@@ -58,11 +58,11 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class FunctionScore:
     """What one reward function says of one completion."""
 
     value: float = 0.0
-    """Unweighted; meaningless when `status == "error"`."""
+    """Value without its weight; meaningless when `status == "error"`."""
     status: ScoreStatus = "ok"
     error: str = ""
     """Why there is no value, when `status == "error"`."""
@@ -101,7 +101,7 @@ class ScoredGroup:
     completions: tuple[Completion, ...]
     """[G'] the completions that have a reward, G' ≤ G."""
     scores: tuple[Score, ...]
-    """[G'] their scores, in the same order; none has status `error`."""
+    """[G'] scores of these completions, in the same order; none has status `error`."""
     num_errors: int
     """Completions that left the group because they could not be scored (G − G')."""
     seconds: float
@@ -113,7 +113,7 @@ class ScoredGroup:
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """[G'] the scalar that trains."""
+        """[G'] rewards of these completions: the scalars that train."""
         return tuple(score.value for score in self.scores)
 
     @property

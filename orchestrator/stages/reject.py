@@ -21,7 +21,7 @@ from orchestrator.loop.context import StageContext
 from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
 from orchestrator.sampling import scored_groups
 from rewards.text.readability import readability
-from rewards.text.response import split_thought, without_thought
+from rewards.text.response import read_response, without_thought
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.sources import Row as Asked
@@ -110,7 +110,7 @@ def sample_rows(
         text, thought = completion.text, ""
         flags = {name: on for name, on in score.metrics.items() if name.startswith(FLAG)}
         if not source.keeps_thought:
-            thought, _ = split_thought(prompt.text, text)
+            thought = read_response(prompt.text, text).thought
             text = without_thought(prompt.text, text)
             flags = flags_of(rubric, prompt.text, text)
         rows.append(

@@ -119,7 +119,7 @@ class Ratio:
 
     @property
     def num_letters(self) -> int:
-        """Of different letters in it."""
+        """How many different letters are in it."""
         atoms = {atom for poly in (self.num, self.den) for mono in poly for atom, _ in mono}
         return len([atom for atom in atoms if atom[0] not in ("#", _OPAQUE) and atom not in (*_POSITIVE, _I)])
 
@@ -356,7 +356,7 @@ def parse(text: str) -> Ratio:
     return value
 
 
-def parsed(text: str) -> Ratio | None:
+def parse_or_none(text: str) -> Ratio | None:
     """As `parse`; None where it is none, or too large."""
     try:
         return parse(text)

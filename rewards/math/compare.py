@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from rewards.math.algebra import Ratio, number, parsed
+from rewards.math.algebra import Ratio, number, parse_or_none
 from rewards.math.grammar import NotAlgebra
 from rewards.math.nodes import Based, Group, Matrix, Named, Node, Relation, Several, Value, Words
 from rewards.math.numbers import plain_number
@@ -26,7 +26,7 @@ class Comparison:
         self._open_case = open_case or (lambda found, reference: None)
 
     def answers(self, found: Node, reference: Node) -> Decision:
-        """As `same`, where the found one may say more than the reference: what it is that is 5."""
+        """Whether they are the same, where the found one may say more than the reference: what it is that is 5."""
         if isinstance(found, Relation) and found.op == "=" and isinstance(reference, Value):
             value = found.right
             if not isinstance(value, Value) or value.ratio is None or not value.ratio.is_constant:
@@ -38,21 +38,21 @@ class Comparison:
         return self.same(found, reference)
 
     def same(self, found: Node, reference: Node) -> Decision:
-        found, reference = _unnamed(found, reference)
+        found, reference = _drop_names(found, reference)
         if isinstance(found, Value) and isinstance(reference, Value):
             return self._values(found, reference)
         if isinstance(found, Group) and isinstance(reference, Group):
             return self._groups(found, reference)
         if isinstance(found, Several) and isinstance(reference, Several):
             if "∪" in (found.kind, reference.kind) and not all(map(_are_rays, (found, reference))):
-                return found.kind == reference.kind and self._unordered(found.parts, reference.parts)
-            return self._unordered(found.parts, reference.parts)
+                return found.kind == reference.kind and self._same_in_any_order(found.parts, reference.parts)
+            return self._same_in_any_order(found.parts, reference.parts)
         if isinstance(found, Matrix) and isinstance(reference, Matrix):
             return self._matrices(found, reference)
         if isinstance(found, Relation) and isinstance(reference, Relation):
             return self._relations(found, reference)
         if isinstance(found, Based) or isinstance(reference, Based):
-            return _based(found, reference)
+            return _same_in_base(found, reference)
         if isinstance(found, Words) and isinstance(reference, Words) and found.text == reference.text:
             return True
         if isinstance(found, Words) and isinstance(reference, Words):
@@ -60,9 +60,9 @@ class Comparison:
             letters = found.letters
             return bool(letters) and reference.letters in (letters, letters[::-1] if len(letters) == 2 else letters)
         if isinstance(found, Value) and isinstance(reference, Words):
-            reference = _multiplied(reference)
+            reference = _multiply_letters(reference)
         if isinstance(found, Words) and isinstance(reference, Value):
-            found = _multiplied(found)
+            found = _multiply_letters(found)
         if isinstance(found, Value) and isinstance(reference, Value):
             return self._values(found, reference)
         return self._across(found, reference)
@@ -78,14 +78,16 @@ class Comparison:
             ):
                 # A pair whose brackets were left out. The order must be the same.
                 parts = _by_name(one.parts)
-                return self._ordered(parts, other.parts) if one is found else self._ordered(other.parts, parts)
+                return (
+                    self._same_in_order(parts, other.parts) if one is found else self._same_in_order(other.parts, parts)
+                )
             if isinstance(one, Group) and one.left == "mod" and isinstance(other, Value):
                 return self.same(one.parts[0], other)
             if isinstance(one, Matrix) and isinstance(other, Group) and other.left == "(" and other.right == ")":
                 # A column of a matrix is a vector, which may be written in a line.
                 column = tuple(row[0] for row in one.rows if len(row) == 1)
                 is_column = len(column) == len(one.rows) > 1 and not one.kind
-                return self._ordered(column, other.parts) if is_column else False
+                return self._same_in_order(column, other.parts) if is_column else False
             if isinstance(one, Several) and one.kind == "{" and len(one.parts) == 1 and isinstance(other, Value):
                 return self.same(one.parts[0], other) if one is found else self.same(other, one.parts[0])
         return False
@@ -122,14 +124,14 @@ class Comparison:
     def _groups(self, found: Group, reference: Group) -> Decision:
         if (found.left, found.right) != (reference.left, reference.right):
             return False
-        return self._ordered(found.parts, reference.parts)
+        return self._same_in_order(found.parts, reference.parts)
 
-    def _ordered(self, found: tuple[Node, ...], reference: tuple[Node, ...]) -> Decision:
+    def _same_in_order(self, found: tuple[Node, ...], reference: tuple[Node, ...]) -> Decision:
         if len(found) != len(reference):
             return False
         return _all(self.same(one, other) for one, other in zip(found, reference, strict=True))
 
-    def _unordered(self, found: tuple[Node, ...], reference: tuple[Node, ...]) -> Decision:
+    def _same_in_any_order(self, found: tuple[Node, ...], reference: tuple[Node, ...]) -> Decision:
         """Each part has its own equal on the other side. Greedy: equality is as good as transitive."""
         if len(found) != len(reference):
             return False
@@ -152,7 +154,7 @@ class Comparison:
     def _matrices(self, found: Matrix, reference: Matrix) -> Decision:
         if found.kind != reference.kind or [len(row) for row in found.rows] != [len(row) for row in reference.rows]:
             return False
-        return _all(self._ordered(one, other) for one, other in zip(found.rows, reference.rows, strict=True))
+        return _all(self._same_in_order(one, other) for one, other in zip(found.rows, reference.rows, strict=True))
 
     def _relations(self, found: Relation, reference: Relation) -> Decision:
         """Equal where left − right of one is a rational multiple of the other's; positive, where the direction counts."""
@@ -173,7 +175,7 @@ class Comparison:
         return crossed if crossed or straight is False else straight
 
 
-def _unnamed(found: Node, reference: Node) -> tuple[Node, Node]:
+def _drop_names(found: Node, reference: Node) -> tuple[Node, Node]:
     """x = 5 and 5 are the same answer, x = 5 and y = 5 are not, and y = 2x is also an equation."""
     if isinstance(found, Named) and isinstance(reference, Named):
         if found.name == reference.name or _are_functions(found.name, reference.name):
@@ -202,9 +204,9 @@ def _are_rays(listed: Several) -> bool:
     return len(groups) == len(listed.parts) and any(part in ends for group in groups for part in group.parts)
 
 
-def _multiplied(words: Words) -> Node:
+def _multiply_letters(words: Words) -> Node:
     """xy, read as a word, is a product where the other side is a value."""
-    ratio = parsed(words.letters) if words.letters else None
+    ratio = parse_or_none(words.letters) if words.letters else None
     return words if ratio is None else Value(words.letters, ratio)
 
 
@@ -246,7 +248,7 @@ def _difference(relation: Relation) -> Ratio | None:
         return None
 
 
-def _based(found: Node, reference: Node) -> Decision:
+def _same_in_base(found: Node, reference: Node) -> Decision:
     """The reference says which notation was asked for: 5 is not an answer to 101_2, while 101 is; 101_2 is one to 5."""
     if isinstance(reference, Based):
         if isinstance(found, Based):

@@ -1,9 +1,9 @@
 """Whether two answers are equal, decided without sympy in most cases: True, False, or None where it is left open.
 
-An answer is read into its structure (`math_reading`: a value with a unit, a tuple or interval, a set, a list, a union, a
-matrix, a relation, a word), structures are compared part by part (`math_structure`), and values by `math_algebra`. What
-that cannot decide is handed to `open_case`, which the symbolic rung supplies; without one it stays None. So only single
-expressions ever reach sympy.
+An answer is read into its structure (`rewards.math.read`: a value with a unit, a tuple or interval, a set, a list, a
+union, a matrix, a relation, a word), structures are compared part by part (`rewards.math.compare`), and values by
+`rewards.math.algebra`. What that cannot decide is handed to `open_case`, which the symbolic rung supplies; without one it
+stays None. So only single expressions ever reach sympy.
 """
 
 import re

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 MAX_BITS = 8192
-"""Of a number: 7^2023 has 5,680."""
+"""Bits of the largest number; 7^2023 has 5,680."""
 _MAX_NESTING = 40
 
 _FUNCTIONS = frozenset(str.split("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp"))
@@ -273,7 +273,7 @@ class Parser:
         return value
 
     def _argument(self) -> Any:
-        """Of \\frac and the like: a group in braces, or the next single digit, letter or command."""
+        """The argument of \\frac and the like: a group in braces, or the next single digit, letter or command."""
         match = self._peek()
         if match is None:
             raise NotAlgebra("an argument is missing")

@@ -30,5 +30,5 @@ def is_name(text: str) -> bool:
 
 
 def name_of(text: str) -> str:
-    """Of what was computed; `f(x)`, `\\angle ABC`, `x_1` without spaces and braces."""
+    """The name of what was computed, without spaces and braces: `f(x)`, `\\angle ABC`, `x_1`."""
     return re.sub(r"\\text|[\s{}\\]", "", text)

@@ -11,7 +11,7 @@ class Value:
 
     text: str
     ratio: Ratio | None
-    """None where `math_algebra` cannot hold it."""
+    """None where `rewards.math.algebra` cannot hold it."""
     unit: str = ""
 
 

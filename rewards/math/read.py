@@ -4,7 +4,7 @@ import itertools
 import re
 from functools import lru_cache
 
-from rewards.math.algebra import number, parsed
+from rewards.math.algebra import number, parse_or_none
 from rewards.math.brackets import closing, depth_at, split, split_commas
 from rewards.math.compare import Comparison, text_of
 from rewards.math.floats import approximate
@@ -127,7 +127,7 @@ def _read_matrix(text: str, depth: int) -> Node | None:
     if match is None or "\\begin" in match[2]:
         return None
     factor = before.strip().removesuffix("\\cdot").strip()
-    if factor and factor != "-" and parsed(factor) is None:
+    if factor and factor != "-" and parse_or_none(factor) is None:
         return None
     lines = [line for line in match[2].split("\\\\") if line.strip()]
     kind = "v" if match[1] == "vmatrix" else ""
@@ -148,7 +148,7 @@ def _read_list(text: str, depth: int) -> Node | None:
         return Words(text)
     if len(parts) < 2:
         return _read_branches(text, depth)
-    listed = _listed(parts, depth)
+    listed = _read_each(parts, depth)
     if marked.count(_JOINED) != len(parts) - 1 or len(split(marked, _JOINED)) != len(parts):
         return listed
     return _alternatives(listed) if len(_OR.findall(text)) == len(parts) - 1 else _both(listed)
@@ -179,15 +179,15 @@ def _both(listed: Several) -> Node:
 
 
 def _interval(node: Node) -> Group | None:
-    """Of x, where it is no point: one end is infinite, or it was not written as `x = (…)`."""
+    """The interval that x is in; None where `x = (…)` with finite ends is rather a point."""
     value = node.value if isinstance(node, Named) else None
     if not isinstance(node, Named) or not isinstance(value, Group) or value.left not in "([" or len(value.parts) != 2:
         return None
     is_between = node.relation is None and len(node.name) == 1 and node.name.islower()
-    return value if is_between or Words("∞") in (value.parts[1], _mirrored(value)) else None
+    return value if is_between or Words("∞") in (value.parts[1], _mirror(value)) else None
 
 
-def _mirrored(interval: Group) -> Node:
+def _mirror(interval: Group) -> Node:
     return Words("∞") if interval.parts[0] == Words("-∞") else Words("")
 
 
@@ -195,7 +195,7 @@ def _read_branches(text: str, depth: int) -> Node | None:
     """a ± b is a list of two."""
     if _PM.search(text) is None or "\\approx" in text:
         return None
-    return _listed([_branch(text, "+", "-"), _branch(text, "-", "+")], depth)
+    return _read_each([_branch(text, "+", "-"), _branch(text, "-", "+")], depth)
 
 
 def _branch(text: str, pm: str, mp: str) -> str:
@@ -203,7 +203,7 @@ def _branch(text: str, pm: str, mp: str) -> str:
     return _PM.sub(lambda match: pm if match[1] == "pm" else mp, text).removeprefix("+")
 
 
-def _listed(parts: list[str], depth: int) -> Several:
+def _read_each(parts: list[str], depth: int) -> Several:
     nodes: list[Node] = []
     for part in parts:
         node = read(part, depth)
@@ -250,7 +250,7 @@ def _read_set(inside: str, depth: int) -> Node | None:
     parts = list(dict.fromkeys(part.strip() for part in split(inside, ",")))
     if len(parts) > MAX_PARTS:
         return Words(inside)
-    listed = _listed(parts, depth)
+    listed = _read_each(parts, depth)
     return Several("{", listed.parts)
 
 
@@ -441,11 +441,11 @@ _READERS = (
 
 def _expression(text: str, depth: int) -> Node:
     """A value, with its unit peeled off; where there is no value in it, words."""
-    ratio = None if has_short_unit(text) else parsed(text)
+    ratio = None if has_short_unit(text) else parse_or_none(text)
     if ratio is not None:
         return Value(text, ratio)
     if "°" in text[:-1] and not text.endswith(("°C", "°F")) and not _TRIGONOMETRY.search(text):
-        ratio = parsed(text.replace("°", ""))
+        ratio = parse_or_none(text.replace("°", ""))
         if ratio is not None:
             return Value(text.replace("°", ""), ratio, "°")
     peeled = peel(text)

@@ -193,7 +193,7 @@ _SECOND_ARGUMENT = re.compile(r"(\\(?:frac|binom)\s*\{[^{}]*\})\s*([0-9A-Za-z])"
 
 
 class _Sympy:
-    """What the operations of `math_parser.Parser` mean in sympy."""
+    """What the operations of `rewards.math.grammar.Parser` mean in sympy."""
 
     def number(self, value: Fraction | int) -> Any:
         return sympy.Rational(value)

@@ -1,28 +1,24 @@
-"""Verdicts on math answers: what a response commits itself to (`math_text`), and whether that equals the reference.
+"""Verdicts on math answers: whether what a response commits itself to equals the reference.
 
-Most answers are decided at once and exactly (`math_exact`); the rest are `needs_symbolic`, and `judge` sends them to
-sympy in a process that is killed at its deadline (`symbolic`, `rewards/processes/`). Equal means equal: no rounding, no
-tolerance. A response that states several different answers is wrong, unless together they are the list asked for.
-Nothing that a model writes is ever evaluated as code.
+`rewards.math.extract` finds the answer. Most answers are decided at once and exactly (`rewards.math.exact`); the rest are
+`needs_symbolic`, and `verdict` sends them to sympy in a process that is killed at its deadline (`rewards.math.symbolic`,
+`rewards.processes`). Equal means equal: no rounding, no tolerance. A response that states several different answers is
+wrong, unless together they are the list asked for. Nothing that a model writes is ever evaluated as code.
 """
 
 import time
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from rewards.math.compare import Decision
-from rewards.math.exact import MAX_LENGTH, answer_key, compare, compare_all
-from rewards.math.spelling import final_answer, find_answers
+from rewards.math.exact import MAX_LENGTH, compare_all
+from rewards.math.extract import final_answer, find_answers
 from rewards.processes.pool import KillablePool, Outcome
-
-__all__ = [
-    "SYMBOLIC", "Verdict", "VerdictStatus", "accuracy_reward", "decide", "final_answer", "judge", "same_answer", "vote_of",
-]  # fmt: skip
+from rewards.text.tags import ANSWER_OPEN
 
 SYMBOLIC = "rewards.math.symbolic"
-"""What a pool for `judge` preloads."""
+"""The module that a pool for `verdict` preloads."""
 
 VerdictStatus = Literal["correct", "wrong", "no_answer", "needs_symbolic", "timeout", "error"]
 
@@ -34,7 +30,7 @@ class Verdict:
     """What is said of one response."""
 
     status: VerdictStatus
-    """`needs_symbolic` only from `decide`; `timeout` (too slow to decide: not right) and `error` only from `judge`."""
+    """`needs_symbolic` only from `decide`; `timeout` (too slow to decide: not right) and `error` only from `verdict`."""
     extracted: str | None
     """The final answer as the response spells it; None without one."""
     seconds: float = 0.0
@@ -48,24 +44,24 @@ class Verdict:
         return 1.0 if self.status == "correct" else 0.0
 
 
-def decide(response: str, reference: str, pattern: str | None = None, *, in_thought: bool = False) -> Verdict:
+def decide(response: str, reference: str, pattern: str | None = None, *, prompt: str = "") -> Verdict:
     """The verdict of the exact rungs alone; `needs_symbolic` where they cannot say.
 
     Args:
         response: the whole completion.
         reference: the right answer, as the data set spells it: `1,234`, `033`, `27.0`, LaTeX, a sentence with a box.
-        pattern, in_thought: where the answer is, as for `math_text.find_answers`.
+        pattern, prompt: where the answer is, as for `rewards.math.extract.find_answers`.
     """
-    return _decide(response, reference, pattern, in_thought)[0]
+    return _decide(response, reference, pattern, prompt)[0]
 
 
-async def judge(
+async def verdict(
     response: str,
     reference: str,
     pool: KillablePool,
     *,
     pattern: str | None = None,
-    in_thought: bool = False,
+    prompt: str = "",
     deadline_s: float = 2.0,
 ) -> Verdict:
     """The verdict, with sympy for what the exact rungs leave open.
@@ -78,51 +74,39 @@ async def judge(
         ServiceError: the pool cannot start a process.
     """
     began = time.perf_counter()
-    exact, answers, gold = _decide(response, reference, pattern, in_thought)
+    exact, answers, gold = _decide(response, reference, pattern, prompt)
     if exact.status != "needs_symbolic":
         return exact
     status, error = await _symbolic(answers, gold, pool, deadline_s)
     return Verdict(status=status, extracted=exact.extracted, seconds=time.perf_counter() - began, error=error)
 
 
-def accuracy_reward(completion: str, answer: str, pattern: str | None = None) -> float:
-    """1.0 when the exact rungs find the completion's final answer equal to the reference, else 0.0."""
-    return decide(completion, answer, pattern).value
-
-
-def same_answer(found: str, reference: str) -> bool:
-    """Whether two answers, already taken from their texts, are equal by the exact rungs."""
-    return compare(found, reference) is True
-
-
 # --- Steps
 
 
-def _decide(
-    response: str, reference: str, pattern: str | None, in_thought: bool
-) -> tuple[Verdict, tuple[str, ...], str]:
+def _decide(response: str, reference: str, pattern: str | None, prompt: str) -> tuple[Verdict, tuple[str, ...], str]:
     began = time.perf_counter()
-    answers = find_answers(response, pattern, in_thought=in_thought)
+    answers = find_answers(response, pattern, prompt=prompt)
     gold = gold_answer(reference)
     if not answers:
-        verdict = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
-        return verdict, answers, gold
+        none = Verdict(status="no_answer", extracted=None, seconds=time.perf_counter() - began)
+        return none, answers, gold
     # Long texts are compared as they are; keeping them would only fill the cache.
     short = sum(map(len, answers)) + len(gold) <= MAX_LENGTH
-    decision = (_compared if short else compare_all)(answers, gold)
+    decision = (_compare if short else compare_all)(answers, gold)
     status: VerdictStatus = "needs_symbolic" if decision is None else "correct" if decision else "wrong"
     return Verdict(status=status, extracted=answers[-1], seconds=time.perf_counter() - began), answers, gold
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def _compared(answers: tuple[str, ...], gold: str) -> Decision:
+def _compare(answers: tuple[str, ...], gold: str) -> Decision:
     return compare_all(answers, gold)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def gold_answer(reference: str) -> str:
     """The answer in a reference, which may be a whole worked solution: its box, or what follows `####`; else all of it."""
-    if "\\boxed" in reference or "####" in reference or "<answer>" in reference:
+    if "\\boxed" in reference or "####" in reference or ANSWER_OPEN in reference:
         return final_answer(reference) or reference
     return reference
 
@@ -150,9 +134,3 @@ async def _symbolic(
 
 async def _ask(pool: KillablePool, answers: tuple[str, ...], gold: str, deadline_s: float) -> Outcome:
     return await pool.call(f"{SYMBOLIC}:equivalent", [list(answers), gold], deadline_s=deadline_s)
-
-
-def vote_of(completion: str, pattern: str | None = None) -> Hashable | None:
-    """What a completion votes for among others: equal for equal numbers and equal texts; None without an answer."""
-    answer = final_answer(completion, pattern)
-    return None if answer is None else answer_key(answer)

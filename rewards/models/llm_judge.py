@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 import aiohttp
 
-from rewards.text.response import answer_part, question
+from rewards.text.response import question, read_response
 from rollout.errors import InputError, ServiceError
 
 TEMPLATE = """\
@@ -115,7 +115,7 @@ class Judge:
         fields = {
             "question": question(prompt),
             "reference": reference,
-            "response": answer_part(prompt, completion) if self.spec.scope == "answer" else completion,
+            "response": read_response(prompt, completion).answer if self.spec.scope == "answer" else completion,
         }
         problems: list[str] = []
         try:

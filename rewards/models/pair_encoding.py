@@ -9,7 +9,7 @@ tokenizer's can be written in it, so it cannot end its turn and begin another.
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from rewards.text.response import answer_part, question
+from rewards.text.response import question, read_response
 from rollout.errors import InputError
 
 Pair = tuple[str, str]
@@ -35,7 +35,7 @@ def pair_of(prompt: str, completion: str, scope: Scope) -> Pair:
     DeepSeek-R1 (arXiv:2501.12948, section 2.3.4) judges helpfulness by the final answer alone and harmlessness by the whole
     response.
     """
-    return question(prompt), answer_part(prompt, completion) if scope == "answer" else completion
+    return question(prompt), read_response(prompt, completion).answer if scope == "answer" else completion
 
 
 class PairEncoder:

@@ -2,9 +2,8 @@
 
 import unicodedata
 
-from rewards.text.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, opens_thought
-
-TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+from rewards.text.response import opens_thought, read_response
+from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN, TAGS, THINK_OPEN
 
 
 def format_tags(
@@ -23,7 +22,7 @@ def format_tags(
 
     Args:
         prompt: looked at only for a `<think>` at its end.
-        completion: the text that is judged.
+        completion: the text that is scored.
         reference: not used.
         strict: nothing may stand before, between or after the parts. `False` forgives exactly that: other text before
             the think part, between the parts and after the answer part. Missing, repeated, nested or crossed tags,
@@ -41,18 +40,18 @@ def format_tags(
         # A tag in capitals is none, and yet a second one beside the right one.
         if completion.count(tag) != count or small.count(tag) != count:
             return 0.0
-    before, _, rest = completion.partition(THINK_OPEN)
-    thought, _, rest = rest.partition(THINK_CLOSE)
-    between, after = "", ""
+    before, opening, rest = completion.partition(THINK_OPEN)
+    # Each tag is there once: one that stood too early is missing in what stands behind the opening one.
+    response = read_response(opening, rest)
+    around, shown = before, response.reply
     if answer_tags:
-        between, _, rest = rest.partition(ANSWER_OPEN)
-        rest, closed, after = rest.partition(ANSWER_CLOSE)
-        # Each tag is there once: one that stood too early is missing here.
-        if not closed:
+        if not response.answers:
             return 0.0
-    if strict and (before + between + after).strip():
+        shown = response.answers[0]
+        around += response.reply.replace(f"{ANSWER_OPEN}{shown}{ANSWER_CLOSE}", "")
+    if strict and around.strip():
         return 0.0
-    return 1.0 if _shows(thought) and _shows(rest) else 0.0
+    return 1.0 if _shows(response.thought) and _shows(shown) else 0.0
 
 
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -62,8 +61,3 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 def _shows(part: str) -> bool:
     """Whether anything in it can be seen: no white space, no control or format signs alone."""
     return any(unicodedata.category(sign)[0] not in "CZ" and sign not in _BLANK for sign in part)
-
-
-def format_reward(completion: str) -> float:
-    """The strict form of a completion whose prompt opened nothing."""
-    return format_tags("", completion)

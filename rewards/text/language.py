@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rewards.text.prose import Word, sentences
-from rewards.text.response import question, split_thought
+from rewards.text.response import question, read_response
 from rollout.errors import InputError
 
 _SCRIPTS = {
@@ -74,18 +74,18 @@ def language_consistency(
 ) -> dict[str, float]:
     """Share of the words of the thought that are in the target language, in [0, 1].
 
-    The thought is what stands before `</think>`; a completion without one is judged whole. A text without words (bare
-    arithmetic) mixes nothing: 1.0. Linear in the length of the text.
+    A completion without a thought is scored by its reply. A text without words (bare arithmetic) mixes nothing: 1.0. Linear
+    in the length of the text.
 
     Args:
         prompt: where `target == "prompt"`, its question says the language.
-        completion: the text that is judged.
+        completion: the text that is scored.
         reference: not used.
         target: an ISO 639-1 code of `LANGUAGES`, or `prompt`: the language of the question, or, where that has too
             few words to tell, the prevailing language of the thought.
 
     Returns:
-        `value`; `words`: how many were judged; `foreign_script` and `foreign_language`: the two shares that are not in
+        `value`; `words`: how many were counted; `foreign_script` and `foreign_language`: the two shares that are not in
         the target language. The last two and `value` add up to 1.
 
     Raises:
@@ -97,8 +97,8 @@ def language_consistency(
         raise InputError(
             f"language_consistency: target = {target!r} is not one of prompt, {', '.join(LANGUAGES)}{hint}"
         )
-    thought, reply = split_thought(prompt, completion)
-    found = list(sentences(thought or reply))
+    response = read_response(prompt, completion)
+    found = list(sentences(response.thought or response.reply))
     total = sum(word.weight for words in found for word in words)
     language = target
     if target == "prompt":

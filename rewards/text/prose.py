@@ -96,10 +96,10 @@ def _prose(text: str) -> str:
     shown = unicodedata.normalize("NFKC", text)
     text = shown if len(shown) <= 2 * len(text) else text
     outside, blocks = split_code(text)
-    text = "\n".join([outside, *(block for block in blocks if _disguised(block))])
+    text = "\n".join([outside, *(block for block in blocks if _is_disguised(block))])
     text = _without(text, "$$")
     text = "\n".join(_display_math(text))
-    text = _INLINE.sub(lambda match: match.group() if _disguised(match.group()) else " ", text)
+    text = _INLINE.sub(lambda match: match.group() if _is_disguised(match.group()) else " ", text)
     text = _NOISE.sub(" ", _COMMAND.sub(" ", text))
     return _ASCII_TOKEN.sub(lambda match: " " if _is_symbol(match.group()) else match.group(), text)
 
@@ -108,7 +108,7 @@ def _without(text: str, mark: str) -> str:
     """Without the spans between pairs of `mark`; the last one of an odd number of marks opens nothing."""
     pieces = text.split(mark)
     end = len(pieces) - (len(pieces) % 2 == 0)
-    kept = [piece for i, piece in enumerate(pieces) if i % 2 == 0 or i >= end or _disguised(piece)]
+    kept = [piece for i, piece in enumerate(pieces) if i % 2 == 0 or i >= end or _is_disguised(piece)]
     return " ".join(kept)
 
 
@@ -118,13 +118,13 @@ def _display_math(text: str) -> Iterator[str]:
     yield head
     for piece in pieces:
         close = _MATH_CLOSE.search(piece)
-        if close is None or _disguised(piece[: close.start()]):
+        if close is None or _is_disguised(piece[: close.start()]):
             yield piece
         else:
             yield piece[close.end() :]
 
 
-def _disguised(span: str) -> bool:
+def _is_disguised(span: str) -> bool:
     return len(_OTHER_LETTER.findall(span)) > len(_LATIN_LETTER.findall(_COMMAND.sub("", span)))
 
 

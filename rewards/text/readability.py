@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rewards.text.language import language_consistency
 from rewards.text.prose import sentences, split_code
 from rewards.text.repetition import repetition
-from rewards.text.response import split_thought
+from rewards.text.response import read_response
 from rollout.errors import InputError
 
 FLAGS = ("mixed_languages", "long_paragraph", "code_blocks", "code_only", "repetitive")
@@ -28,7 +28,7 @@ def readability(
 ) -> dict[str, float]:
     """1.0 when none of `flags` is raised, else 0.0; and every flag as 0.0 or 1.0. Linear in the length of the text.
 
-    The thought is judged, and the whole completion where it has none.
+    The thought is scored, and the reply where there is none.
 
     - `mixed_languages`: language consistency (`rewards.text.language`) below `min_consistency`.
     - `long_paragraph`: more than `max_paragraph` words without a line break, code and formulas left out; where a script
@@ -39,7 +39,7 @@ def readability(
 
     Args:
         prompt: says the language where `target == "prompt"`.
-        completion: the text that is judged.
+        completion: the text that is scored.
         reference: not used.
         flags: those that `value` is made of.
         target: as in `language_consistency`.
@@ -52,8 +52,8 @@ def readability(
     unknown = [flag for flag in flags if flag not in FLAGS]
     if unknown:
         raise InputError(f"readability: flags = {unknown[0]!r} is not one of {', '.join(FLAGS)}")
-    thought, reply = split_thought(prompt, completion)
-    text = thought or reply
+    response = read_response(prompt, completion)
+    text = response.thought or response.reply.strip()
     prose, blocks = split_code(text)
     raised = {
         "mixed_languages": language_consistency(prompt, completion, target=target)["value"] < min_consistency,

@@ -29,7 +29,7 @@ def repetition(
 
     Args:
         prompt: not used.
-        completion: the text that is judged, thought and reply.
+        completion: the text that is scored, thought and reply.
         reference: not used.
         n: length of the n-grams, in words, numbers and symbols. Checks and summaries share short phrases with what
             they check; twenty units in the same order are a copy.

@@ -1,44 +1,79 @@
-"""The parts of a prompt and of a completion that rewards look at: question, thought, reply, final answer.
+"""What question a prompt asks, and what thought, reply and answer of a completion are. Every reward reads them here.
 
-All are linear in the length of the text and never fail: a part that is not there is empty.
+Thought: what stands before the last `</think>`. A thought that was opened and not closed (cut at the token limit) goes on
+to the end and has no reply behind it; what stands before it counts. The prompt may have opened the thought, as R1-style
+chat templates do. A `<think>` in a fenced block of the reply is text of a program and opens nothing.
+
+Reply: the rest. Answer: the inside of the reply's last `<answer>…</answer>`; one that is not closed is none.
+
+All is linear in the length of the text and never fails: a part that is not there is empty.
 """
 
 import re
+from dataclasses import dataclass
 
+from rewards.text.fences import fenced_blocks
+from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from rollout.data.templates import PLACEHOLDER, R1_ZERO
-
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 _R1_HEAD, _R1_TAIL = R1_ZERO.split(PLACEHOLDER)
 _CHAT_MARK = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</?think>")
 _ROLE = re.compile(r"\s*(?:system|user|human|assistant|model|tool)\s*(?:\n|\Z)", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A completion in its parts."""
+
+    thought: str
+    """Without the tags round it and the white space at its ends."""
+    reply: str
+    """As it is written: the white space in front may be the indentation of a program."""
+    answers: tuple[str, ...]
+    """The inside of every `<answer>…</answer>` of the reply, as it is written."""
+
+    @property
+    def answer(self) -> str:
+        """What the user reads: the last of the answers, or the whole reply without one; no white space at its ends."""
+        return (self.answers[-1] if self.answers else self.reply).strip()
+
+
 def opens_thought(prompt: str) -> bool:
-    """Whether the prompt itself ends with `<think>`, as R1-style chat templates write it: the completion does not."""
+    """Whether the prompt itself ends with `<think>`: the completion begins inside the thought."""
     return prompt.rstrip().endswith(THINK_OPEN)
 
 
-def split_thought(prompt: str, completion: str) -> tuple[str, str]:
-    """Thought and reply: what stands before and behind the last `</think>`, without the tags round the thought.
-
-    A thought that was opened and not closed (cut at `max_tokens`) has no reply; a completion that neither it nor its
-    prompt opened a thought in is all reply.
-    """
+def read_response(prompt: str, completion: str) -> Response:
+    """The parts of a completion. Of the prompt only a `<think>` at its end matters."""
     thought, closed, reply = completion.rpartition(THINK_CLOSE)
-    if not closed:
-        opened = opens_thought(prompt) or completion.lstrip().startswith(THINK_OPEN)
-        thought, reply = (completion, "") if opened else ("", completion)
-    return thought.lstrip().removeprefix(THINK_OPEN).strip(), reply.strip()
+    if not closed and opens_thought(prompt):
+        thought, reply = completion, ""
+    thought = thought.lstrip().removeprefix(THINK_OPEN)
+    at = _unclosed_thought(reply)
+    cut = reply[at:].removeprefix(THINK_OPEN)
+    reply = reply[:at]
+    return Response(f"{thought.strip()}\n{cut.strip()}".strip(), reply, _answers(reply))
 
 
-def answer_part(prompt: str, completion: str) -> str:
-    """What the user reads: the inside of the reply's last `<answer>…</answer>`, or the whole reply without such a part."""
-    _, reply = split_thought(prompt, completion)
-    start = reply.rfind(ANSWER_OPEN)
-    end = reply.find(ANSWER_CLOSE, start)
-    return reply if start < 0 or end < 0 else reply[start + len(ANSWER_OPEN) : end].strip()
+def _unclosed_thought(text: str) -> int:
+    """Where a thought begins, in a text that closes none; the length of the text where none begins."""
+    at = text.find(THINK_OPEN)
+    for block in fenced_blocks(text) if at >= 0 else ():
+        if at < block.start:
+            break
+        if at < block.end:
+            at = text.find(THINK_OPEN, block.end)
+    return at if at >= 0 else len(text)
+
+
+def _answers(reply: str) -> tuple[str, ...]:
+    found, position = [], 0
+    while (end := reply.find(ANSWER_CLOSE, position)) >= 0:
+        start = reply.rfind(ANSWER_OPEN, position, end)
+        if start >= 0:
+            found.append(reply[start + len(ANSWER_OPEN) : end])
+        position = end + len(ANSWER_CLOSE)
+    return tuple(found)
 
 
 def prompt_of_given(prompt: str, response: str) -> str:
@@ -57,9 +92,10 @@ def without_thought(prompt: str, completion: str) -> str:
 
     Empty where there is nothing in the reply.
     """
-    if not answer_part(prompt, completion):
+    response = read_response(prompt, completion)
+    if not response.answer:
         return ""
-    _, reply = split_thought(prompt, completion)
+    reply = response.reply.strip()
     return f"\n{THINK_CLOSE}\n\n{reply}" if opens_thought(prompt) else reply
 
 

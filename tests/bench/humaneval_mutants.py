@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewards.code.score import CodeResult, CodeTask, parse_task, score_code
+from rewards.code.score import CodeResult, score_code
+from rewards.code.tasks import CodeTask, parse_task
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Limits
 

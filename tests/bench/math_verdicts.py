@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rewards.math import numbers as math_numbers
-from rewards.math import read as math_reading
-from rewards.math import spelling as math_text
-from rewards.math import verdict as math_answer
-from rewards.math.verdict import SYMBOLIC, judge
+from rewards.math import read as math_read
+from rewards.math import spelling as math_spelling
+from rewards.math import verdict as math_verdict
+from rewards.math.verdict import SYMBOLIC
 from rewards.processes.pool import KillablePool
 
 Pair = tuple[str, str, bool]
@@ -135,9 +135,9 @@ async def ours(pairs: Sequence[Pair], seconds: float) -> Rate:
     async with KillablePool(1, preload=(SYMBOLIC,), start_timeout_s=300) as pool:
 
         async def verdict(pair: Pair) -> bool:
-            return (await judge(pair[0], pair[1], pool, deadline_s=30)).status == "correct"
+            return (await math_verdict.verdict(pair[0], pair[1], pool, deadline_s=30)).status == "correct"
 
-        symbolic = sum(math_answer.decide(pair[0], pair[1]).status == "needs_symbolic" for pair in pairs)
+        symbolic = sum(math_verdict.decide(pair[0], pair[1]).status == "needs_symbolic" for pair in pairs)
         return await measure(pairs, verdict, seconds, symbolic / len(pairs))
 
 
@@ -171,13 +171,13 @@ async def measure(
 
 def forget() -> None:
     """Empty every cache, so that each pass judges anew; within a pass a repeated reference is still read once."""
-    math_answer._proved.clear()
+    math_verdict._proved.clear()
     for cached in (
-        math_answer._compared,
-        math_answer.gold_answer,
-        math_reading.read,
+        math_verdict._compare,
+        math_verdict.gold_answer,
+        math_read.read,
         math_numbers.plain_number,
-        math_text.normal,
+        math_spelling.normal,
     ):
         cached.cache_clear()
 

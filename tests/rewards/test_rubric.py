@@ -11,7 +11,7 @@ from rewards.builtin import build_function
 from rewards.models.scorers import KINDS
 from rewards.resources import Tools, ToolSettings
 from rewards.rubric import Rubric
-from rewards.types import FunctionSpec, Judgement, Sample, Score
+from rewards.types import FunctionScore, FunctionSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
 RIGHT = "<think>1+1</think><answer>2</answer>"
@@ -79,10 +79,10 @@ class Fixed:
 
     probe = None
 
-    def __init__(self, said: Judgement | Exception) -> None:
+    def __init__(self, said: FunctionScore | Exception) -> None:
         self.said = said
 
-    async def judge(self, sample: Sample) -> Judgement:
+    async def score(self, sample: Sample) -> FunctionScore:
         if isinstance(self.said, Exception):
             raise self.said
         return self.said
@@ -92,13 +92,13 @@ class Fixed:
     ("said", "status", "error"),
     [
         (KeyError("no such column"), "error", "x: KeyError: 'no such column'"),
-        (Judgement(value=float("nan")), "error", "x: returned nan"),
-        (Judgement(status="error", error="unreachable"), "error", "x: unreachable"),
-        (Judgement(status="timeout"), "timeout", ""),
+        (FunctionScore(value=float("nan")), "error", "x: returned nan"),
+        (FunctionScore(status="error", error="unreachable"), "error", "x: unreachable"),
+        (FunctionScore(status="timeout"), "timeout", ""),
     ],
 )
 def test_a_function_that_fails_never_gives_a_reward(
-    score: Any, monkeypatch: pytest.MonkeyPatch, said: Judgement | Exception, status: str, error: str
+    score: Any, monkeypatch: pytest.MonkeyPatch, said: FunctionScore | Exception, status: str, error: str
 ) -> None:
     monkeypatch.setitem(builtin.BUILTIN, "x", lambda spec, tools: Fixed(said))
     got = score([spec("accuracy"), spec("x")], sample())
@@ -198,7 +198,7 @@ def test_a_dead_verifier_is_found_at_the_start(
     class Dead(Fixed):
         probe = (sample(RIGHT), sample(WRONG))  # type: ignore[assignment]
 
-    monkeypatch.setitem(builtin.BUILTIN, "dead", lambda spec, tools: Dead(Judgement(value=0.0)))
+    monkeypatch.setitem(builtin.BUILTIN, "dead", lambda spec, tools: Dead(FunctionScore(value=0.0)))
     with pytest.raises(ServiceError, match="gives a right answer 0 and a wrong one 0"):
         loop.run_until_complete(Rubric("r", [spec("dead")], tools).check(sample()))
     with pytest.raises(InputError, match="ZeroDivisionError"):
@@ -215,6 +215,8 @@ def test_a_dead_verifier_is_found_at_the_start(
         ),
         (spec("length", args={"max_tokens": 9}), ["reward function 'length' needs the argument 'buffer'"]),
         (spec("reward_model"), ["reward function 'reward_model' needs the argument 'path'"]),
+        (spec("rollout.tasks.manners:quality"), ["has moved", "'rollout.data.tasks.manners:quality'"]),
+        (spec("rewards.length:soft_overlong", group=True), ["has moved", "'rewards.text.length:soft_overlong'"]),
         (spec("judge", args={"endpont": "x"}), ["has no argument 'endpont'; did you mean 'endpoint'?"]),
     ],
 )

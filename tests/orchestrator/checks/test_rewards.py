@@ -24,6 +24,7 @@ def with_reward(name: str) -> Recipe:
         ("mine.py:scor", "mine.py defines no 'scor'; did you mean 'score'?"),
         ("broken.py:score", "broken.py is not valid Python"),
         ("no_such_package.x:score", "no module 'no_such_package' in this environment"),
+        ("rollout.tasks.manners:quality", "has moved; its name is now 'rollout.data.tasks.manners:quality'"),
         ("json.no_such_module:score", "no module 'json.no_such_module'"),
         ("json.decoder:no_such_function", "defines no 'no_such_function'"),
     ],

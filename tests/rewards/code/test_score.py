@@ -1,4 +1,4 @@
-"""Programs out of responses, tests out of tasks, and verdicts of honest programs (for others see the hostile corpus)."""
+"""Scores of honest programs (for others see the hostile corpus)."""
 
 import asyncio
 import json
@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from rewards.code.score import CodeResult, Scoring, parse_task, program_of, same_output, score_code
+from rewards.code.score import CodeResult, Scoring, same_output, score_code
+from rewards.code.tasks import parse_task
 from rewards.sandbox.pool import Sandbox
-from rewards.sandbox.types import Limits
-from rollout.errors import InputError
 
 HUMANEVAL = Path(__file__).parents[3].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl"
 
@@ -44,79 +43,6 @@ def held() -> Iterator[Held]:
     held.close()
 
 
-# --- The program of a response
-
-
-@pytest.mark.parametrize(
-    ("response", "program"),
-    [
-        ("print(1)", "print(1)"),
-        ("    return 1\n", "    return 1\n"),
-        ("```python\nprint(1)\n```", "print(1)"),
-        ("```\nprint(1)\n```", "print(1)"),
-        ("a\n```python\n1\n```\nb\n```python\n2\n```\nc", "2"),
-        ("```python\n1\n```\n```text\nout\n```", "1"),
-        ("```text\n1\n```\n```\n2\n```", "2"),
-        ("```Python3\n1\n```\n```json\n{}\n```", "1"),
-        ("```py\n1\n```", "1"),
-        ("~~~python\n1\n~~~", "1"),
-        ("````python\n'''\n```\n'''\n````", "'''\n```\n'''"),
-        ("1. So:\n   ```python\n   if x:\n       y\n   ```", "if x:\n    y"),
-        ("```python\nprint(1)", "print(1)"),
-        ("```python\r\nprint(1)\r\n```\r\n", "print(1)\r"),
-        ("```python title=a.py\n1\n```", "1"),
-        ("<think>```python\n1\n```</think>```python\n2\n```", "2"),
-        ("<think>\n```python\n1\n```\n</think>\n2", "\n2"),
-        ("```python\n1\n```</think>", ""),
-        ("<think>\n```python\n1\n```\n", ""),
-        ("<think>a</think><answer>\nprint(1)\n</answer>", "\nprint(1)\n"),
-        ("<answer>```python\n1\n```</answer>", "1"),
-        ("the `x` of ```y``` is\n```python\n1\n```", "1"),
-        ("", ""),
-    ],
-)
-def test_the_program_of_a_response(response: str, program: str) -> None:
-    if "<answer>```" in response:
-        response = response.replace("<answer>", "<answer>\n").replace("</answer>", "\n</answer>")
-    if "</think>```" in response:
-        response = response.replace("</think>", "</think>\n")
-    assert program_of(response) == program
-
-
-@pytest.mark.parametrize(
-    ("response", "program"),
-    [
-        ("say ```python\n1\n```", "1"),
-        ("say ```\n1\n```", ""),
-        ("<answer>```python\n1\n```</answer>", "1"),
-        ("```python\n1```", "1"),
-        ("```python\n1```</answer>", "1"),
-        ("```{.python}\n1\n```\n```\n2\n```", "1"),
-        ("```python3.11\n1\n```\n```\n2\n```", "1"),
-        ("```python-repl\n>>> 1\n```\n```\n2\n```", "2"),
-        ("```pycon\n>>> 1\n```\n```\n2\n```", "2"),
-        ("```python\n'''\n    ```\n'''\n```", "'''\n    ```\n'''"),
-        ("```python\ns = '<think>'\n```", "s = '<think>'"),
-        ("so <think>\n```python\n1\n```", ""),
-    ],
-)
-def test_fences_in_disorder(response: str, program: str) -> None:
-    assert program_of(response) == program
-
-
-def test_a_thought_that_the_prompt_opened_and_nobody_closed_holds_no_program() -> None:
-    assert program_of("```python\n1\n```", thinking=True) == ""
-    assert program_of("```python\n1\n```\n</think>\n```python\n2\n```", thinking=True) == "2"
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["`" * 10**6, "```" + "a" * 10**6 + "`", "```" + " " * 10**6 + "`", "```x\n```\n" * 10**5, "</think>" * 10**5],
-)
-def test_finding_the_program_is_linear(line: str) -> None:
-    assert len(program_of(line)) <= len(line)
-
-
 @pytest.mark.parametrize(
     ("printed", "expected", "same"),
     [
@@ -139,42 +65,6 @@ def test_finding_the_program_is_linear(line: str) -> None:
 )
 def test_outputs_compare_line_by_line(printed: str, expected: str, same: bool) -> None:
     assert same_output(printed.encode(), expected.encode()) is same
-
-
-# --- Tasks
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({}, "tests: a list with at least one test is needed"),
-        ({"tests": []}, "at least one"),
-        ({"tests": [1]}, "each must be an object"),
-        ({"tests": [{"input": "1"}]}, "all must hold input and output, or all assert"),
-        ({"tests": [{"input": "1", "output": "1"}, {"assert": "assert 1"}]}, "all must hold"),
-        ({"tests": [{"input": 1, "output": "1"}]}, "text is needed, not int"),
-        ({"tests": "[{"}, "not JSON"),
-        ({"tests": {"inputs": ["1"], "outputs": []}}, "outputs: a list"),
-        ({"tests": {"inputs": ["1"], "outputs": ["1", "2"]}}, "1 inputs, but 2 outputs"),
-        ({"tests": {"inputs": [[1]], "outputs": [1], "fn_name": "a b"}}, "fn_name = 'a b'"),
-        ({"tests": [{"input": "1", "output": "1", "testtype": "functional"}]}, "fn_name = None"),
-        ({"test": "x", "entry_point": "a.b"}, "entry_point = 'a.b'"),
-        ({"tests": [{"assert": "assert 1"}], "time_limit_s": 0}, "time_limit_s = 0: a number above 0"),
-        ({"tests": [{"assert": "assert 1"}], "memory_mb": "many"}, "memory_mb = 'many'"),
-        ({"tests": [{"assert": "assert 1"}], "memory_mb": True}, "memory_mb = True"),
-    ],
-)
-def test_tasks_without_usable_tests_are_input_errors(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        parse_task(fields)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_task_sets_its_own_limits() -> None:
-    fields = {"tests": [{"input": "", "output": ""}], "time_limit_s": 100, "memory_mb": 64.5}
-    limits = parse_task(fields, Limits(test_s=1, total_s=10, processes=3)).limits
-    assert limits == Limits(test_s=100, total_s=100, memory_mb=64, processes=3)
 
 
 SUM = "a, b = map(int, input().split())\nprint(a + b)"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.math.spelling import final_answer
+from rewards.math.extract import final_answer
 from rewards.math.verdict import decide
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "gsm8k" / "test.jsonl"

@@ -1,4 +1,4 @@
-"""The last rung, in its processes: the whole corpus through `judge`, and what hostile expressions cost."""
+"""The last rung, in its processes: the whole corpus through `verdict`, and what hostile expressions cost."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.math.verdict import SYMBOLIC, Verdict, judge
+from rewards.math.verdict import SYMBOLIC, Verdict, verdict
 from rewards.processes.pool import KillablePool, Outcome
 from tests.rewards.math.corpus import ONE_WAY, RESPONSES, RIGHT, WRONG
 
@@ -20,7 +20,7 @@ def boxed(answer: str) -> str:
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     async def run() -> list[Verdict]:
         async with KillablePool(2, preload=(SYMBOLIC,), start_timeout_s=300) as pool:
-            return await asyncio.gather(*(judge(row[0], row[1], pool, pattern=row[2], deadline_s=30) for row in rows))
+            return await asyncio.gather(*(verdict(row[0], row[1], pool, pattern=row[2], deadline_s=30) for row in rows))
 
     return asyncio.run(run())
 
@@ -74,14 +74,14 @@ def outcome(kind: str, value: object = None) -> Outcome:
 def test_what_becomes_of_an_outcome(number: int, outcomes: list[str], status: str) -> None:
     pool = Scripted(*(outcome(kind, True) for kind in outcomes))
     # Verdicts are remembered by answer and reference: each case has its own.
-    verdict = asyncio.run(judge(f"\\boxed{{\\sin({number}a)}}", f"\\cos({number}b)", pool))  # type: ignore[arg-type]
-    assert verdict.status == status
+    found = asyncio.run(verdict(f"\\boxed{{\\sin({number}a)}}", f"\\cos({number}b)", pool))  # type: ignore[arg-type]
+    assert found.status == status
     assert pool.left == []
-    assert bool(verdict.error) == (status == "error")
+    assert bool(found.error) == (status == "error")
 
 
 def test_a_proof_is_asked_for_once() -> None:
     pool = Scripted(outcome("ok", True))
     for _ in range(2):
-        verdict = asyncio.run(judge("\\boxed{\\sin(q)}", "\\cos(q)", pool))  # type: ignore[arg-type]
-        assert verdict.status == "correct"
+        found = asyncio.run(verdict("\\boxed{\\sin(q)}", "\\cos(q)", pool))  # type: ignore[arg-type]
+        assert found.status == "correct"

@@ -1,4 +1,4 @@
-"""Final answers, the fast rungs, and what callers rely on. The verdicts themselves are a table: `math_corpus`."""
+"""The exact rungs, and what callers rely on. The verdicts themselves are a table: `corpus.py`."""
 
 from fractions import Fraction
 
@@ -7,69 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.math import algebra as math_algebra
+from rewards.math.exact import answer_key, compare
+from rewards.math.extract import final_answer
 from rewards.math.grammar import NotAlgebra
 from rewards.math.numbers import plain_number
-from rewards.math.spelling import find_answers, normal
-from rewards.math.verdict import accuracy_reward, decide, final_answer, same_answer, vote_of
+from rewards.math.spelling import normal
+from rewards.math.verdict import decide
 from tests.rewards.math.corpus import RESPONSES, RIGHT, WRONG
-
-# --- Where the answer is
-
-
-@pytest.mark.parametrize(
-    ("completion", "expected"),
-    [
-        ("<think>1+1</think><answer>2</answer>", "2"),
-        ("<answer> 2\n</answer>", "2"),
-        ("<answer>2</answer> and more", "2"),
-        ("<answer>1</answer> no: <answer>2</answer>", "2"),
-        ("<think><answer>1</answer></think><answer>2</answer>", "2"),
-        ("<think>so \\boxed{1}, #### 1</think>2", "2"),
-        ("<answer>two\nlines</answer>", "two\nlines"),
-        ("<answer>2</answer> \\boxed{3} #### 4", "3"),
-        ("so \\boxed{3} #### 4", "3"),
-        ("\\boxed{1} or \\boxed{2}", "2"),
-        ("\\boxed{\\frac{1}{2}} is it", "\\frac{1}{2}"),
-        ("\\boxed{a{b{c}}d}", "a{b{c}}d"),
-        ("work\n#### 1,000", "1,000"),
-        ("work\n#### 1\nthen\n#### 2\nend", "2"),
-        ("####5", "5"),
-        ("42", "42"),
-    ],
-)
-def test_the_answer(completion: str, expected: str) -> None:
-    assert final_answer(completion) == expected
-
-
-@pytest.mark.parametrize(
-    "completion",
-    ["", " \n\t", "<answer></answer>", "<answer> </answer>", "\\boxed{}", "####", "#### \n", "<think>5</think>", "</think>",
-     "<think>5", "some\nlines\n5", "5 " * 100],
-)  # fmt: skip
-def test_no_answer(completion: str) -> None:
-    assert final_answer(completion) is None
-    assert decide(completion, "5").status == "no_answer"
-    assert accuracy_reward(completion, "5") == 0.0
-
-
-def test_an_empty_answer_is_not_replaced_by_an_earlier_or_weaker_one() -> None:
-    assert final_answer("5 <answer></answer>") is None
-    assert final_answer("<answer>5</answer><answer></answer>") is None
-
-
-def test_a_prompt_that_opens_the_thought() -> None:
-    assert find_answers("so \\boxed{5}", in_thought=True) == ()
-    assert find_answers("so \\boxed{5}</think>\\boxed{6}", in_thought=True) == ("6",)
-
-
-def test_patterns() -> None:
-    text = "Q: 1\nA: 5\nQ: 2\nA: 6 pears\n"
-    assert final_answer(text) is None
-    assert find_answers(text, "A:") == ("5", "6 pears")
-    assert find_answers(text, r"A: (\d+)") == ("6",)
-    assert final_answer(text, "last-line") == "A: 6 pears"
-    assert final_answer("\\boxed{1} A: 2", "A:") == "1"
-
 
 # --- Numbers
 
@@ -94,12 +38,16 @@ def test_not_numbers(text: str) -> None:
     assert plain_number(text) is None
 
 
+def equal(found: str, reference: str) -> bool:
+    return compare(found, reference) is True
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.fractions(max_denominator=10**6), st.booleans())
 def test_a_number_equals_itself_however_it_is_written(value: Fraction, separated: bool) -> None:
     top = f"{value.numerator:,}" if separated else str(value.numerator)
     assert plain_number(f"{top}/{value.denominator}") == value
-    assert same_answer(f"\\frac{{{top.replace(',', '{,}')}}}{{{value.denominator}}}", str(value))
+    assert equal(f"\\frac{{{top.replace(',', '{,}')}}}{{{value.denominator}}}", str(value))
 
 
 _NUMBERS = st.one_of(
@@ -139,9 +87,9 @@ def test_two_forms_are_equal_where_their_numbers_are(one: Fraction, other: Fract
         left, right = data.draw(st.sampled_from(forms(one))), data.draw(st.sampled_from(forms(near)))
         if "\\$" in left + right and "kg" in left + right:
             continue
-        assert same_answer(left, right) == same_answer(right, left) == (one == near), (left, right)
+        assert equal(left, right) == equal(right, left) == (one == near), (left, right)
     left, right = (data.draw(st.sampled_from(forms(one))) for _ in range(2))
-    assert same_answer(left, right)
+    assert equal(left, right)
 
 
 # --- Algebra
@@ -189,15 +137,14 @@ def test_the_exact_rungs_never_contradict_the_corpus() -> None:
 
 
 def test_a_reference_may_be_a_whole_solution() -> None:
-    assert accuracy_reward("\\boxed{18}", "She makes 9 * 2 = $18.\n#### 18") == 1.0
-    assert accuracy_reward("\\boxed{18}", "so \\boxed{18}.") == 1.0
-    assert accuracy_reward("\\boxed{9}", "She makes 9 * 2 = $18.\n#### 18") == 0.0
+    assert decide("\\boxed{18}", "She makes 9 * 2 = $18.\n#### 18").value == 1.0
+    assert decide("\\boxed{18}", "so \\boxed{18}.").value == 1.0
+    assert decide("\\boxed{9}", "She makes 9 * 2 = $18.\n#### 18").value == 0.0
 
 
 def test_votes() -> None:
-    assert vote_of("<answer>1,000.0</answer>") == vote_of("\\boxed{1000}") == 1000
-    assert vote_of("<answer> New  York</answer>") == vote_of("\\boxed{new york.}")
-    assert vote_of("nothing\nhere") is None
+    assert answer_key("1,000.0") == answer_key("1000") == 1000
+    assert answer_key(" New  York") == answer_key("new york.")
 
 
 # --- Hostile input
@@ -210,7 +157,7 @@ def test_no_text_raises(parts: list[str]) -> None:
     text = "".join(parts)
     assert final_answer(text) is None or isinstance(final_answer(text), str)
     if normal(text):
-        assert same_answer(text, text)
+        assert equal(text, text)
     assert decide(text, "7").status in ("correct", "wrong", "no_answer", "needs_symbolic")
     assert decide("7", text).status in ("correct", "wrong", "no_answer", "needs_symbolic")
 
@@ -222,6 +169,6 @@ def test_no_text_raises(parts: list[str]) -> None:
 )  # fmt: skip
 def test_a_megabyte_of_anything_is_judged(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    assert accuracy_reward(text, "5") == 0.0
-    assert accuracy_reward(f"{text}<answer>5</answer>", "5") == 1.0
-    assert accuracy_reward(f"<answer>{text}</answer>", "5") == 0.0
+    assert decide(text, "5").value == 0.0
+    assert decide(f"{text}<answer>5</answer>", "5").value == 1.0
+    assert decide(f"<answer>{text}</answer>", "5").value == 0.0

@@ -1,6 +1,6 @@
 """Honest programs in the awkward forms that people and models write: each must pass, as it does in an ordinary interpreter.
 
-(Objects and values across the two cells have more in test_code_tests.py.)
+(Objects and values across the two cells have more in tests/rewards/code/test_score.py.)
 """
 
 import contextlib

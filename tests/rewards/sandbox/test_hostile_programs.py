@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rewards.code.score import parse_task, score_code
+from rewards.code.score import score_code
+from rewards.code.tasks import parse_task
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Tier
 from tests.rewards.sandbox.hostile_programs import CHEATS, CORPUS, ESCAPES, MARK, Hostile

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from rewards.text.format_tags import TAGS, format_reward, format_tags
+from rewards.text.format_tags import format_tags
+from rewards.text.tags import TAGS
 
 GOOD = "<think>7+8=15</think><answer>15</answer>"
 
@@ -23,7 +24,7 @@ GOOD = "<think>7+8=15</think><answer>15</answer>"
     ],
 )
 def test_the_form(text: str) -> None:
-    assert format_reward(text) == 1.0
+    assert format_tags("", text) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -59,13 +60,13 @@ def test_the_form(text: str) -> None:
     ],
 )
 def test_not_the_form(text: str) -> None:
-    assert format_reward(text) == 0.0
+    assert format_tags("", text) == 0.0
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_a_megabyte_of_tags_is_judged_at_once(tag: str) -> None:
-    assert format_reward(tag * (1_000_000 // len(tag))) == 0.0
-    assert format_reward(f"<think>{'x' * 1_000_000}</think>{' ' * 1_000_000}<answer>1</answer>") == 1.0
+    assert format_tags("", tag * (1_000_000 // len(tag))) == 0.0
+    assert format_tags("", f"<think>{'x' * 1_000_000}</think>{' ' * 1_000_000}<answer>1</answer>") == 1.0
 
 
 # --- Every sequence of tags and text, against the form said as a pattern

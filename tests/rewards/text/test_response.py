@@ -1,45 +1,155 @@
-"""Where the thought ends, what the user reads, and what was asked."""
+"""What thought, reply and answer of a completion are, that every reward reads the same, and what was asked."""
 
 import pytest
 
-from rewards.text.response import answer_part, opens_thought, question, split_thought
+from rewards.code.program import program_of
+from rewards.math.extract import find_answers
+from rewards.models.pair_encoding import pair_of
+from rewards.text import language, readability
+from rewards.text.format_tags import format_tags
+from rewards.text.response import opens_thought, prompt_of_given, question, read_response, without_thought
 from rollout.data.templates import R1_ZERO
 
+OPEN = "q<think>\n"
+"""A prompt that opens the thought."""
+CODE = "```python\ns = '<think>'\n```"
+
+# prompt, completion, thought, reply, answer
+CASES: list[tuple[str, str, str, str, str]] = [
+    # No thought.
+    ("q", "", "", "", ""),
+    ("q", " \n", "", " \n", ""),
+    ("q", "b", "", "b", "b"),
+    ("q", " b \n", "", " b \n", "b"),
+    ("q", "<THINK>b", "", "<THINK>b", "<THINK>b"),
+    # A thought that is closed, whoever opened it.
+    ("q", "<think>a</think>b", "a", "b", "b"),
+    ("q", " <think>\na\n</think>\n\nb\n", "a", "\n\nb\n", "b"),
+    ("q", "a</think>b", "a", "b", "b"),
+    (OPEN, "a</think>b", "a", "b", "b"),
+    (OPEN, "<think>a</think>b", "a", "b", "b"),
+    ("q", "so <think>a</think>b", "so <think>a", "b", "b"),
+    ("q", "<think>a</think>", "a", "", ""),
+    ("q", "<think></think>b", "", "b", "b"),
+    ("q", "<think> \n</think> ", "", " ", ""),
+    (OPEN, "</think>b", "", "b", "b"),
+    ("q", "</think>", "", "", ""),
+    # Several: the last one that is closed ends the thought.
+    ("q", "<think>a</think>b<think>c</think>d", "a</think>b<think>c", "d", "d"),
+    ("q", "<think>a<think>b</think>c", "a<think>b", "c", "c"),
+    ("q", "<think>a<think>b</think>c</think>d", "a<think>b</think>c", "d", "d"),
+    ("q", "<think>a</think>b</think>c", "a</think>b", "c", "c"),
+    # A thought that is not closed has no reply behind it; what stands before it counts.
+    ("q", "<think>", "", "", ""),
+    ("q", "<think>a", "a", "", ""),
+    (OPEN, "", "", "", ""),
+    (OPEN, "a", "a", "", ""),
+    (OPEN, "<think>a", "a", "", ""),
+    (OPEN, "a <think> b", "a <think> b", "", ""),
+    ("q", "so 5 <think> hm", "hm", "so 5 ", "so 5"),
+    ("q", "so 5 <think>", "", "so 5 ", "so 5"),
+    ("q", "b<think>c<think>d", "c<think>d", "b", "b"),
+    ("q", "<think>a</think>b<think>c", "a\nc", "b", "b"),
+    ("q", "<think>a</think><think>c", "a\nc", "", ""),
+    (OPEN, "a</think>b<think>c", "a\nc", "b", "b"),
+    ("q", "</think>b<think>c", "c", "b", "b"),
+    # In a fenced block of the reply it is text, but for a closing one.
+    ("q", CODE, "", CODE, CODE),
+    ("q", f"<think>a</think>{CODE}", "a", CODE, CODE),
+    ("q", f"{CODE}\n<think>c", "c", f"{CODE}\n", CODE),
+    ("q", f"b <think> {CODE}", f"{CODE}", "b ", "b"),
+    ("q", f"b <think>\n{CODE}", f"{CODE}", "b ", "b"),
+    (OPEN, CODE, CODE, "", ""),
+    ("q", "```\nb <think> c", "", "```\nb <think> c", "```\nb <think> c"),
+    ("q", "`b <think>` c", "` c", "`b ", "`b"),
+    ("q", "```\n</think>\n```", "```", "\n```", "```"),
+    # The answer: of several the last.
+    ("q", "<think>a</think><answer> b </answer>", "a", "<answer> b </answer>", "b"),
+    ("q", "<answer>b</answer>", "", "<answer>b</answer>", "b"),
+    ("q", "so <answer>b</answer> and more", "", "so <answer>b</answer> and more", "b"),
+    ("q", "<answer>b</answer><answer>c</answer>", "", "<answer>b</answer><answer>c</answer>", "c"),
+    ("q", "<answer>b<answer>c</answer>", "", "<answer>b<answer>c</answer>", "c"),
+    ("q", "<answer>b</answer></answer>", "", "<answer>b</answer></answer>", "b"),
+    ("q", "<answer></answer>", "", "<answer></answer>", ""),
+    ("q", "b<answer> </answer>", "", "b<answer> </answer>", ""),
+    # One that is not closed, or not opened, is none.
+    ("q", "<answer>b", "", "<answer>b", "<answer>b"),
+    ("q", "b</answer>", "", "b</answer>", "b</answer>"),
+    ("q", "</answer>b<answer>", "", "</answer>b<answer>", "</answer>b<answer>"),
+    ("q", "<answer>b</answer><answer>c", "", "<answer>b</answer><answer>c", "b"),
+    # Thought and answer in disorder.
+    ("q", "<think><answer>a</answer></think>b", "<answer>a</answer>", "b", "b"),
+    ("q", "<think><answer>a</answer>", "<answer>a</answer>", "", ""),
+    ("q", "<answer>b</answer><think>a</think>", "<answer>b</answer><think>a", "", ""),
+    ("q", "<answer>b</answer><think>a", "a", "<answer>b</answer>", "b"),
+    ("q", "<answer><think>a</think>b</answer>", "<answer><think>a", "b</answer>", "b</answer>"),
+    ("q", "<answer>b<think>a</answer>", "a</answer>", "<answer>b", "<answer>b"),
+    ("q", "</think><think>a", "a", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "completion", "thought", "reply", "answer"), CASES)
+def test_the_parts_of_a_completion(prompt: str, completion: str, thought: str, reply: str, answer: str) -> None:
+    found = read_response(prompt, completion)
+    assert (found.thought, found.reply, found.answer) == (thought, reply, answer)
+
+
+@pytest.mark.parametrize(("prompt", "completion", "thought", "reply", "answer"), CASES)
+def test_every_reward_reads_the_same_parts(
+    prompt: str, completion: str, thought: str, reply: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A reply alone is all reply, so that it shows what a reader has found in the whole completion.
+    assert find_answers(completion, prompt=prompt) == find_answers(reply)
+    assert find_answers(completion, "last-line", prompt=prompt) == find_answers(reply, "last-line")
+    assert program_of(completion, prompt=prompt) == program_of(reply)
+    assert pair_of(prompt, completion, "answer")[1] == answer
+    seen: list[str] = []
+    monkeypatch.setattr(language, "sentences", lambda text: iter(seen.append(text.strip()) or ()))
+    monkeypatch.setattr(readability, "split_code", lambda text: seen.append(text) or (text, []))
+    language.language_consistency(prompt, completion, target="en")
+    readability.readability(prompt, completion, target="en")
+    assert seen == [thought or reply.strip()] * 3
+    if format_tags(prompt, completion):
+        assert thought
+        assert reply.strip().removeprefix("<answer>").removesuffix("</answer>").strip() == answer
+    if format_tags(prompt, completion, answer_tags=False):
+        assert thought
+        assert reply.strip() == answer
+
+
+def test_one_completion_as_math_code_format_and_judges_read_it() -> None:
+    cut = "<think>a</think>7<think>8"
+    assert find_answers(cut) == ("7",)
+    assert program_of(cut) == "7"
+    assert pair_of("q", cut, "answer")[1] == "7"
+    assert format_tags("q", cut, answer_tags=False, strict=False) == 0.0
+    program = f"<think>a</think>\n{CODE}"
+    assert program_of(program) == "s = '<think>'"
+    assert pair_of("q", program, "answer")[1] == CODE
+
 
 @pytest.mark.parametrize(
-    ("prompt", "completion", "parts"),
-    [
-        ("q", "<think>a</think>b", ("a", "b")),
-        ("q", " <think>\na\n</think>\n\nb\n", ("a", "b")),
-        ("q<think>\n", "a</think>b", ("a", "b")),
-        ("q<think>\n", "a, cut", ("a, cut", "")),
-        ("q", "<think>a, cut", ("a, cut", "")),
-        ("q", "only a reply", ("", "only a reply")),
-        ("q", "a</think>b", ("a", "b")),
-        ("q", "<think>a</think>b</think>c", ("a</think>b", "c")),
-        ("q", "I write <think> here", ("", "I write <think> here")),
-        ("q", "<think>a</think>", ("a", "")),
-        ("q", "", ("", "")),
-    ],
+    "piece", ["<think>", "</think>", "<answer>", "</answer>", "```\n", "\n```\n<think>", "~~~", "a\n"]
 )
-def test_thought_and_reply(prompt: str, completion: str, parts: tuple[str, str]) -> None:
-    assert split_thought(prompt, completion) == parts
+def test_reading_is_linear_and_never_fails(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    for completion in (text, f"{text}<think>", f"<think>{text}</think><answer>{text}</answer>"):
+        found = read_response("q", completion)
+        assert len(found.thought) + len(found.reply) <= len(completion) + 1
+        assert all(answer in found.reply for answer in found.answers[:3])
 
 
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [
-        ("<think>a</think><answer> b </answer>", "b"),
-        ("<think><answer>no</answer></think>b", "b"),
-        ("<think>a</think><answer>b</answer><answer>c</answer>", "c"),
-        ("<think>a</think><answer>b", "<answer>b"),
-        ("<think>a</think>", ""),
-        ("<think>a", ""),
-        ("b", "b"),
-    ],
-)
-def test_the_final_answer(completion: str, answer: str) -> None:
-    assert answer_part("q", completion) == answer
+def test_a_response_that_no_policy_wrote() -> None:
+    assert prompt_of_given("q<think>\n", "b") == "q"
+    assert prompt_of_given("q<think>\n", "a</think>b") == "q<think>\n"
+    assert prompt_of_given("q", "b") == "q"
+
+
+def test_without_its_thought() -> None:
+    assert without_thought("q", "<think>a</think>\nb\n") == "b"
+    assert without_thought("q<think>\n", "a</think>\nb\n") == "\n</think>\n\nb"
+    assert without_thought("q", "so 5 <think> hm") == "so 5"
+    assert without_thought("q", "<think>a") == without_thought("q", "<think>a</think><answer> </answer>") == ""
 
 
 @pytest.mark.parametrize(

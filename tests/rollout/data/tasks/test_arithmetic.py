@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.math.verdict import accuracy_reward
-from rewards.text.format_tags import format_reward
+from rewards.math.verdict import decide
+from rewards.text.format_tags import format_tags
 from rollout.data.tasks import task_rows
 from rollout.data.tasks.arithmetic import arithmetic_rows, chain_of_thought, is_held_out
 from rollout.errors import InputError
@@ -121,7 +121,7 @@ def test_every_column_adds_up_and_together_they_are_the_answer(a: int, b: int) -
 def test_worked_completions_earn_the_whole_reward() -> None:
     for row in rows():
         assert row[3] == f"<think>{chain_of_thought(*summands(row))}</think><answer>{row[2]}</answer>"
-        assert format_reward(row[3]) == accuracy_reward(row[3], row[2]) == 1.0
+        assert format_tags("", row[3]) == decide(row[3], row[2]).value == 1.0
 
 
 @pytest.mark.parametrize(("shown", "low", "high"), [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.4, 0.6)])
@@ -129,12 +129,12 @@ def test_the_share_that_shows_its_working(shown: float, low: float, high: float)
     found = rows(limit=1000, shown=shown)
     worked = sum(chain_of_thought(*summands(row)) in row[3] for row in found) / len(found)
     assert low <= worked <= high
-    assert all(format_reward(row[3]) == accuracy_reward(row[3], row[2]) == 1.0 for row in found)
+    assert all(format_tags("", row[3]) == decide(row[3], row[2]).value == 1.0 for row in found)
 
 
 def test_mixed_completions_are_right_but_seldom_in_the_form() -> None:
     found = rows(limit=2000, style="mixed")
-    form = sum(format_reward(row[3]) for row in found) / len(found)
+    form = sum(format_tags("", row[3]) for row in found) / len(found)
     assert 0.08 < form < 0.18
     assert all(row[3].removesuffix("</answer>").endswith(row[2]) for row in found)
     assert any(row[3] == row[2] for row in found)

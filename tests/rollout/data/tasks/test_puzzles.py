@@ -5,8 +5,8 @@ from itertools import islice
 
 import pytest
 
-from rewards.math.verdict import accuracy_reward
-from rewards.text.format_tags import format_reward
+from rewards.math.verdict import decide
+from rewards.text.format_tags import format_tags
 from rewards.text.language import language_consistency
 from rollout.data.tasks import task_rows
 from rollout.data.tasks.puzzles import FAMILIES
@@ -47,8 +47,8 @@ def test_answers_are_right_and_their_working_leads_to_them(family: str) -> None:
 
 def test_worked_completions_have_the_r1_form_and_are_scored_right() -> None:
     for row in rows(steps=4):
-        assert format_reward(row.completion) == 1.0
-        assert accuracy_reward(row.completion, row.answer) == 1.0
+        assert format_tags("", row.completion) == 1.0
+        assert decide(row.completion, row.answer).value == 1.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,7 +99,7 @@ def test_mixing_puts_steps_in_the_other_language() -> None:
 
 def test_mixed_texts_hold_every_form_and_one_in_eight_is_whole() -> None:
     made = rows(limit=2000, style="mixed")
-    whole = sum(format_reward(row.completion) == 1.0 for row in made)
+    whole = sum(format_tags("", row.completion) == 1.0 for row in made)
     assert 0.09 < whole / len(made) < 0.16
     at_once = sum(row.completion in (row.answer, f"<answer>{row.answer}</answer>") for row in made)
     assert 0.45 < at_once / len(made) < 0.55
