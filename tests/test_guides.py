@@ -110,11 +110,11 @@ def commands() -> Iterator[tuple[Piece, list[str]]]:
             for line in block.text.replace("\\\n", " ").splitlines():
                 if block.language == "sh" or line.startswith("$ "):
                     for part in line.removeprefix("$ ").split(" | "):
-                        yield block, shlex.split(part, comments=True)
+                        yield block, shlex.split(part.split(" > ")[0], comments=True)
     for span in spans():
         if re.match(r"(rayzero|make|python -m|bash|ray) ", span.text):
             text = re.sub(r"\[(-[^\]]*|key=value …)\]", r"\1", span.text)
-            yield span, [word for word in shlex.split(text) if word not in ("…", "key=value")]
+            yield span, [word for word in shlex.split(text.split(" > ")[0]) if word not in ("…", "key=value")]
 
 
 # --- Commands
@@ -291,8 +291,9 @@ def section(guide: str, title: str) -> str:
 
 @functools.cache
 def known_keys() -> str:
-    """Every key of a recipe, a line each; names that the user chooses are a name."""
-    return "\n".join(key.replace("stages[].", "stages.") for key, *_ in recipe_keys())
+    """Every key of a recipe, a line each. An evaluation set has the keys of a source, whether the table repeats them or not."""
+    keys = [key.replace("[]", "") for key, *_ in recipe_keys()]
+    return "\n".join([*keys, *(key.replace("data.sources", "eval.sets") for key in keys)])
 
 
 def test_every_key_that_a_guide_names_is_one() -> None:
