@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services, build_spec, learner_spec
 from orchestrator.cluster.session import Device, ray_session
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.trained_rewards import missing_models, with_stage_models
 from orchestrator.config.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
 from orchestrator.data.prompts import load_tokenizer

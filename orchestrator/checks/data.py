@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.checks.doctor import in_units
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
 from rollout.data.known_sets import PUBLISHED

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.plan.memory import linear_layers
 from rollout.errors import InputError, did_you_mean
 

@@ -1,7 +1,7 @@
 """Choices of a loss that are legal and probably not meant."""
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 
 WIDE_FOR_GSPO = 0.05
 """The geometric mean of a completion's ratios hardly ever goes this far from 1; GSPO's paper clips at 3e-4 and 4e-4."""

@@ -8,7 +8,7 @@ import socket
 from orchestrator.checks import doctor
 from orchestrator.checks.doctor import in_units, on_gpus
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.plan.memory import memory, parameters, stage_places, wire_bytes
 from orchestrator.plan.placement import check_scorers
 from rollout.errors import InputError

@@ -10,7 +10,7 @@ from learner.service import LearnerGroup
 from learner.spec import LearnerSpec
 from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import Device, cores_per_node
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display

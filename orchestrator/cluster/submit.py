@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from orchestrator.config.load import Recipe, parse_recipe, to_toml
+from orchestrator.config.load import parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
 

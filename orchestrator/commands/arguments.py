@@ -10,7 +10,7 @@ import typer
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.config.load import Recipe
+    from orchestrator.config.recipe import Recipe
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe by name, a TOML file, or the folder of a run.")

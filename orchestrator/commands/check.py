@@ -10,7 +10,7 @@ from orchestrator.commands.arguments import Overrides, RecipeArgument, load
 from rollout.errors import visible
 
 if TYPE_CHECKING:
-    from orchestrator.config.load import Recipe, Stage
+    from orchestrator.config.recipe import Recipe, Stage
 
 
 def check(
@@ -48,7 +48,7 @@ def _say(lines: Iterable[str], full: bool) -> None:
 
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
-    from orchestrator.checks.naming import flat
+    from orchestrator.config.keys import flat
     from orchestrator.plan.batches import changes_of
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"

@@ -31,11 +31,11 @@ def train(
     runs/arithmetic
     """
     from orchestrator.checks.preflight import preflight
-    from orchestrator.config.wiring import select
+    from orchestrator.config.wiring import select_stages
     from orchestrator.run.resume import check_run_dir
 
     resolved = load(recipe, overrides, address, seed)
-    selected = select(resolved.stages, first=first, last=last, only=only)
+    selected = select_stages(resolved.stages, first=first, last=last, only=only)
     folder = run_folder(recipe)
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
     continued = check_run_dir(resolved, target)

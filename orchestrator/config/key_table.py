@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator.config.load import STAGE_SECTIONS, Recipe, Settings, Stage
+from orchestrator.config.recipe import STAGE_SECTIONS, Recipe, Settings, Stage
 
 
 def recipe_keys() -> Iterator[tuple[str, str, str, str]]:

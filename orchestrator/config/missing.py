@@ -6,7 +6,7 @@ Works on the tables of a recipe before they are validated; what is no table is l
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.config.wiring import OWN
+from orchestrator.config.recipe import OWN
 from rollout.errors import InputError
 
 FILE = "a JSONL, Parquet, CSV or Arrow file"

@@ -10,8 +10,8 @@ import tomllib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from orchestrator.checks.naming import PLAIN_NAME
-from orchestrator.config.wiring import OWN
+from orchestrator.config.keys import PLAIN_NAME
+from orchestrator.config.recipe import OWN
 from rollout.errors import InputError, did_you_mean
 
 PART = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^."'=]*)\s*([.=])""")

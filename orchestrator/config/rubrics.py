@@ -1,6 +1,6 @@
 """From the rubrics of a recipe to what the reward service takes. Imports neither Ray nor torch."""
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from rewards.models.scorers import KINDS
 from rewards.resources import ToolSettings
 from rewards.sandbox.types import Limits

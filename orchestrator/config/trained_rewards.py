@@ -6,7 +6,7 @@ Imports nothing heavy: a wrong name is told before anything starts.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.rewards import FunctionSection
 from rollout.errors import InputError, did_you_mean
 

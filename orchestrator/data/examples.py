@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from learner.batch import Sequence as Example
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.data.prompts import asking
 from rollout.data.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from learner.batch import Sequence as TokenSequence
 from learner.batch import TrainingBatch, make_batch
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
 from rollout.data.sources import Row, load_rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.known_sets import PLACEHOLDER, form_of
 from rollout.data.prompts import PromptStream, SkippedPrompt, render_prompts, skipped_note

@@ -18,7 +18,8 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.load import Stage, load_recipe, shipped_recipes
+from orchestrator.config.load import load_recipe, shipped_recipes
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.evaluation.recipe import find_run

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import Device, ray_session
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.rubrics import correct_label, preferring_label, rubrics_of
 from orchestrator.config.sections.eval import EvalSection
 from orchestrator.data.prompts import load_prompts, load_tokenizer

@@ -15,7 +15,7 @@ from learner.batch import make_batch
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services, resolve_dtype
 from orchestrator.cluster.session import MetricsExporter
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.wiring import parent_of
 from orchestrator.data.prompts import PromptSets, load_prompts

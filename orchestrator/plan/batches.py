@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.schedule import Schedule
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from orchestrator.checks.doctor import on_gpus
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.model import BuildSection, ModelSection
 from orchestrator.plan.model_folder import folder_parameters, tensor_shapes
 

@@ -2,7 +2,7 @@
 
 import json
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.trained_rewards import used_rubrics
 from rollout.errors import InputError
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checks.naming import flat
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.keys import flat
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.wiring import parent_of
 from orchestrator.run.record import read_metrics
 from rollout.errors import InputError

@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
-from orchestrator.config.load import Recipe, parse_recipe, to_toml
+from orchestrator.config.load import parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from rewards.types import ScoredGroup
 from rollout.errors import InputError
 

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs

@@ -18,7 +18,8 @@ import pytest
 from orchestrator.cli import run
 from orchestrator.cluster.submit import _job_in, absolute_paths, checked_address, is_loopback
 from orchestrator.config.key_table import recipe_keys
-from orchestrator.config.load import Recipe, Stage, load_recipe, parse_recipe
+from orchestrator.config.load import load_recipe, parse_recipe
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError, ServiceError
 

@@ -1,13 +1,16 @@
 """`[[stages.schedule]]`: settings that change at a step."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from orchestrator.checks.naming import flat
-from orchestrator.config.schedule import CAN_CHANGE, refused_key
+from orchestrator.config.keys import flat
 from orchestrator.config.sections.base import Section
 from rollout.errors import did_you_mean
+
+CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.weight")
+"""Keys that a change may hold."""
 
 
 class RolloutChange(Section):
@@ -38,8 +41,18 @@ class Change(Section):
     @model_validator(mode="before")
     @classmethod
     def _can_change(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (key := refused_key(flat(values))):
+        if isinstance(values, dict) and (key := _refused_key(flat(values))):
             raise ValueError(
                 f"{key} cannot change at a step{did_you_mean(key, CAN_CHANGE)}; can: {', '.join(CAN_CHANGE)}"
             )
         return values
+
+
+def _refused_key(keys: Mapping[str, object]) -> str:
+    """The first of dotted keys that no change may hold; empty: none."""
+    for key in keys:
+        parts = key.split(".")
+        weight = len(parts) >= 4 and parts[:2] == ["data", "sources"] and parts[-1] == "weight"
+        if key not in ("from_step", *CAN_CHANGE) and not weight:
+            return key
+    return ""

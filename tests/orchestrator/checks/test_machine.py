@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.checks import doctor
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.plan.placement import SCORER_GPUS, gpu_share
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe
 

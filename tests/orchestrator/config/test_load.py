@@ -12,7 +12,8 @@ import pytest
 import tomli_w
 
 from orchestrator.config.key_table import recipe_keys
-from orchestrator.config.load import Recipe, load_recipe, parse_recipe, shipped_recipes, to_toml
+from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes, to_toml
+from orchestrator.config.recipe import Recipe
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
 from rollout.data.sources import Source

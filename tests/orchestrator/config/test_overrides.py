@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.checks.naming import flat
+from orchestrator.config.keys import flat
 from orchestrator.config.load import load_recipe
 from orchestrator.config.overrides import overridden, split
 from rollout.errors import InputError

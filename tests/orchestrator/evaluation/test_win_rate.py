@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.evaluation.sets import EvalResult, evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines, sample_of

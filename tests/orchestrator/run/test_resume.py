@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.checks.naming import flat
-from orchestrator.config.load import Recipe, load_recipe, parse_recipe, to_toml
+from orchestrator.config.keys import flat
+from orchestrator.config.load import load_recipe, parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from orchestrator.run.resume import FREE, SELECTION, changes, check_run_dir
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError

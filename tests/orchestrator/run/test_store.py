@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.run.store import TRAJECTORY, RunStore, stored_recipe, write_atomically
 from rewards.types import Score
 from rollout.errors import InputError

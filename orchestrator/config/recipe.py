@@ -1,0 +1,71 @@
+"""The types of a recipe. They check values one by one; what contradicts what is in orchestrator/config/consistency.py."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.cluster import ClusterSection
+from orchestrator.config.sections.data import DataSection
+from orchestrator.config.sections.eval import EvalSection
+from orchestrator.config.sections.kinds import DpoSection, RejectSection, RewardModelSection, SftSection
+from orchestrator.config.sections.learner import LearnerSection
+from orchestrator.config.sections.loop import LoopSection
+from orchestrator.config.sections.model import ModelSection
+from orchestrator.config.sections.rewards import RewardsSection, SandboxSection
+from orchestrator.config.sections.rollout import RolloutSection
+from orchestrator.config.sections.schedule import Change
+
+OWN = "own"
+"""`model_from`: not a stage, but what the stage's own `model` section says."""
+
+
+class Settings(Section):
+    """The sections that a recipe gives defaults for and a stage may repeat."""
+
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    rollout: RolloutSection = RolloutSection()
+    rewards: RewardsSection = RewardsSection()
+    sandbox: SandboxSection = SandboxSection()
+    learner: LearnerSection = LearnerSection()
+    loop: LoopSection = LoopSection()
+    sft: SftSection = SftSection()
+    reject: RejectSection = RejectSection()
+    reward_model: RewardModelSection = RewardModelSection()
+    dpo: DpoSection = DpoSection()
+    eval: EvalSection = EvalSection()
+
+
+StageKind = Literal["sft", "grpo", "reject", "reward_model", "dpo", "eval"]
+
+
+class Stage(Settings):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the stage and of its folder in the run directory."""
+    kind: StageKind
+    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reject`: rejection sampling, which leaves rows;
+    `reward_model`: a model of preferences from pairs, for rubrics (`path = "stage:NAME"`); `dpo`: direct preference
+    optimisation on pairs; `eval`: evaluation alone."""
+
+    model_from: str = ""
+    """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
+    it that left a policy."""
+    schedule: tuple[Change, ...] = ()
+    """Settings that change at a step (grpo), in the order of the steps."""
+
+
+class Recipe(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the recipe; the run directory is `runs/<name>` unless told otherwise."""
+    description: str = ""
+    """One line for `rayzero recipes` and the report."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Every random choice of the run derives from it."""
+    cluster: ClusterSection = ClusterSection()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """In order; each starts from the model that the one before it left, unless it says otherwise."""
+
+
+STAGE_SECTIONS = tuple(Settings.model_fields)
+"""Names of the sections that a stage may repeat."""
