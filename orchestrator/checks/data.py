@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.checks.doctor import in_units
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
+from orchestrator.plan.machine import in_units
 from rollout.data.known_sets import PUBLISHED
 from rollout.errors import InputError
 

@@ -78,24 +78,24 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 def _placement(recipe: "Recipe") -> list[str]:
     """Where every stage puts its processes, and how much memory they take."""
-    from orchestrator.checks import doctor
+    from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
-    from orchestrator.plan.memory import adapter_parameters, memory, parameters, stage_places
-    from orchestrator.plan.placement import gpu_share
+    from orchestrator.plan.memory import adapter_parameters, memory, parameters
+    from orchestrator.plan.placement import gpu_share, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
     for stage in recipe.stages:
         cores, _ = stage_places(stage)
-        places = f"{cores:g} CPU of {doctor.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
-        if here and doctor.on_gpus():
-            places += f", {gpu_share(stage):g} GPU of {len(doctor.gpu_names())} here"
+        places = f"{cores:g} CPU of {machine.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
+        if here and machine.on_gpus():
+            places += f", {gpu_share(stage):g} GPU of {len(machine.gpu_names())} here"
         else:
             places += f", and {gpu_share(stage):g} GPU where there are any"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
         sizes = memory(stage)
-        named = ", ".join(f"{what} {doctor.in_units(size)}" for what, size in sizes.items())
-        total = doctor.in_units(sum(sizes.values()))
+        named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in sizes.items())
+        total = machine.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
         if adapters := adapter_parameters(stage):

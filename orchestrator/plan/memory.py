@@ -1,10 +1,10 @@
-"""How large a recipe is: places, parameters, bytes. Estimates from the recipe and the files of the model alone."""
+"""How large a recipe is: parameters and bytes. Estimates from the recipe and the files of the model alone."""
 
 from pathlib import Path
 
-from orchestrator.checks.doctor import on_gpus
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.model import BuildSection, ModelSection
+from orchestrator.plan.machine import on_gpus
 from orchestrator.plan.model_folder import folder_parameters, tensor_shapes
 
 CHARACTER_VOCABULARY = 262
@@ -22,13 +22,6 @@ bfloat16 is weights 2, gradients 2, their sums in float32 4, master weights 4, m
 from stage 2 on gradients are added to their sums at once. Not counted: the bucket in which DeepSpeed reduces gradients, and
 what a step makes on its way. tests/orchestrator/plan/test_learner_bytes.py holds it against what is allocated.
 """
-
-
-def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
-    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
-    workers = stage.rollout.replicas * stage.rollout.tensor_parallel
-    ranks = stage.learner.ranks if training else 0
-    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
 
 
 def wire_bytes(model: ModelSection) -> int:

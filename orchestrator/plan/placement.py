@@ -10,6 +10,13 @@ SCORER_GPUS = 0.1
 """That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
 
 
+def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
+    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
+    workers = stage.rollout.replicas * stage.rollout.tensor_parallel
+    ranks = stage.learner.ranks if training else 0
+    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
+
+
 def gpu_share(stage: Stage) -> float:
     """GPUs that engines, ranks and reward models reserve on GPU hosts."""
     rollout, learner = stage.rollout, stage.learner
