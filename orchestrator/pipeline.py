@@ -13,8 +13,9 @@ from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services, build_spec, learner_spec
 from orchestrator.cluster.session import Device, ray_session
 from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import missing_models, with_stage_models
-from orchestrator.config.wiring import LEAVES_POLICY, missing_before, parent_of, root_of
+from orchestrator.config.wiring import missing_before, parent_of, root_of
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
@@ -112,7 +113,7 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
-    steps = length if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
+    steps = length if kind_of(stage).trains else ""
     display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
     clocks = PhaseClocks(services.waited)
     with services.waited.running():
@@ -133,7 +134,7 @@ async def _open(recipe: Recipe, stage: Stage, store: RunStore, services: Service
     model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
-    if stage.kind != "reward_model":
+    if kind_of(stage).generates:
         lineage = root.model.model_dump_json(include={"path", "build"})
         await services.begin_rollout(stage, model, lineage=lineage)
     learner = await services.learner()
@@ -157,7 +158,7 @@ def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
                 "path": str(store.data_folder(section.stage)),
                 "completion_column": section.completion_column or "completion",
                 # Rows of questions without a right answer have none, and none is needed to learn from.
-                "answer_column": "" if stage.kind == "sft" else section.answer_column,
+                "answer_column": "" if kind_of(stage).learns_from == "examples" else section.answer_column,
             }
         )
         if section.stage

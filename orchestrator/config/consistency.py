@@ -5,6 +5,7 @@ Every function raises InputError with the first contradiction that it finds.
 
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule, check_schedule
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
 
@@ -22,7 +23,7 @@ def check_consistency(recipe: Recipe) -> None:
 
 
 def _check_length(stage: Stage) -> None:
-    if stage.kind == "sft" and stage.sft.epochs:
+    if kind_of(stage).counts_epochs and stage.sft.epochs:
         if stage.loop.steps:
             raise InputError(
                 f"stage {stage.name!r}: sft.epochs = {stage.sft.epochs:g} and loop.steps = {stage.loop.steps} both say "
@@ -30,18 +31,18 @@ def _check_length(stage: Stage) -> None:
             )
     elif not stage.loop.steps:
         raise InputError(
-            f"stage {stage.name!r}: loop.steps = 0: give at least 1" + " or sft.epochs" * (stage.kind == "sft")
+            f"stage {stage.name!r}: loop.steps = 0: give at least 1" + " or sft.epochs" * kind_of(stage).counts_epochs
         )
 
 
 def _check_data(stage: Stage) -> None:
     """There is something to work on, and every rubric that it asks for is one of the recipe's."""
-    if stage.kind == "eval" and not stage.eval.sets:
+    if kind_of(stage).only_evaluates and not stage.eval.sets:
         raise InputError(f"stage {stage.name!r} evaluates nothing: add [eval.sets.NAME] with `path` or `task`")
-    if stage.kind != "eval" and not stage.data.sources:
+    if not kind_of(stage).only_evaluates and not stage.data.sources:
         raise InputError(f"stage {stage.name!r} has no prompts: add [data.sources.NAME] with `path` or `task`")
     # Worked examples and pairs are not scored.
-    scored = stage.data.sources if stage.kind in ("grpo", "reject") else {}
+    scored = stage.data.sources if kind_of(stage).samples else {}
     for name, source in (*scored.items(), *stage.eval.prompt_sets.items()):
         if source.rubric not in stage.rewards.rubrics:
             known = ", ".join(sorted(stage.rewards.rubrics))
@@ -64,7 +65,7 @@ def _check_labels(stage: Stage) -> None:
 
 def _check_batches(stage: Stage) -> None:
     """Groups, mini-batches and publishes of reinforcement learning."""
-    if stage.kind != "grpo":
+    if not kind_of(stage).is_rl:
         return
     if stage.rollout.group_size == 1:
         raise InputError(
@@ -87,7 +88,7 @@ def _check_batches(stage: Stage) -> None:
 def _check_tokens(stage: Stage) -> None:
     """Prompt and completion fit the engine. A reward model reads and generates nothing."""
     longest = Schedule(stage).max_tokens
-    if stage.kind != "reward_model" and longest + stage.data.max_prompt_tokens > stage.model.max_tokens:
+    if kind_of(stage).generates and longest + stage.data.max_prompt_tokens > stage.model.max_tokens:
         raise InputError(
             f"stage {stage.name}: rollout.max_tokens ({longest}) + data.max_prompt_tokens "
             f"({stage.data.max_prompt_tokens}) exceed model.max_tokens ({stage.model.max_tokens})"

@@ -1,6 +1,6 @@
 """The types of a recipe. They check values one by one; what contradicts what is in orchestrator/config/consistency.py."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from orchestrator.config.sections.model import ModelSection
 from orchestrator.config.sections.rewards import RewardsSection, SandboxSection
 from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.config.sections.schedule import Change
+from orchestrator.config.stage_kinds import STAGE_KINDS, StageKind
 
 OWN = "own"
 """`model_from`: not a stage, but what the stage's own `model` section says."""
@@ -37,17 +38,12 @@ class Settings(Section):
     eval: EvalSection = EvalSection()
 
 
-StageKind = Literal["sft", "grpo", "reject", "reward_model", "dpo", "eval"]
-
-
 class Stage(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
-    kind: StageKind
-    """`sft`: supervised fine-tuning; `grpo`: reinforcement learning; `reject`: rejection sampling, which leaves rows;
-    `reward_model`: a model of preferences from pairs, for rubrics (`path = "stage:NAME"`); `dpo`: direct preference
-    optimisation on pairs; `eval`: evaluation alone."""
-
+    kind: Annotated[
+        StageKind, Field(description="; ".join(f"`{kind.name}`: {kind.meaning}" for kind in STAGE_KINDS.values()) + ".")
+    ]
     model_from: str = ""
     """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
     it that left a policy."""

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.config.recipe import OWN
 from orchestrator.config.sections.data import rubric_asked
 from orchestrator.config.sections.rewards import SHIPPED_RUBRICS
-from orchestrator.config.wiring import LEAVES_POLICY
+from orchestrator.config.stage_kinds import kind_named
 
 
 def resolved_stages(defaults: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def _with_models(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             shape = {key: said[key] for key in ("path", "build") if key in said} or begun.get(parent, {})
             begun[name] = shape
             stage["model"] = said | shape
-            latest = name if stage.get("kind") in LEAVES_POLICY else latest
+            latest = name if kind_named(str(stage.get("kind"))).leaves == "policy" else latest
         inherited.append(stage)
     return inherited
 
@@ -73,6 +73,6 @@ def _with_length(stage: dict[str, Any]) -> dict[str, Any]:
     """With epochs, steps that are not given are none, instead of their default."""
     sft, loop = stage.get("sft", {}), stage.get("loop", {})
     tables = isinstance(sft, dict) and isinstance(loop, dict)
-    if stage.get("kind") == "sft" and tables and sft.get("epochs") and "steps" not in loop:
+    if kind_named(str(stage.get("kind"))).counts_epochs and tables and sft.get("epochs") and "steps" not in loop:
         return {**stage, "loop": {**loop, "steps": 0}}
     return stage

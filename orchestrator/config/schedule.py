@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.schedule import Change
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError, did_you_mean
 
 
@@ -75,7 +76,7 @@ def check_schedule(stage: Stage) -> None:
                 )
         before = change.from_step
     schedule = Schedule(stage)
-    if stage.schedule and stage.kind != "grpo":
+    if stage.schedule and not kind_of(stage).is_rl:
         raise InputError(f"stage {stage.name!r}: schedule: settings change in stages of kind grpo, not in {stage.kind}")
     for step, weights in zip((0, *schedule.steps), schedule.weights, strict=True):
         if weights and not any(weights.values()):

@@ -8,18 +8,16 @@ from pathlib import Path
 
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.rewards import FunctionSection
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError, did_you_mean
 
 PREFIX = "stage:"
-
-SCORING = ("grpo", "reject")
-"""Kinds of stages that score what they sample; the others score their evaluation sets at most."""
 
 
 def check_stage_models(recipe: Recipe) -> None:
     """Raises InputError when a stage scores with a model that no stage before it trains, or reads it in another way."""
     for place, stage in enumerate(recipe.stages):
-        before = {other.name: other for other in recipe.stages[:place] if other.kind == "reward_model"}
+        before = {other.name: other for other in recipe.stages[:place] if kind_of(other).leaves == "rewards"}
         for key, name, function in _references(stage):
             if name not in before:
                 known = ", ".join(before) or "none"
@@ -28,7 +26,7 @@ def check_stage_models(recipe: Recipe) -> None:
                 raise InputError(
                     f'{key} (stage {stage.name}): path = "{PREFIX}{name}": {reason}{did_you_mean(name, before)}; '
                     f"reward_model stages before {stage.name}: {known}"
-                    + (_judge_later(stage, key, name) if found and found.kind == "reward_model" else "")
+                    + (_judge_later(stage, key, name) if found and kind_of(found).leaves == "rewards" else "")
                 )
             asked, trained = _arguments(function).get("scope"), before[name].reward_model.scope
             if asked not in (None, trained):
@@ -121,13 +119,13 @@ def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, str, 
 
 def used_rubrics(stage: Stage) -> set[str]:
     """Those that a stage scores with, its evaluation sets included."""
-    if stage.kind == "reward_model":
+    if not kind_of(stage).generates:
         return set()
     return _trained_with(stage) | {section.rubric for section in stage.eval.prompt_sets.values()}
 
 
 def _trained_with(stage: Stage) -> set[str]:
-    return {section.rubric for section in stage.data.sources.values()} if stage.kind in SCORING else set()
+    return {section.rubric for section in stage.data.sources.values()} if kind_of(stage).samples else set()
 
 
 def _trained_by(function: FunctionSection) -> str | None:

@@ -1,15 +1,11 @@
 """Which stage takes its model and its data from which: the recipe as a graph. Plain functions over stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from orchestrator.config.recipe import OWN, Stage
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError, did_you_mean
-
-LEAVES_POLICY = ("sft", "grpo", "dpo")
-"""Kinds that leave a model which the next stage starts from unless it says otherwise."""
-LEAVES_DATA = ("reject",)
-"""Kinds that leave rows which a later stage may take as a source."""
 
 
 class Wired(Protocol):
@@ -33,7 +29,7 @@ def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
         return None
     if stage.model_from:
         return next((other for other in earlier if other.name == stage.model_from), None)
-    return next((other for other in reversed(earlier) if other.kind in LEAVES_POLICY), None)
+    return next((other for other in reversed(earlier) if kind_of(other).leaves == "policy"), None)
 
 
 def root_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage:
@@ -58,11 +54,11 @@ def check_wiring(stages: Sequence[Stage]) -> None:
             raise InputError(f"a stage cannot be called {OWN!r}: model_from = {OWN!r} means the model section")
         earlier = _before(stages, stage)
         if stage.model_from not in ("", OWN):
-            _check_known(stage, "model_from", stage.model_from, earlier, LEAVES_POLICY, "a model to start from")
+            _check_known(stage, "model_from", stage.model_from, earlier, "policy")
         for name, section in stage.data.sources.items():
             if section.stage:
                 key = f"data.sources.{name}.stage"
-                _check_known(stage, key, section.stage, earlier, LEAVES_DATA, "rows")
+                _check_known(stage, key, section.stage, earlier, "rows")
         _check_model(stages, stage)
 
 
@@ -81,7 +77,10 @@ def _check_model(stages: Sequence[Stage], stage: Stage) -> None:
         )
 
 
-def _check_known(stage: Stage, key: str, name: str, earlier: Sequence[Stage], kinds: Sequence[str], what: str) -> None:
+def _check_known(
+    stage: Stage, key: str, name: str, earlier: Sequence[Stage], leaves: Literal["policy", "rows"]
+) -> None:
+    """`name`, that `key` of a stage gives, is an earlier stage that leaves this."""
     found = next((other for other in earlier if other.name == name), None)
     if found is None:
         known = [other.name for other in earlier]
@@ -89,7 +88,8 @@ def _check_known(stage: Stage, key: str, name: str, earlier: Sequence[Stage], ki
             f"stage {stage.name!r}: {key} = {name!r} is no stage before it{did_you_mean(name, known)}; "
             f"there is: {', '.join(known) or 'none'}"
         )
-    if found.kind not in kinds:
+    if kind_of(found).leaves != leaves:
+        what = "model to start from" if leaves == "policy" else "rows"
         raise InputError(f"stage {stage.name!r}: {key} = {name!r}: a stage of kind {found.kind} leaves no {what}")
 
 

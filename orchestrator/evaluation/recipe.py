@@ -8,6 +8,7 @@ from orchestrator.config.load import load_recipe, parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.data import SourceSection
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan.model_folder import has_chat_template, read_config
 from rollout.data.known_sets import PUBLISHED
@@ -39,7 +40,7 @@ def latest_export(run: Path, path: Path) -> str:
     from orchestrator.run.store import stored_recipe
 
     recipe = stored_recipe(run)
-    names = [stage.name for stage in recipe.stages if stage.kind != "reward_model"] if recipe else []
+    names = [stage.name for stage in recipe.stages if kind_of(stage).generates] if recipe else []
     inside = path.resolve().relative_to(run.resolve()).parts
     wanted = [name for name in names if name in inside[:1]] or names
     for name in reversed(wanted):

@@ -21,6 +21,7 @@ from typing import Any
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.evaluation.recipe import find_run
 from rewards.builtin import BUILTIN
@@ -138,7 +139,7 @@ def _argument(override: str) -> tuple[str, Any]:
 
 def _judged(stages: Sequence[Stage]) -> Stage:
     """The last stage that learns from rewards, or else the last."""
-    return next((stage for stage in reversed(stages) if stage.kind == "grpo"), stages[-1])
+    return next((stage for stage in reversed(stages) if kind_of(stage).is_rl), stages[-1])
 
 
 # --- In a scoring process

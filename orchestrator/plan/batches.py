@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.schedule import Schedule
+from orchestrator.config.stage_kinds import kind_of
 
 
 def batch_plan(stage: Stage) -> str:
-    """One line about the batches of a stage of kind grpo; empty for any other."""
-    if stage.kind != "grpo":
+    """One line about the batches of a stage of reinforcement learning; empty for any other."""
+    if not kind_of(stage).is_rl:
         return ""
     groups, size, parts = stage.loop.groups_per_step, stage.rollout.group_size, stage.learner.mini_batches
     plan = f"{groups * size:,} completions a batch ({groups:,} groups × {size})"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.model import BuildSection, ModelSection
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.plan.machine import on_gpus
 from orchestrator.plan.model_folder import folder_parameters, tensor_shapes
 
@@ -99,7 +100,7 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         parts["adapters"] = float(adapter_parameters(stage) * (ranks * whole + sharded))
         return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
-    if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
+    if kind_of(stage).needs_reference(stage.learner.kl_coef):
         # Divided as parameters are: by stage 3 (learner/model/reference.py).
         parts["reference"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
     return parts
