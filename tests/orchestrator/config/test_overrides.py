@@ -22,6 +22,7 @@ from rollout.errors import InputError
         ('a . "b" = "c.d"', ["a", "b"], ' "c.d"'),
         (r'a."say \"hi\" \u00fc".b=', ["a", 'say "hi" ü', "b"], ""),
         ("größe.x=1", ["größe", "x"], "1"),
+        ("a.\"b'=.c\".'d\"=' =x='y'", ["a", "b'=.c", 'd"='], "x='y'"),
     ],
 )
 def test_a_key_is_taken_apart_as_toml_does(override: str, names: list[str], text: str) -> None:
