@@ -15,7 +15,7 @@ from orchestrator.config.sections.model import ModelSection
 from orchestrator.config.sections.rewards import RewardsSection, SandboxSection
 from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.config.sections.schedule import Change
-from orchestrator.config.stage_kinds import STAGE_KINDS, StageKind
+from orchestrator.config.stage_kinds import StageKind, in_words
 
 OWN = "own"
 """`model_from`: not a stage, but what the stage's own `model` section says."""
@@ -41,12 +41,10 @@ class Settings(Section):
 class Stage(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
-    kind: Annotated[
-        StageKind, Field(description="; ".join(f"`{kind.name}`: {kind.meaning}" for kind in STAGE_KINDS.values()) + ".")
-    ]
+    kind: Annotated[StageKind, Field(description=f"Work that the stage does. {in_words()}.")]
     model_from: str = ""
-    """Earlier stage whose model this one starts from; `own`: what its own `model` section says. Empty: the stage before
-    it that left a policy."""
+    """Earlier stage whose model this stage starts from; `own`: the model of its own `model` section; empty: the nearest
+    stage before it that left a policy."""
     schedule: tuple[Change, ...] = ()
     """Settings that change at a step (grpo), in the order of the steps."""
 
@@ -55,12 +53,12 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the recipe; the run directory is `runs/<name>` unless told otherwise."""
     description: str = ""
-    """One line for `rayzero recipes` and the report."""
+    """One line about the recipe, for `rayzero recipes` and the report."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    """Every random choice of the run derives from it."""
+    """Seed from which every random choice of the run derives."""
     cluster: ClusterSection = ClusterSection()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    """In order; each starts from the model that the one before it left, unless it says otherwise."""
+    """Stages in their order; each starts from the model that the one before it left, unless it says otherwise."""
 
 
 STAGE_SECTIONS = tuple(Settings.model_fields)

@@ -120,3 +120,8 @@ def kind_named(name: str) -> Kind:
     """What stages of a kind do; of a name that no kind has (a run of another version), a kind that does nothing."""
     known = STAGE_KINDS.get(name)
     return known or Kind(name=name, words=name, meaning="", leaves="nothing", learns_from="nothing")
+
+
+def in_words() -> str:
+    """All kinds and what they mean, for the table of keys."""
+    return "; ".join(f"`{kind.name}`: {kind.meaning}" for kind in STAGE_KINDS.values())

@@ -8,22 +8,11 @@ import pytest
 
 from orchestrator.checks.loss import check_loss
 from orchestrator.checks.rewards import check_rewards
-from orchestrator.cli import run
-from orchestrator.config.key_table import recipe_keys
 from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes
 from orchestrator.config.trained_rewards import check_stage_models
 from tests.orchestrator.factories import NEEDED
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_table_of_keys_is_the_one_the_command_prints(capsys) -> None:  # type: ignore[no-untyped-def]
-    assert run(["recipes", "--keys"]) == 0
-    assert capsys.readouterr().out.strip() in README, "paste the output of `rayzero recipes --keys` into the README"
-
-
-def test_every_key_has_a_meaning() -> None:
-    assert [key for key, _, _, meaning in recipe_keys() if not meaning] == []
 
 
 def test_every_shipped_recipe_is_valid_or_says_what_it_needs() -> None:

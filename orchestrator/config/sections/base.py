@@ -1,4 +1,4 @@
-"""What every section of a recipe is."""
+"""The base of all sections of a recipe: no unknown keys, no change after reading, docstrings as descriptions."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -15,26 +15,26 @@ CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.we
 
 class RolloutChange(Section):
     max_tokens: Annotated[int, Field(ge=0)] = 0
-    """Longest completion from then on; 0: as before."""
+    """Longest completion from the step on, in tokens; 0: as before."""
     temperature: Annotated[float, Field(ge=0)] = 0
-    """Sampling temperature from then on; 0: as before."""
+    """Sampling temperature from the step on; 0: as before."""
 
 
 class SourceChange(Section):
     weight: Annotated[float, Field(ge=0)]
-    """Share of this source from then on; 0: none."""
+    """Share of the data source from the step on; 0: none."""
 
 
 class DataChange(Section):
     sources: dict[str, SourceChange] = {}
-    """Data source → what changes of it."""
+    """Data source whose share changes at the step."""
 
 
 class Change(Section):
     """Settings of a grpo stage that change at a step (orchestrator/config/schedule.py)."""
 
     from_step: Annotated[int, Field(ge=1)]
-    """Batches trained before the change."""
+    """Batches that the stage trains on before its settings change."""
     rollout: RolloutChange = RolloutChange()
     data: DataChange = DataChange()
 
