@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from rollout.data.sources import Row
 
 LARGE_BYTES = 32 << 20
-"""Of a larger data file, and of a generated task, only the first rows are read here."""
+"""Size from which on a data file is read here in its first rows alone, as a generated task is."""
 FIRST_ROWS = 1000
+"""Rows that are read of such a file or task."""
 
 
 def check_data(recipe: Recipe, training: bool) -> list[str]:
@@ -113,7 +114,7 @@ def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: Source
 
 
 def _length(stage: Stage, reader: "_Reader") -> list[str]:
-    """How many steps the epochs of a stage are, where all of its rows were read here."""
+    """A note of how many steps the epochs of a stage are, where all of its rows were read here."""
     counts = [(section.weight, reader.num_examples(stage, section)) for section in stage.data.sources.values()]
     if not all(count for _, count in counts):
         return []
@@ -151,7 +152,7 @@ class _Reader:
             self._training.setdefault(question, key)
 
     def num_examples(self, stage: Stage, section: SourceSection) -> int:
-        """That a stage makes of a source; 0: not known here."""
+        """Number of examples that a stage makes of a source; 0: not known here."""
         rows, turns = self._counts.get(_origin(section), (0, 0))
         every_turn = section.messages_column and stage.sft.mask_prompt and stage.sft.turns == "all"
         return turns if every_turn else rows
@@ -206,7 +207,7 @@ class _Reader:
 
 
 def _origin(section: SourceSection) -> str:
-    """The same for sections whose rows are the same."""
+    """A text that is the same for sections whose rows are the same."""
     return section.model_dump_json(exclude={"weight", "rubric", "correct", "judged_by", "prompt_form"})
 
 

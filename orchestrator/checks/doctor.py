@@ -10,9 +10,9 @@ from typing import Literal
 from orchestrator.plan import machine
 
 PLUGIN = "rollout.weights.vllm_plugin:register"
-"""What vLLM's worker processes must find among the `vllm.general_plugins` entry points."""
+"""Entry point that vLLM's worker processes must find among the `vllm.general_plugins`."""
 DASHBOARD_PORT = 8265
-"""Where Ray's dashboard, and job submission with it, listens unless told otherwise."""
+"""Port at which Ray's dashboard, and job submission with it, listens unless told otherwise."""
 
 State = Literal["ok", "note", "missing"]
 
@@ -164,7 +164,7 @@ def _compiler() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """What contains the programs that a model writes; found out by attacks on it."""
+    """Whether the sandbox contains the programs that a model writes; found out by attacks on it."""
     # Only here: nothing else in this module needs them.
     import asyncio
 

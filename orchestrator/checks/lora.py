@@ -1,4 +1,4 @@
-"""Whether the adapters that a stage asks for (LoRA) can be made of its model, and choices of them that are hardly meant."""
+"""Whether the adapters that a stage asks for (LoRA) can be made of its model, and choices that are probably not meant."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from orchestrator.plan.memory import linear_layers
 from rollout.errors import InputError, did_you_mean
 
 SLOW = 1e-5
-"""A learning rate that is usual for whole models. Adapters take about ten times as much (Schulman et al., "LoRA Without
+"""Learning rate that is usual for whole models. Adapters take about ten times as much (Schulman et al., "LoRA Without
 Regret", 2025)."""
 
 

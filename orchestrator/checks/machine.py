@@ -82,7 +82,7 @@ def check_places(recipe: Recipe, training: bool) -> None:
 
 
 def _fewer_cores(stage: Stage, have: int, training: bool) -> str:
-    """How the stage would fit: fewer replicas, or less than a core for each."""
+    """The way out for a stage that does not fit: fewer replicas, or less than a core for each."""
     ranks = stage.learner.ranks * stage.learner.cpus if training else 0.0
     workers = stage.rollout.replicas * stage.rollout.tensor_parallel
     share = math.floor((have - ranks) / workers * 10) / 10

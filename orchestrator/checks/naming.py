@@ -1,4 +1,4 @@
-"""How a check names a setting of a recipe: by its key, such as `learner.lr`, and by its stage where that matters."""
+"""Names of settings in a finding: the key, such as `learner.lr`, and the stage where that matters."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def key_in(recipe: Recipe, stage: Stage, key: str) -> str:
 
 
 def _value(stage: Stage, key: str) -> Any:
-    """What a stage has under a dotted key; None where it has nothing."""
+    """The value that a stage has under a dotted key; None where it has nothing."""
     value: Any = stage
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)

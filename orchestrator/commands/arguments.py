@@ -1,4 +1,4 @@
-"""How a command names a recipe: RECIPE, KEY=VALUE and the seed."""
+"""Arguments by which a command names a recipe: RECIPE, KEY=VALUE and the seed."""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def load(recipe: str, overrides: Sequence[str] | None, address: str = "", seed: 
 
 
 def recipe_name(recipe: str) -> str:
-    """What `load_recipe` takes."""
+    """The name or path that `load_recipe` takes."""
     folder = run_folder(recipe)
     if folder is not None:
         return str(folder / "recipe.toml")

@@ -1,4 +1,4 @@
-"""`rayzero check`: what a recipe resolves to, what it places where, and what it takes."""
+"""`rayzero check`: the resolved recipe, the places of its processes, and the memory that it takes."""
 
 import json
 from collections.abc import Iterable
@@ -36,11 +36,11 @@ def check(
     else:
         typer.echo(visible("\n".join(_differences(resolved))))
     # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
-    _say(["", *_placement(resolved)], full)
-    _say([f"note: {note}" for note in preflight(resolved)], full)
+    _print(["", *_placement(resolved)], full)
+    _print([f"note: {note}" for note in preflight(resolved)], full)
 
 
-def _say(lines: Iterable[str], full: bool) -> None:
+def _print(lines: Iterable[str], full: bool) -> None:
     """Lines; in front of TOML they are comments, so that the output is a recipe again."""
     for line in lines:
         typer.echo(visible(f"# {line}".rstrip() if full else line))
@@ -77,7 +77,7 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 
 def _placement(recipe: "Recipe") -> list[str]:
-    """Where every stage puts its processes, and how much memory they take."""
+    """Lines about the places of the processes of every stage, and the memory that they take."""
     from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
     from orchestrator.plan.memory import adapter_parameters, memory, parameters
@@ -110,7 +110,7 @@ def _placement(recipe: "Recipe") -> list[str]:
 
 
 def _parts(stage: "Stage") -> str:
-    """What a stage starts, as a sum of cores."""
+    """The processes that a stage starts, as a sum of cores."""
     rollout, learner = stage.rollout, stage.learner
     workers = f" × {rollout.tensor_parallel} workers" if rollout.tensor_parallel > 1 else ""
     return f"{rollout.replicas} engine{workers} × {rollout.cpus:g} + {learner.ranks} rank × {learner.cpus:g}"

@@ -37,8 +37,10 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option(min=0, metavar="K", help="Samples a problem, for pass@1 and cons@K.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(metavar="T", help="Of the samples. [default: 0.6]")] = None,
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Of the samples. [default: 0.95]")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="Temperature of the samples. [default: 0.6]")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(metavar="P", help="Top-p of the samples. [default: 0.95]")] = None,
     greedy: Annotated[bool | None, typer.Option("--greedy/--no-greedy", help="Also decode greedily.")] = None,
     template: Annotated[
         str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")
@@ -48,7 +50,7 @@ def evaluate(
     ] = "",
     answer_column: Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")] = "",
     answer_pattern: Annotated[
-        str, typer.Option(metavar="REGEX", help="Its first group is the answer: '#### (.+)'.")
+        str, typer.Option(metavar="REGEX", help="Its first group is the answer in that column: '#### (.+)'.")
     ] = "",
     baseline_column: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column of responses to win against, in the other --set files.")

@@ -1,4 +1,4 @@
-"""Whether the settings of a recipe contradict each other. Types and bounds of single values are pydantic's matter.
+"""The settings of a recipe must not contradict each other. Types and bounds of single values are checked by pydantic.
 
 Every function raises InputError with the first contradiction that it finds.
 """
@@ -23,6 +23,7 @@ def check_consistency(recipe: Recipe) -> None:
 
 
 def _check_length(stage: Stage) -> None:
+    """The stage has a length, and only one."""
     if kind_of(stage).counts_epochs and stage.sft.epochs:
         if stage.loop.steps:
             raise InputError(

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from orchestrator.config.consistency import check_consistency
 from orchestrator.config.explain import check_default_keys, explain
 from orchestrator.config.missing import check_required
-from orchestrator.config.overrides import overridden
+from orchestrator.config.overrides import apply_overrides
 from orchestrator.config.recipe import STAGE_SECTIONS, Recipe, Settings
-from orchestrator.config.resolve import resolved_stages
+from orchestrator.config.resolve import resolve_stages
 from rollout.errors import InputError, did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -39,12 +39,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Lay overrides over a recipe, resolve its stages over its defaults and validate it. Raises InputError."""
-    raw = overridden(raw, overrides, STAGE_SECTIONS)
+    raw = apply_overrides(raw, overrides, STAGE_SECTIONS)
     defaults = {section: raw.pop(section) for section in STAGE_SECTIONS if section in raw}
     stages = raw.get("stages")
     if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
         check_default_keys(defaults, Settings)
-        raw["stages"] = resolved_stages(defaults, stages)
+        raw["stages"] = resolve_stages(defaults, stages)
         check_required(stages, raw["stages"])
     try:
         recipe = Recipe.model_validate(raw)

@@ -14,7 +14,7 @@ from orchestrator.config.recipe import OWN
 from rollout.errors import InputError, did_you_mean
 
 
-def overridden(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
     """The recipe as a TOML file gives it, with overrides laid over a copy of it, the later one over the earlier.
 
     An override of `section.key` holds in every stage, even over the stage's own; `stages.NAME.section.key` in one, and over

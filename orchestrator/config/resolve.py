@@ -1,4 +1,4 @@
-"""From the stages of a recipe as they are written to resolved ones: what a stage needs is in the stage.
+"""The stages of a recipe, from as they are written to resolved: what a stage needs is in the stage.
 
 Works on the tables before they are validated; what is no table is left to validation.
 """
@@ -12,10 +12,10 @@ from orchestrator.config.sections.rewards import SHIPPED_RUBRICS
 from orchestrator.config.stage_kinds import kind_named
 
 
-def resolved_stages(defaults: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def resolve_stages(defaults: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The stages over the defaults, each with the model that its line began with and the rubrics that its sources ask for."""
     stages = [_merge(defaults, stage) for stage in _with_models(written)]
-    return [_with_length(_with_rubrics(stage)) for stage in stages]
+    return [_without_default_steps(_with_rubrics(stage)) for stage in stages]
 
 
 def _with_models(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_rubrics(stage: dict[str, Any]) -> dict[str, Any]:
-    """The rubrics that ship, written out where a source asks for one that the recipe does not have."""
+    """The stage with the shipped rubrics that its sources ask for and the recipe does not have."""
     rewards = stage.get("rewards", {})
     rubrics = rewards.get("rubrics", {"default": SHIPPED_RUBRICS["math"]}) if isinstance(rewards, dict) else None
     if not isinstance(rubrics, dict):
@@ -69,8 +69,8 @@ def _sources(stage: Mapping[str, Any]) -> Iterator[Any]:
         yield from named.values() if isinstance(named, dict) else ()
 
 
-def _with_length(stage: dict[str, Any]) -> dict[str, Any]:
-    """With epochs, steps that are not given are none, instead of their default."""
+def _without_default_steps(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage whose length is given in epochs has no steps, instead of their default."""
     sft, loop = stage.get("sft", {}), stage.get("loop", {})
     tables = isinstance(sft, dict) and isinstance(loop, dict)
     if kind_named(str(stage.get("kind"))).counts_epochs and tables and sft.get("epochs") and "steps" not in loop:

@@ -1,4 +1,4 @@
-"""From the rubrics of a recipe to what the reward service takes. Imports neither Ray nor torch."""
+"""The rubrics of a recipe in the form that the reward service takes. Imports neither Ray nor torch."""
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
@@ -61,7 +61,7 @@ def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
 
 
 def tool_settings(stage: Stage) -> ToolSettings:
-    """What the reward functions of one actor may use."""
+    """Processes, modules and limits that the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
     return ToolSettings(
         processes=stage.rewards.processes,

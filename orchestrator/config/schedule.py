@@ -21,13 +21,13 @@ class Schedule:
 
     def __init__(self, stage: Stage) -> None:
         self.steps = tuple(change.from_step for change in stage.schedule)
-        """[segments − 1] batches trained before each change."""
+        """[segments − 1] Batches that are trained before each change."""
         self._stages = [stage]
         for change in stage.schedule:
-            self._stages.append(_changed(self._stages[-1], change))
+            self._stages.append(_apply(self._stages[-1], change))
 
     def segment(self, step: int) -> int:
-        """Which segment batch number `step` (from 0) belongs to."""
+        """The segment that batch number `step` (from 0) belongs to."""
         return bisect_right(self.steps, step)
 
     def at(self, step: int) -> Stage:
@@ -36,7 +36,7 @@ class Schedule:
 
     @property
     def last(self) -> Stage:
-        """As it ends."""
+        """The stage as it ends."""
         return self._stages[-1]
 
     @property
@@ -46,7 +46,7 @@ class Schedule:
 
     @property
     def max_tokens(self) -> int:
-        """Of the longest completion of all segments."""
+        """Tokens of the longest completion of all segments."""
         return max(stage.rollout.max_tokens for stage in self._stages)
 
     @property
@@ -88,7 +88,7 @@ def check_schedule(stage: Stage) -> None:
             )
 
 
-def _changed(stage: Stage, change: Change) -> Stage:
+def _apply(stage: Stage, change: Change) -> Stage:
     rollout = {key: value for key, value in change.rollout.model_dump().items() if value}
     sources = stage.data.sources | {
         name: stage.data.sources[name].model_copy(update={"weight": each.weight})

@@ -1,4 +1,4 @@
-"""What stages of each kind do: the one place that knows the kinds. Others ask `kind_of(stage)`, not for a name."""
+"""The kinds of stages and what each does: the one place that knows them. Others ask a property of `kind_of(stage)`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ StageKind = Literal["sft", "grpo", "reject", "reward_model", "dpo", "eval"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What stages of one kind do."""
+    """The work of stages of one kind."""
 
     name: str
     """Name of the kind in a recipe."""
@@ -21,27 +21,27 @@ class Kind:
     """`policy`: a model that the next stage starts from unless it says otherwise; `rows`: data that a later stage may take as
     a source; `rewards`: a model that the rubrics of later stages may score with."""
     learns_from: Literal["prompts", "examples", "pairs", "nothing"]
-    """`prompts`: scored completions of its own; `examples`: worked completions; `pairs`: preferences."""
+    """`prompts`: scored completions that its own policy samples; `examples`: worked completions; `pairs`: preferences."""
     samples: bool = False
-    """Whether it samples completions of its data sources and scores them."""
+    """Whether such a stage samples completions to the prompts of its data sources and scores them."""
     generates: bool = True
-    """Whether its model writes completions at all, evaluations included; one that does not needs no engine."""
+    """Whether the model writes completions at all, evaluations included; a stage whose model does not needs no engine."""
     only_evaluates: bool = False
-    """Whether it measures the model that it starts from and does nothing else."""
+    """Whether such a stage measures the model that it starts from and does nothing else."""
     reference: Literal["fixed", "for_kl", "none"] = "none"
-    """Frozen reference model that its loss reads. `fixed`: the model that the stage starts from, always; `for_kl`: where a
+    """Frozen reference model that the loss reads. `fixed`: the model that the stage starts from, always; `for_kl`: where a
     KL term has weight, and then it may be refreshed."""
     counts_epochs: bool = False
-    """Whether its length may be given in passes through the data instead of steps."""
+    """Whether the length of such a stage may be given in passes through the data instead of steps."""
 
     @property
     def trains(self) -> bool:
-        """Whether it takes optimizer steps."""
+        """Whether such a stage takes optimizer steps."""
         return self.learns_from != "nothing"
 
     @property
     def is_rl(self) -> bool:
-        """Whether it is reinforcement learning: it trains on what its own policy samples."""
+        """Whether such a stage is reinforcement learning: it trains on what its own policy samples."""
         return self.learns_from == "prompts"
 
     def needs_reference(self, kl_coef: float) -> bool:
@@ -108,16 +108,16 @@ _KINDS = (
     ),
 )
 STAGE_KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""Name in a recipe → what such stages do."""
+"""Name in a recipe → kind, in the order in which they are listed to a user."""
 
 
 def kind_of(stage: HasKind) -> Kind:
-    """What a stage does."""
+    """The kind of a stage."""
     return kind_named(stage.kind)
 
 
 def kind_named(name: str) -> Kind:
-    """What stages of a kind do; of a name that no kind has (a run of another version), a kind that does nothing."""
+    """The kind of a name; for a name that no kind has (in a run of another version), one that does nothing."""
     known = STAGE_KINDS.get(name)
     return known or Kind(name=name, words=name, meaning="", leaves="nothing", learns_from="nothing")
 

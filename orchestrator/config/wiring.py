@@ -9,7 +9,7 @@ from rollout.errors import InputError, did_you_mean
 
 
 class Wired(Protocol):
-    """What says where a stage's model comes from."""
+    """A stage, of a recipe or of a run's record, that says where its model comes from."""
 
     @property
     def name(self) -> str: ...
@@ -33,7 +33,7 @@ def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
 
 
 def root_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage:
-    """Where the line of models that a stage belongs to begins. Stages of one root have models of one shape."""
+    """The stage with which a stage's line of models begins. Stages of one root have models of one shape."""
     while (parent := parent_of(stages, stage)) is not None:
         stage = parent
     return stage
@@ -117,7 +117,7 @@ def select_stages(stages: Sequence[Stage], *, first: str = "", last: str = "", o
 
 
 def missing_before(stages: Sequence[Stage], selected: Sequence[Stage], finished: set[str]) -> Iterator[str]:
-    """What would be missing if only `selected` ran: one line a stage that is needed, not selected and not finished."""
+    """A line for each stage that `selected` needs, that is not among them and not finished."""
     will_be = finished | {stage.name for stage in selected}
     for stage in selected:
         parent = parent_of(stages, stage)

@@ -1,4 +1,4 @@
-"""What a batch of reinforcement learning is in optimizer steps: papers count in those, a recipe in batches."""
+"""Batches of reinforcement learning in optimizer steps: papers count in those, a recipe in batches."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def batch_plan(stage: Stage) -> str:
 
 
 def changes_of(stage: Stage) -> Iterator[str]:
-    """What changes at a step of the stage, in both countings where they differ."""
+    """The changes at steps of the stage, a line each, counted in batches and, where that differs, in optimizer steps."""
     parts = stage.learner.mini_batches
     for step, change in Schedule(stage).changes.items():
         counted = f" ({step * parts:,} optimizer steps)" if parts > 1 else ""

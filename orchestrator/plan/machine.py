@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where weights wait on their way to the engines of a CPU host, and where Ray keeps its objects."""
+"""Folder through which weights go to the engines of a CPU host, and in which Ray keeps its objects."""
 
 
 def version_of(distribution: str) -> str:

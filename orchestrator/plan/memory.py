@@ -1,4 +1,4 @@
-"""How large a recipe is: parameters and bytes. Estimates from the recipe and the files of the model alone."""
+"""Parameters and bytes of the stages of a recipe: estimates from the recipe and the files of the model alone."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from orchestrator.plan.machine import on_gpus
 from orchestrator.plan.model_folder import folder_parameters, tensor_shapes
 
 CHARACTER_VOCABULARY = 262
-"""256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/model/small.py)."""
+"""Tokens of `model.build.tokenizer = "characters"`: 256 bytes, four tags, two special tokens (learner/model/small.py)."""
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "score", "classifier", "norm")
 """Parts of the names of matrices that get no adapter: embeddings and heads."""
 TRAINING_BYTES = {
@@ -39,7 +39,7 @@ def parameters(model: ModelSection) -> int:
 
 
 def _built_parameters(build: BuildSection) -> int:
-    """Of the Qwen2 that `model.build` describes."""
+    """Number of parameters of the Qwen2 that `model.build` describes."""
     vocabulary = CHARACTER_VOCABULARY if build.tokenizer == "characters" else build.vocab_size
     width, kv_width = build.hidden, build.hidden // build.heads * build.kv_heads
     attention = width * width + width + 2 * (width * kv_width + kv_width) + width * width
@@ -61,6 +61,7 @@ def linear_layers(model: ModelSection) -> dict[str, tuple[int, int]]:
 
 
 def _built_layers(build: BuildSection) -> dict[str, tuple[int, int]]:
+    """Name → (outputs, inputs) of the linear layers of the Qwen2 that `model.build` describes."""
     width, kv_width, inner = build.hidden, build.hidden // build.heads * build.kv_heads, build.intermediate
     attention = {"q_proj": (width, width), "k_proj": (kv_width, width), "v_proj": (kv_width, width)}
     rest = {
@@ -83,7 +84,10 @@ def adapter_parameters(stage: Stage) -> int:
 
 
 def memory(stage: Stage, training: bool = True) -> dict[str, float]:
-    """What → estimated bytes over all processes, without activations; empty when the model's size is not known."""
+    """Part of the memory → estimated bytes over all processes, without activations.
+
+    Empty when the model's size is not known.
+    """
     count = parameters(stage.model)
     if not count:
         return {}

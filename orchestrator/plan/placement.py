@@ -1,4 +1,4 @@
-"""What a stage reserves of the GPUs of its hosts, and whether the models that score find a place beside the rest."""
+"""Cores and GPUs that a stage reserves, and whether the models that score find a place beside the rest."""
 
 import json
 
@@ -7,7 +7,7 @@ from orchestrator.config.trained_rewards import used_rubrics
 from rollout.errors import InputError
 
 SCORER_GPUS = 0.1
-"""That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
+"""GPUs that one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
 
 
 def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:

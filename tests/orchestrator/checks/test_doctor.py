@@ -21,7 +21,7 @@ WHOLE = {
 
 @pytest.fixture(scope="module")
 def sandbox() -> Finding:
-    """Of this machine; sandboxes are started and attacked for it once."""
+    """The finding about the sandbox of this machine; sandboxes are started and attacked for it once."""
     return doctor._sandbox()
 
 
