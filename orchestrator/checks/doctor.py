@@ -19,6 +19,8 @@ State = Literal["ok", "note", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
+    """One line of what doctor says."""
+
     what: str
     state: State
     """`note`: works without, or only matters to some; `missing`: nothing trains before it is put right."""

@@ -39,6 +39,8 @@ class Settings(Section):
 
 
 class Stage(Settings):
+    """One stage, resolved: the settings that hold in it, whoever gave them."""
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the stage and of its folder in the run directory."""
     kind: Annotated[StageKind, Field(description=f"Work that the stage does. {in_words()}.")]
@@ -50,6 +52,8 @@ class Stage(Settings):
 
 
 class Recipe(Section):
+    """A whole recipe, resolved."""
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the recipe; the run directory is `runs/<name>` unless told otherwise."""
     description: str = ""

@@ -43,6 +43,7 @@ class ExampleStream(Mixture[Example]):
 
     @staticmethod
     def fingerprint(items: Sequence[Example]) -> str:
+        """A digest of token ids and of where training begins in each."""
         digest = hashlib.blake2b(digest_size=16)
         for example in items:
             digest.update(np.array([len(example.token_ids), example.first_target], dtype="<i8").tobytes())

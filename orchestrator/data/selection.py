@@ -15,6 +15,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
+    """The samples that are kept, and how many were dropped for which reason."""
+
     kept: list[Row]
     """In the order of the samples."""
     dropped: Counter[str] = field(default_factory=Counter)
