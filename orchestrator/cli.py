@@ -82,7 +82,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from orchestrator.checks.doctor import version_of
+        from orchestrator.plan.machine import version_of
 
         typer.echo(f"rayzero {version_of('rayzero') or '(not installed)'}")
         raise typer.Exit

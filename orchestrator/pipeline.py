@@ -12,9 +12,10 @@ from typing import Any
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import Device, ray_session
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import missing_models, with_stage_models
-from orchestrator.config.wiring import LEAVES_POLICY, missing_before
+from orchestrator.config.wiring import missing_before
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.start import open_model, with_rows_of_stages
@@ -111,7 +112,7 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
-    steps = length if stage.kind in (*LEAVES_POLICY, "reward_model") else ""
+    steps = length if kind_of(stage).trains else ""
     display.line(f"{stage.name}: {stage.kind}{steps}, on {services.device}")
     clocks = PhaseClocks(services.waited)
     with services.waited.running():

@@ -1,1 +1,1 @@
-"""What is checked before anything starts, each finding a sentence with a way out."""
+"""Checks before anything starts; each finding is a sentence with a way out."""

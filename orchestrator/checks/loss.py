@@ -1,7 +1,8 @@
 """Choices of a loss that are legal and probably not meant."""
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
 
 WIDE_FOR_GSPO = 0.05
 """The geometric mean of a completion's ratios hardly ever goes this far from 1; GSPO's paper clips at 3e-4 and 4e-4."""
@@ -9,7 +10,7 @@ WIDE_FOR_GSPO = 0.05
 
 def check_loss(recipe: Recipe, stage: Stage) -> list[str]:
     """Notes about the loss of one stage of reinforcement learning."""
-    if stage.kind != "grpo":
+    if not kind_of(stage).is_rl:
         return []
     settings, notes = stage.learner, []
 

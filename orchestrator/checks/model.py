@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.model import ModelSection
 from orchestrator.plan.model_folder import check_whole, has_chat_template, read_config
 from rollout.errors import InputError, did_you_mean

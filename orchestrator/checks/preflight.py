@@ -10,7 +10,7 @@ from orchestrator.checks.loss import check_loss
 from orchestrator.checks.machine import check_cluster, check_engine, check_memory, check_places
 from orchestrator.checks.model import check_model, check_template
 from orchestrator.checks.rewards import check_rewards, check_sandbox
-from orchestrator.config.load import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import check_stage_models
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks.naming import key_in
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from rollout.errors import InputError, did_you_mean
 
 

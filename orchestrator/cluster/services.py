@@ -9,7 +9,7 @@ from learner.service import LearnerGroup
 from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import Device
 from orchestrator.cluster.specs import cores, engine_spec
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display

@@ -6,7 +6,8 @@ from typing import Any
 from learner.model.small import BuildSpec
 from learner.spec import LearnerSpec
 from orchestrator.cluster.session import Device, cores_per_node
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
+from orchestrator.config.stage_kinds import kind_of
 from rollout.engine import EngineSpec
 from rollout.weights.manifest import Backend
 
@@ -27,11 +28,11 @@ def resolve_dtype(stage: Stage, device: Device) -> Any:
 
 def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, device: Device) -> LearnerSpec:
     """What the ranks need of a stage."""
-    needs_reference = stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0)
+    needs_reference = kind_of(stage).needs_reference(stage.learner.kl_coef)
     # Keys of the section that the spec has too mean the same in both; one that neither gives is a TypeError.
     settings = stage.learner.model_dump(include={known.name for known in fields(LearnerSpec)})
     settings["kl_coef"] = stage.learner.kl_coef if needs_reference else 0.0
-    if stage.kind == "dpo":
+    if kind_of(stage).reference == "fixed":
         settings["reference_refresh_steps"] = 0  # its loss is defined against the model that the stage starts from
     settings["total_steps"], settings["warmup_steps"] = optimizer_steps(stage, stage.loop.steps)
     return LearnerSpec(
@@ -41,7 +42,7 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dtype=resolve_dtype(stage, device),
         trust_remote_code=stage.model.trust_remote_code,
         seed=seed,
-        head="score" if stage.kind == "reward_model" else "language",
+        head="score" if kind_of(stage).leaves == "rewards" else "language",
         dpo_beta=stage.dpo.beta,
         dpo_label_smoothing=stage.dpo.label_smoothing,
         backend=backend(stage, device),
@@ -51,12 +52,12 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
 def cores(stage: Stage) -> int:
     """Cores of a CPU host for the engines, and for the ranks: half of them each where both compute at the same time."""
     all_cores = cores_per_node()
-    return max(1, all_cores // 2) if stage.kind == "grpo" and stage.loop.max_staleness else all_cores
+    return max(1, all_cores // 2) if kind_of(stage).is_rl and stage.loop.max_staleness else all_cores
 
 
 def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:
     """(optimizer steps, those of the warm-up) of a stage that trains on so many batches."""
-    total = steps * stage.learner.mini_batches if stage.kind == "grpo" else steps
+    total = steps * stage.learner.mini_batches if kind_of(stage).is_rl else steps
     return total, round(stage.learner.warmup_share * total) or stage.learner.warmup_steps
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from orchestrator.config.load import Recipe, parse_recipe, to_toml
+from orchestrator.config.load import parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
 
@@ -157,7 +158,7 @@ def _job_in(folder: Path, name: str, overrides: Sequence[str], command: str, run
     if not folder.is_dir():
         raise InputError(f"--working-dir {folder}: no such folder")
     path = Path(name)
-    if path.is_file():
+    if path.is_file() or ("/" in name and path.is_dir()):
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"recipe {name} is outside of --working-dir {folder}: put it in there")
         name = f"./{path.resolve().relative_to(folder.resolve())}"

@@ -1,4 +1,4 @@
-"""How a command names a recipe: RECIPE, KEY=VALUE and the seed."""
+"""Arguments by which a command names a recipe: RECIPE, KEY=VALUE and the seed."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rollout.errors import InputError
-
 if TYPE_CHECKING:
-    from orchestrator.config.load import Recipe
+    from orchestrator.config.recipe import Recipe
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe by name, a TOML file, or the folder of a run.")
@@ -34,17 +32,7 @@ def load(recipe: str, overrides: Sequence[str] | None, address: str = "", seed: 
         settings.append(f"cluster.address={json.dumps(address)}")
     if seed is not None:
         settings.append(f"seed={seed}")
-    return load_recipe(recipe_name(recipe), settings)
-
-
-def recipe_name(recipe: str) -> str:
-    """What `load_recipe` takes."""
-    folder = run_folder(recipe)
-    if folder is not None:
-        return str(folder / "recipe.toml")
-    if "/" in recipe and Path(recipe).is_dir():
-        raise InputError(f"{recipe} is a folder without a run (no recipe.toml); name a recipe or a TOML file")
-    return recipe
+    return load_recipe(recipe, settings)
 
 
 def run_folder(recipe: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""`rayzero check`: what a recipe resolves to, what it places where, and what it takes."""
+"""`rayzero check`: the resolved recipe, the places of its processes, and the memory that it takes."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from orchestrator.commands.arguments import Overrides, RecipeArgument, load
 from rollout.errors import visible
 
 if TYPE_CHECKING:
-    from orchestrator.config.load import Recipe, Stage
+    from orchestrator.config.recipe import Recipe, Stage
 
 
 def check(
@@ -36,11 +36,11 @@ def check(
     else:
         typer.echo(visible("\n".join(_differences(resolved))))
     # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
-    _say(["", *_placement(resolved)], full)
-    _say([f"note: {note}" for note in preflight(resolved)], full)
+    _print(["", *_placement(resolved)], full)
+    _print([f"note: {note}" for note in preflight(resolved)], full)
 
 
-def _say(lines: Iterable[str], full: bool) -> None:
+def _print(lines: Iterable[str], full: bool) -> None:
     """Lines; in front of TOML they are comments, so that the output is a recipe again."""
     for line in lines:
         typer.echo(visible(f"# {line}".rstrip() if full else line))
@@ -48,7 +48,7 @@ def _say(lines: Iterable[str], full: bool) -> None:
 
 def _differences(recipe: "Recipe") -> list[str]:
     """The resolved recipe, without what is as by default; first what holds in all stages."""
-    from orchestrator.checks.naming import flat
+    from orchestrator.config.keys import flat
     from orchestrator.plan.batches import changes_of
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
@@ -77,25 +77,25 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 
 def _placement(recipe: "Recipe") -> list[str]:
-    """Where every stage puts its processes, and how much memory they take."""
-    from orchestrator.checks import doctor
+    """Lines about the places of the processes of every stage, and the memory that they take."""
+    from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
-    from orchestrator.plan.memory import adapter_parameters, memory, parameters, stage_places
-    from orchestrator.plan.placement import gpu_share
+    from orchestrator.plan.memory import adapter_parameters, memory, parameters
+    from orchestrator.plan.placement import gpu_share, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
     for stage in recipe.stages:
         cores, _ = stage_places(stage)
-        places = f"{cores:g} CPU of {doctor.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
-        if here and doctor.on_gpus():
-            places += f", {gpu_share(stage):g} GPU of {len(doctor.gpu_names())} here"
+        places = f"{cores:g} CPU of {machine.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
+        if here and machine.on_gpus():
+            places += f", {gpu_share(stage):g} GPU of {len(machine.gpu_names())} here"
         else:
             places += f", and {gpu_share(stage):g} GPU where there are any"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
         sizes = memory(stage)
-        named = ", ".join(f"{what} {doctor.in_units(size)}" for what, size in sizes.items())
-        total = doctor.in_units(sum(sizes.values()))
+        named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in sizes.items())
+        total = machine.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
         if adapters := adapter_parameters(stage):
@@ -110,7 +110,7 @@ def _placement(recipe: "Recipe") -> list[str]:
 
 
 def _parts(stage: "Stage") -> str:
-    """What a stage starts, as a sum of cores."""
+    """The processes that a stage starts, as a sum of cores."""
     rollout, learner = stage.rollout, stage.learner
     workers = f" × {rollout.tensor_parallel} workers" if rollout.tensor_parallel > 1 else ""
     return f"{rollout.replicas} engine{workers} × {rollout.cpus:g} + {learner.ranks} rank × {learner.cpus:g}"

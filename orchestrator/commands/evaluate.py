@@ -8,52 +8,57 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.commands.arguments import recipe_name
 from rollout.errors import visible
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or the folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings, such as rollout.replicas=2 or eval.max_tokens=2048."),
+]
+RecipeOption = Annotated[
+    str, typer.Option(metavar="RECIPE", help="Take evaluation sets, template and rubrics from it.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=PATH",
+        help="Evaluate on this file instead; may be repeated. gsm8k, aime24, amc23 and humaneval are known by name.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N problems of every set.")]
+Samples = Annotated[int | None, typer.Option(min=0, metavar="K", help="Samples a problem, for pass@1 and cons@K.")]
+Temperature = Annotated[float | None, typer.Option(metavar="T", help="Temperature of the samples. [default: 0.6]")]
+TopP = Annotated[float | None, typer.Option(metavar="P", help="Top-p of the samples. [default: 0.95]")]
+Greedy = Annotated[bool | None, typer.Option("--greedy/--no-greedy", help="Also decode greedily.")]
+PromptTemplate = Annotated[str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")]
+PromptColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Question column of the other --set files.")]
+AnswerColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")]
+AnswerPattern = Annotated[
+    str, typer.Option(metavar="REGEX", help="Its first group is the answer in that column: '#### (.+)'.")
+]
+BaselineColumn = Annotated[
+    str, typer.Option(metavar="COLUMN", help="Column of responses to win against, in the other --set files.")
+]
+Out = Annotated[str, typer.Option(metavar="FILE", help="Results as JSON. [default: eval.json, in the run]")]
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or the folder of a run.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings, such as rollout.replicas=2 or eval.max_tokens=2048."),
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option(metavar="RECIPE", help="Take evaluation sets, template and rubrics from it.")
-    ] = "",
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=PATH",
-            help="Evaluate on this file instead; may be repeated. gsm8k, aime24, amc23 and humaneval are known by name.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first N problems of every set.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=0, metavar="K", help="Samples a problem, for pass@1 and cons@K.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(metavar="T", help="Of the samples. [default: 0.6]")] = None,
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Of the samples. [default: 0.95]")] = None,
-    greedy: Annotated[bool | None, typer.Option("--greedy/--no-greedy", help="Also decode greedily.")] = None,
-    template: Annotated[
-        str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")
-    ] = "",
-    prompt_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Question column of the other --set files.")
-    ] = "",
-    answer_column: Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")] = "",
-    answer_pattern: Annotated[
-        str, typer.Option(metavar="REGEX", help="Its first group is the answer: '#### (.+)'.")
-    ] = "",
-    baseline_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of responses to win against, in the other --set files.")
-    ] = "",
-    out: Annotated[str, typer.Option(metavar="FILE", help="Results as JSON. [default: eval.json, in the run]")] = "",
+    model: Model,
+    overrides: Overrides = None,
+    recipe: RecipeOption = "",
+    sets: Sets = None,
+    limit: Limit = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    greedy: Greedy = None,
+    template: PromptTemplate = "",
+    prompt_column: PromptColumn = "",
+    answer_column: AnswerColumn = "",
+    answer_pattern: AnswerPattern = "",
+    baseline_column: BaselineColumn = "",
+    out: Out = "",
 ) -> None:
     """Measure a model: pass@1, cons@k (majority vote), greedy, and every reward function of the rubric.
 
@@ -76,7 +81,7 @@ def evaluate(
     chosen = {"samples": samples, "temperature": temperature, "top_p": top_p, "greedy": greedy}
     resolved = evaluation_recipe(
         path,
-        recipe=recipe_name(recipe) if recipe else str(run / "recipe.toml") if run else "",
+        recipe=recipe or (f"{run}/" if run else ""),
         overrides=overrides or (),
         sets=sets or (),
         columns={key: value for key, value in columns.items() if value},

@@ -6,9 +6,7 @@ import typer
 
 
 def recipes(
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Print every key that a recipe may hold, as a Markdown table.")
-    ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every key that a recipe may hold, as Markdown.")] = False,
     rewards: Annotated[bool, typer.Option("--rewards", help="Print the reward functions and their arguments.")] = False,
 ) -> None:
     """List the shipped recipes, every key of a recipe, or the reward functions that a rubric may name."""

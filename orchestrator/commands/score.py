@@ -45,14 +45,14 @@ def score(
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from None
         target = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
-        for line in score_lines(_up_to_the_last(_watched(source, stack)), functions, settings, processes):
+        for line in score_lines(_without_blank_end(_with_progress(source, stack)), functions, settings, processes):
             tally.add(line)
             print(line, file=target, flush=not out)
     typer.echo(summary(tally.statuses, tally.mean), err=True)
 
 
-def _up_to_the_last(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Without the blank lines at the end. One between others is malformed like any that holds no object."""
+def _without_blank_end(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines without the blank ones at the end. One between others is malformed like any that holds no object."""
     num_blank = 0
     for line in lines:
         if not line.strip():
@@ -63,7 +63,7 @@ def _up_to_the_last(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _watched(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
+def _with_progress(source: BinaryIO, stack: ExitStack) -> Iterator[bytes]:
     """The lines of a file, with a progress bar on a terminal."""
     if not sys.stderr.isatty() or source is sys.stdin.buffer:
         return iter(source)

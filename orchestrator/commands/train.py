@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load, recipe_name, run_folder
+from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load, run_folder
 from rollout.errors import ServiceError, visible
 
 
@@ -31,11 +31,11 @@ def train(
     runs/arithmetic
     """
     from orchestrator.checks.preflight import preflight
-    from orchestrator.config.wiring import select
+    from orchestrator.config.wiring import select_stages
     from orchestrator.run.resume import check_run_dir
 
     resolved = load(recipe, overrides, address, seed)
-    selected = select(resolved.stages, first=first, last=last, only=only)
+    selected = select_stages(resolved.stages, first=first, last=last, only=only)
     folder = run_folder(recipe)
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
     continued = check_run_dir(resolved, target)
@@ -97,7 +97,7 @@ def submit(
     settings = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
     code = submit_run(
         resolved,
-        name=recipe_name(recipe),
+        name=recipe,
         overrides=settings,
         address=address,
         run_dir=run_dir or str(run_folder(recipe) or ""),

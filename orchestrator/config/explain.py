@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in the words of the recipe: one line, with the nearest known key."""
+"""The first mistake in the values of a recipe, in the words of the recipe: one line, with the nearest known key."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def explain(error: ValidationError, raw: Mapping[str, Any], schema: type[BaseMod
 
 
 def _place(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    """Where the first mistake is: `learner.lr (stage reasoning)`; without the stage when every stage makes it."""
+    """The place of the first mistake: `learner.lr (stage reasoning)`; without the stage when every stage makes it."""
     places = [entry["loc"] for entry in error.errors()]
     first = places[0]
     stages = raw.get("stages")

@@ -1,4 +1,4 @@
-"""What a recipe leaves to the user: models and data whose path is there and empty. Told all at once, by key.
+"""Models and data that a recipe leaves to the user: their path is there and empty. Told all at once, by key.
 
 Works on the tables of a recipe before they are validated; what is no table is left to validation.
 """
@@ -6,7 +6,7 @@ Works on the tables of a recipe before they are validated; what is no table is l
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.config.wiring import OWN
+from orchestrator.config.recipe import OWN
 from rollout.errors import InputError
 
 FILE = "a JSONL, Parquet, CSV or Arrow file"

@@ -5,20 +5,16 @@ A key is dotted as in TOML: names of letters, digits, _ and - stand as they are,
 """
 
 import copy
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from orchestrator.checks.naming import PLAIN_NAME
-from orchestrator.config.wiring import OWN
+from orchestrator.config.keys import PLAIN_NAME
+from orchestrator.config.recipe import OWN
 from rollout.errors import InputError, did_you_mean
 
-PART = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^."'=]*)\s*([.=])""")
-"""One name of a key and the sign after it."""
 
-
-def overridden(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
     """The recipe as a TOML file gives it, with overrides laid over a copy of it, the later one over the earlier.
 
     An override of `section.key` holds in every stage, even over the stage's own; `stages.NAME.section.key` in one, and over
@@ -40,38 +36,49 @@ def overridden(raw: Mapping[str, Any], overrides: Iterable[str], sections: Itera
 
 def split(override: str) -> tuple[list[str], str]:
     """`a."b.c"=1` → (["a", "b.c"], "1"). Raises InputError."""
-    names: list[str] = []
-    end, sign = 0, "."
-    while sign == ".":
-        match = PART.match(override, end)
-        if match is None or not match[1].strip():
-            raise InputError(f"override {override!r}: write it as key=value, such as learner.lr=1e-5")
-        names.append(_name(override, match[1].strip()))
-        end, sign = match.end(), match[2]
-    return names, override[end:]
+    reason = ""
+    for end in (i for i, sign in enumerate(override) if sign == "="):
+        try:
+            return _names(override[:end]), override[end + 1 :]
+        except ValueError as error:
+            reason = reason or str(error)  # this = may be inside the quotes of a name: go on to the next
+    key = override.partition("=")[0].strip()
+    form = f"override {override!r}: write it as key=value, such as learner.lr=1e-5"
+    if '"' in key or "'" in key:
+        raise InputError(f"{form}; {key} is no quoted name: {reason}")
+    name = next((part.strip() for part in key.split(".") if part.strip() and not PLAIN_NAME.fullmatch(part)), "")
+    if not name or "=" not in override:
+        raise InputError(form)
+    raise InputError(
+        f"override {override!r}: {name!r} needs quotes, for it is more than letters, digits, _ and -\n"
+        "quote the whole name, dots included, and keep the quotes from the shell: 'data.sources.\"a/b.c\".limit=9'"
+    )
 
 
-def _name(override: str, text: str) -> str:
-    """One name of a key, out of its quotes."""
-    if PLAIN_NAME.fullmatch(text):
-        return text
-    if text[0] not in "\"'":
-        raise InputError(
-            f"override {override!r}: {text!r} needs quotes, for it is more than letters, digits, _ and -\n"
-            "quote the whole name, dots included, and keep the quotes from the shell: 'data.sources.\"a/b.c\".limit=9'"
-        )
+def _names(key: str) -> list[str]:
+    """The names of a dotted key. Raises ValueError."""
+    plain = key.split(".")
+    if all(map(PLAIN_NAME.fullmatch, plain)):
+        return plain  # letters of any alphabet; TOML has only those of ASCII without quotes
+    names = []
+    table: Any = tomllib.loads(f"{key} = 0")
+    while isinstance(table, dict):
+        ((name, table),) = table.items()
+        names.append(name)
+    return names
+
+
+def value_of(text: str) -> Any:
+    """A value as TOML has it; what is not TOML is text."""
     try:
-        return next(iter(tomllib.loads(f"{text} = 0")))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"override {override!r}: {text} is no quoted name: {error}") from None
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _apply(raw: dict[str, Any], override: str, sections: frozenset[str], with_own_model: Set[Any]) -> None:
     names, text = split(override)
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value = value_of(text)
     targets = [raw]
     stages = _stages(raw)
     if names[0] == "stages" and len(names) > 2:
@@ -85,7 +92,7 @@ def _apply(raw: dict[str, Any], override: str, sections: frozenset[str], with_ow
         names = names[2:]
     elif names[0] in sections:
         # What a user says on the command line is stronger than what a stage of the file says.
-        targets = _meant(raw, names, with_own_model)
+        targets = _targets(raw, names, with_own_model)
     for target in targets:
         for name in names[:-1]:
             target = target.setdefault(name, {})
@@ -94,7 +101,7 @@ def _apply(raw: dict[str, Any], override: str, sections: frozenset[str], with_ow
         target[names[-1]] = copy.deepcopy(value)
 
 
-def _meant(raw: dict[str, Any], names: list[str], with_own_model: Set[Any]) -> list[dict[str, Any]]:
+def _targets(raw: dict[str, Any], names: list[str], with_own_model: Set[Any]) -> list[dict[str, Any]]:
     """The tables that an override of a section goes to: the defaults and all stages, or those that it is about."""
     stages = _stages(raw)
     if names[0] == "model" and names[1:2] in (["path"], ["build"]):

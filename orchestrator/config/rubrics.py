@@ -1,6 +1,7 @@
-"""From the rubrics of a recipe to what the reward service takes. Imports neither Ray nor torch."""
+"""The rubrics of a recipe in the form that the reward service takes. Imports neither Ray nor torch."""
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
+from orchestrator.config.stage_kinds import kind_of
 from rewards.models.scorers import KINDS
 from rewards.resources import ToolSettings
 from rewards.sandbox.types import Limits
@@ -12,7 +13,7 @@ _FLAGS = (FunctionSpec(name="readability", label="readability", weight=0.0),)
 
 def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
     """The rubrics of a stage as the reward service takes them; in a `reject` stage with the flags that it filters by."""
-    flags = _FLAGS if stage.kind == "reject" and stage.reject.filters else ()
+    flags = _FLAGS if kind_of(stage).leaves == "rows" and stage.reject.filters else ()
     return {
         name: tuple(
             FunctionSpec(
@@ -60,7 +61,7 @@ def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
 
 
 def tool_settings(stage: Stage) -> ToolSettings:
-    """What the reward functions of one actor may use."""
+    """Processes, modules and limits that the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
     return ToolSettings(
         processes=stage.rewards.processes,

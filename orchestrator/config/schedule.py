@@ -8,39 +8,35 @@ two temperatures, and the learner divides by the one that sampled.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from rollout.errors import did_you_mean
-
-if TYPE_CHECKING:
-    from orchestrator.config.load import Stage
-    from orchestrator.config.sections.schedule import Change
-
-CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.weight")
+from orchestrator.config.recipe import Stage
+from orchestrator.config.sections.schedule import Change
+from orchestrator.config.stage_kinds import kind_of
+from rollout.errors import InputError, did_you_mean
 
 
 class Schedule:
     """A stage by step. Segment 0 is the stage as it begins; every change begins another."""
 
-    def __init__(self, stage: "Stage") -> None:
+    def __init__(self, stage: Stage) -> None:
         self.steps = tuple(change.from_step for change in stage.schedule)
-        """[segments − 1] batches trained before each change."""
+        """[segments − 1] Batches that are trained before each change."""
         self._stages = [stage]
         for change in stage.schedule:
-            self._stages.append(_changed(self._stages[-1], change))
+            self._stages.append(_apply(self._stages[-1], change))
 
     def segment(self, step: int) -> int:
-        """Which segment batch number `step` (from 0) belongs to."""
+        """The segment that batch number `step` (from 0) belongs to."""
         return bisect_right(self.steps, step)
 
-    def at(self, step: int) -> "Stage":
+    def at(self, step: int) -> Stage:
         """The stage as batch number `step` (from 0) has it; past the end, as the last one has it."""
         return self._stages[self.segment(step)]
 
     @property
-    def last(self) -> "Stage":
-        """As it ends."""
+    def last(self) -> Stage:
+        """The stage as it ends."""
         return self._stages[-1]
 
     @property
@@ -50,7 +46,7 @@ class Schedule:
 
     @property
     def max_tokens(self) -> int:
-        """Of the longest completion of all segments."""
+        """Tokens of the longest completion of all segments."""
         return max(stage.rollout.max_tokens for stage in self._stages)
 
     @property
@@ -62,47 +58,37 @@ class Schedule:
         }
 
 
-def check_schedule(stage: "Stage") -> None:
-    """Raises ValueError with the first change that cannot be."""
+def check_schedule(stage: Stage) -> None:
+    """Raises InputError with the first change that cannot be."""
     before = 0
     for change in stage.schedule:
         named = f"stage {stage.name!r}: schedule: from_step = {change.from_step}"
         if change.from_step <= before:
-            raise ValueError(f"{named} comes after one of {before}: list changes in the order of their steps")
+            raise InputError(f"{named} comes after one of {before}: list changes in the order of their steps")
         if change.from_step >= stage.loop.steps:
-            raise ValueError(f"{named} is past the end: the stage has loop.steps = {stage.loop.steps}")
+            raise InputError(f"{named} is past the end: the stage has loop.steps = {stage.loop.steps}")
         for name in change.data.sources:
             if name not in stage.data.sources:
                 known = ", ".join(stage.data.sources)
-                raise ValueError(
+                raise InputError(
                     f"{named}: data.sources.{name}: no such source"
                     f"{did_you_mean(name, stage.data.sources)}; there is: {known}"
                 )
         before = change.from_step
     schedule = Schedule(stage)
-    if stage.schedule and stage.kind != "grpo":
-        raise ValueError(f"stage {stage.name!r}: schedule: settings change in stages of kind grpo, not in {stage.kind}")
+    if stage.schedule and not kind_of(stage).is_rl:
+        raise InputError(f"stage {stage.name!r}: schedule: settings change in stages of kind grpo, not in {stage.kind}")
     for step, weights in zip((0, *schedule.steps), schedule.weights, strict=True):
         if weights and not any(weights.values()):
-            raise ValueError(f"stage {stage.name!r}: from step {step} on the weights of all its data sources are 0")
+            raise InputError(f"stage {stage.name!r}: from step {step} on the weights of all its data sources are 0")
     for name in stage.data.sources:
         if not any(weights[name] for weights in schedule.weights):
-            raise ValueError(
+            raise InputError(
                 f"stage {stage.name!r}: data.sources.{name}.weight = 0, and no step of its schedule gives it more"
             )
 
 
-def refused_key(keys: Mapping[str, object]) -> str:
-    """The first of dotted keys that no change may hold; empty: none."""
-    for key in keys:
-        parts = key.split(".")
-        weight = len(parts) >= 4 and parts[:2] == ["data", "sources"] and parts[-1] == "weight"
-        if key not in ("from_step", *CAN_CHANGE) and not weight:
-            return key
-    return ""
-
-
-def _changed(stage: "Stage", change: "Change") -> "Stage":
+def _apply(stage: Stage, change: Change) -> Stage:
     rollout = {key: value for key, value in change.rollout.model_dump().items() if value}
     sources = stage.data.sources | {
         name: stage.data.sources[name].model_copy(update={"weight": each.weight})
@@ -116,7 +102,7 @@ def _changed(stage: "Stage", change: "Change") -> "Stage":
     )
 
 
-def _differences(before: "Stage", after: "Stage") -> Iterator[str]:
+def _differences(before: Stage, after: Stage) -> Iterator[str]:
     for key in ("max_tokens", "temperature"):
         old, new = (getattr(stage.rollout, key) for stage in (before, after))
         if old != new:

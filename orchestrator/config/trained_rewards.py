@@ -6,20 +6,18 @@ Imports nothing heavy: a wrong name is told before anything starts.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.rewards import FunctionSection
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError, did_you_mean
 
 PREFIX = "stage:"
-
-SCORING = ("grpo", "reject")
-"""Kinds of stages that score what they sample; the others score their evaluation sets at most."""
 
 
 def check_stage_models(recipe: Recipe) -> None:
     """Raises InputError when a stage scores with a model that no stage before it trains, or reads it in another way."""
     for place, stage in enumerate(recipe.stages):
-        before = {other.name: other for other in recipe.stages[:place] if other.kind == "reward_model"}
+        before = {other.name: other for other in recipe.stages[:place] if kind_of(other).leaves == "rewards"}
         for key, name, function in _references(stage):
             if name not in before:
                 known = ", ".join(before) or "none"
@@ -28,7 +26,7 @@ def check_stage_models(recipe: Recipe) -> None:
                 raise InputError(
                     f'{key} (stage {stage.name}): path = "{PREFIX}{name}": {reason}{did_you_mean(name, before)}; '
                     f"reward_model stages before {stage.name}: {known}"
-                    + (_judge_later(stage, key, name) if found and found.kind == "reward_model" else "")
+                    + (_way_out(stage, key, name) if found and kind_of(found).leaves == "rewards" else "")
                 )
             asked, trained = _arguments(function).get("scope"), before[name].reward_model.scope
             if asked not in (None, trained):
@@ -38,10 +36,10 @@ def check_stage_models(recipe: Recipe) -> None:
                 )
 
 
-def _judge_later(stage: Stage, key: str, name: str) -> str:
-    """The way out where only evaluation sets ask for a judge that is not there yet."""
+def _way_out(stage: Stage, key: str, name: str) -> str:
+    """The way out where only evaluation sets ask for a reward model that is not trained yet."""
     rubric = key.split(".")[2]
-    if rubric in _trained_with(stage):
+    if rubric in _training_rubrics(stage):
         return ""
     sets = [f"eval.sets.{each}" for each, section in stage.eval.prompt_sets.items() if section.rubric == rubric]
     return (
@@ -60,11 +58,11 @@ def missing_models(selected: Sequence[Stage], finished: set[str]) -> Iterator[st
 
 
 def exports_in(run: Path | None, otherwise: str) -> Callable[[str], Path]:
-    """Where the reward models are for what scores outside of a run.
+    """The folder of a reward model, by the stage that trains it, for what scores outside of a run.
 
     Args:
-        run: whose stages trained them; None: there is none.
-        otherwise: what to do then, for the message.
+        run: folder of the run that trained them; None: there is none.
+        otherwise: what to do without a run, for the message.
     """
 
     def folder(name: str) -> Path:
@@ -86,7 +84,7 @@ def with_stage_models(
     """The stage with the exports of those stages in place of their names, each read as it was trained.
 
     Rubrics that the stage does not use and that name a stage are left out: their model may not be there yet. `used`: names
-    of those in use; None: those that the stage scores with.
+    of the rubrics in use; None: those that the stage scores with.
     """
     if not any(True for _ in _references(stage, unused=True)):
         return stage
@@ -94,43 +92,45 @@ def with_stage_models(
     used = used_rubrics(stage) if used is None else used
     rubrics = {}
     for rubric, functions in stage.rewards.rubrics.items():
-        names = {label: _trained_by(function) for label, function in functions.items()}
+        names = {label: _trainer(function) for label, function in functions.items()}
         if rubric not in used and any(name is not None for name in names.values()):
             continue
         rubrics[rubric] = {
-            label: function
-            if (name := names[label]) is None
-            else _resolved(function, export_folder(name), scopes[name])
+            label: function if (name := names[label]) is None else _resolve(function, export_folder(name), scopes[name])
             for label, function in functions.items()
         }
     return stage.model_copy(update={"rewards": stage.rewards.model_copy(update={"rubrics": rubrics})})
 
 
-def _resolved(function: FunctionSection, folder: Path, scope: str) -> FunctionSection:
+def _resolve(function: FunctionSection, folder: Path, scope: str) -> FunctionSection:
     return FunctionSection.model_validate(function.model_dump() | {"path": str(folder), "scope": scope})
 
 
 def _references(stage: Stage, unused: bool = False) -> Iterator[tuple[str, str, FunctionSection]]:
-    """(key, name of the stage, reward function) of those that name a stage, in the rubrics that the stage scores with, or in all."""
+    """(key, name of the stage, function) of reward functions that name a stage, in the rubrics that the stage scores with.
+
+    `unused`: in the other rubrics too.
+    """
     used = stage.rewards.rubrics if unused else used_rubrics(stage)
     for rubric, functions in stage.rewards.rubrics.items():
         for label, function in functions.items():
-            if rubric in used and (name := _trained_by(function)) is not None:
+            if rubric in used and (name := _trainer(function)) is not None:
                 yield f"rewards.rubrics.{rubric}.{label}", name, function
 
 
 def used_rubrics(stage: Stage) -> set[str]:
-    """Those that a stage scores with, its evaluation sets included."""
-    if stage.kind == "reward_model":
+    """Rubrics that a stage scores with, its evaluation sets included."""
+    if not kind_of(stage).generates:
         return set()
-    return _trained_with(stage) | {section.rubric for section in stage.eval.prompt_sets.values()}
+    return _training_rubrics(stage) | {section.rubric for section in stage.eval.prompt_sets.values()}
 
 
-def _trained_with(stage: Stage) -> set[str]:
-    return {section.rubric for section in stage.data.sources.values()} if stage.kind in SCORING else set()
+def _training_rubrics(stage: Stage) -> set[str]:
+    """Rubrics that a stage scores its own samples with."""
+    return {section.rubric for section in stage.data.sources.values()} if kind_of(stage).samples else set()
 
 
-def _trained_by(function: FunctionSection) -> str | None:
+def _trainer(function: FunctionSection) -> str | None:
     """Name of the stage that trains the model of a reward function; None for any other."""
     path = _arguments(function).get("path")
     if function.name != "reward_model" or not isinstance(path, str) or not path.startswith(PREFIX):

@@ -1,23 +1,15 @@
 """Which stage takes its model and its data from which: the recipe as a graph. Plain functions over stages."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, TypeVar
 
+from orchestrator.config.recipe import OWN, Stage
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError, did_you_mean
-
-if TYPE_CHECKING:
-    from orchestrator.config.load import Stage
-
-OWN = "own"
-"""`model_from`: not a stage, but what the stage's own `model` section says."""
-LEAVES_POLICY = ("sft", "grpo", "dpo")
-"""Kinds that leave a model which the next stage starts from unless it says otherwise."""
-LEAVES_DATA = ("reject",)
-"""Kinds that leave rows which a later stage may take as a source."""
 
 
 class Wired(Protocol):
-    """What says where a stage's model comes from."""
+    """A stage, of a recipe or of a run's record, that says where its model comes from."""
 
     @property
     def name(self) -> str: ...
@@ -30,26 +22,6 @@ class Wired(Protocol):
 AnyStage = TypeVar("AnyStage", bound=Wired)
 
 
-def inherit_models(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stages as a recipe has them; one that starts from another's model gets the `path` and `build` that it began with.
-
-    The defaults of the recipe are for the stages that begin a line of models.
-    """
-    begun: dict[Any, dict[str, Any]] = {}
-    latest: Any = OWN
-    inherited = []
-    for stage in map(dict, stages):
-        said = stage.get("model", {})
-        parent = stage.get("model_from") or latest
-        if isinstance(said, dict) and isinstance(parent, str) and isinstance(name := stage.get("name"), str):
-            shape = {key: said[key] for key in ("path", "build") if key in said} or begun.get(parent, {})
-            begun[name] = shape
-            stage["model"] = said | shape
-            latest = name if stage.get("kind") in LEAVES_POLICY else latest
-        inherited.append(stage)
-    return inherited
-
-
 def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
     """The stage whose model this one starts from; None: from its own `model` section."""
     earlier = _before(stages, stage)
@@ -57,73 +29,75 @@ def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
         return None
     if stage.model_from:
         return next((other for other in earlier if other.name == stage.model_from), None)
-    return next((other for other in reversed(earlier) if other.kind in LEAVES_POLICY), None)
+    return next((other for other in reversed(earlier) if kind_of(other).leaves == "policy"), None)
 
 
 def root_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage:
-    """Where the line of models that a stage belongs to begins. Stages of one root have models of one shape."""
+    """The stage with which a stage's line of models begins. Stages of one root have models of one shape."""
     while (parent := parent_of(stages, stage)) is not None:
         stage = parent
     return stage
 
 
-def data_parents(stage: "Stage") -> list[str]:
+def data_parents(stage: Stage) -> list[str]:
     """Stages whose rows this one takes."""
     return [section.stage for section in stage.data.sources.values() if section.stage]
 
 
-def check_wiring(stages: "Sequence[Stage]") -> None:
-    """Raises ValueError with the first thing that does not fit together."""
+def check_wiring(stages: Sequence[Stage]) -> None:
+    """Raises InputError with the first thing that does not fit together."""
     names = [stage.name for stage in stages]
     for stage in stages:
         if names.count(stage.name) > 1:
-            raise ValueError(f"two stages are called {stage.name!r}")
+            raise InputError(f"two stages are called {stage.name!r}")
         if stage.name == OWN:
-            raise ValueError(f"a stage cannot be called {OWN!r}: model_from = {OWN!r} means the model section")
+            raise InputError(f"a stage cannot be called {OWN!r}: model_from = {OWN!r} means the model section")
         earlier = _before(stages, stage)
         if stage.model_from not in ("", OWN):
-            _check_known(stage, "model_from", stage.model_from, earlier, LEAVES_POLICY, "a model to start from")
+            _check_known(stage, "model_from", stage.model_from, earlier, "policy")
         for name, section in stage.data.sources.items():
             if section.stage:
                 key = f"data.sources.{name}.stage"
-                _check_known(stage, key, section.stage, earlier, LEAVES_DATA, "rows")
+                _check_known(stage, key, section.stage, earlier, "rows")
         _check_model(stages, stage)
 
 
-def _check_model(stages: "Sequence[Stage]", stage: "Stage") -> None:
+def _check_model(stages: Sequence[Stage], stage: Stage) -> None:
     parent = parent_of(stages, stage)
     if parent is None:
         if not stage.model.path and not stage.model.build.tokenizer:
             where = "" if stage is stages[0] else f"stage {stage.name!r}: "
-            raise ValueError(f"{where}model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
+            raise InputError(f"{where}model.path is empty: give a Hugging Face model folder or hub id (model.path=…)")
         return
     root = root_of(stages, stage)
     if (stage.model.path, stage.model.build) != (root.model.path, root.model.build):
-        raise ValueError(
+        raise InputError(
             f"stage {stage.name!r} has a model of its own, but it starts from stage {parent.name!r}: "
             f'remove its model.path or model.build, or set model_from = "{OWN}"'
         )
 
 
 def _check_known(
-    stage: "Stage", key: str, name: str, earlier: "Sequence[Stage]", kinds: Sequence[str], what: str
+    stage: Stage, key: str, name: str, earlier: Sequence[Stage], leaves: Literal["policy", "rows"]
 ) -> None:
+    """`name`, that `key` of a stage gives, is an earlier stage that leaves this."""
     found = next((other for other in earlier if other.name == name), None)
     if found is None:
         known = [other.name for other in earlier]
-        raise ValueError(
+        raise InputError(
             f"stage {stage.name!r}: {key} = {name!r} is no stage before it{did_you_mean(name, known)}; "
             f"there is: {', '.join(known) or 'none'}"
         )
-    if found.kind not in kinds:
-        raise ValueError(f"stage {stage.name!r}: {key} = {name!r}: a stage of kind {found.kind} leaves no {what}")
+    if kind_of(found).leaves != leaves:
+        what = "model to start from" if leaves == "policy" else "rows"
+        raise InputError(f"stage {stage.name!r}: {key} = {name!r}: a stage of kind {found.kind} leaves no {what}")
 
 
 def _before(stages: Sequence[AnyStage], stage: AnyStage) -> list[AnyStage]:
     return list(stages[: [other.name for other in stages].index(stage.name)])
 
 
-def select(stages: "Sequence[Stage]", *, first: str = "", last: str = "", only: str = "") -> "list[Stage]":
+def select_stages(stages: Sequence[Stage], *, first: str = "", last: str = "", only: str = "") -> list[Stage]:
     """The stages from `first` to `last`, or `only` one. Raises InputError for a name that is none of theirs."""
     names = [stage.name for stage in stages]
     for option, name in (("--from", first), ("--until", last), ("--only", only)):
@@ -142,8 +116,8 @@ def select(stages: "Sequence[Stage]", *, first: str = "", last: str = "", only: 
     return list(stages[begin : end + 1])
 
 
-def missing_before(stages: "Sequence[Stage]", selected: "Sequence[Stage]", finished: set[str]) -> Iterator[str]:
-    """What would be missing if only `selected` ran: one line a stage that is needed, not selected and not finished."""
+def missing_before(stages: Sequence[Stage], selected: Sequence[Stage], finished: set[str]) -> Iterator[str]:
+    """A line for each stage that `selected` needs, that is not among them and not finished."""
     will_be = finished | {stage.name for stage in selected}
     for stage in selected:
         parent = parent_of(stages, stage)

@@ -1,4 +1,4 @@
-"""Worked examples: from the recipe's sources to rows to train on, and which of them make which step."""
+"""Worked examples from the sources of a recipe, as sequences to train on, and which of them make which step."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from learner.batch import Sequence as Example
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.data.prompts import asking
 from rollout.data.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of
@@ -43,6 +43,7 @@ class ExampleStream(Mixture[Example]):
 
     @staticmethod
     def fingerprint(items: Sequence[Example]) -> str:
+        """A digest of token ids and of where training begins in each."""
         digest = hashlib.blake2b(digest_size=16)
         for example in items:
             digest.update(np.array([len(example.token_ids), example.first_target], dtype="<i8").tobytes())
@@ -56,7 +57,7 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
     An example longer than `model.max_tokens` is recorded and left out, never cut.
 
     Raises:
-        InputError: whatever is wrong with the sources, no example of a source is short enough, or the tokenizer has no
+        InputError: a source cannot be read, no example of a source is short enough, or the tokenizer has no
             end-of-sequence token.
     """
     if tokenizer.eos_token_id is None:
@@ -68,7 +69,7 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
     for name, section in sources.items():
         sequences[name], skipped[name] = [], []
         asked = asking(template, section, stage)
-        for example_id, token_ids, num_prompt in _tokenised(name, section, stage, asked, tokenizer, seed):
+        for example_id, token_ids, num_prompt in _tokenise(name, section, stage, asked, tokenizer, seed):
             if not num_prompt:
                 raise InputError(f"row {example_id}: the tokenizer makes no token of its prompt")
             if len(token_ids) > limit:
@@ -86,11 +87,12 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
 
 
 def has_examples(section: SourceSection) -> bool:
-    """Whether the rows of a source are worked: there is something in them to learn from, not just to ask."""
+    """Whether the rows of a source are worked examples: there is a completion in them to learn from."""
     return bool(section.task or section.completion_column or section.messages_column)
 
 
 def example_stream(examples: Examples, stage: Stage, seed: int) -> ExampleStream:
+    """The mixture of the examples of a stage, endless or of `sft.epochs`."""
     weights = {name: section.weight for name, section in stage.data.sources.items()}
     return ExampleStream(examples.sequences, weights, seed, stage.sft.epochs)
 
@@ -114,7 +116,7 @@ def take_step(step: int, stream: ExampleStream, stage: Stage) -> list[Example]:
     return [stream.take() for _ in range(first, end)]
 
 
-def _tokenised(
+def _tokenise(
     name: str, section: SourceSection, stage: Stage, template: Template, tokenizer: Any, seed: int
 ) -> Iterator[tuple[str, list[int], int]]:
     """(id, token ids with the end of sequence, number of those of the prompt) of every example."""
@@ -137,6 +139,7 @@ def _tokenised(
 
 
 def _completion(row: Row) -> str:
+    """The worked completion of a row. Raises InputError where it has none."""
     if not row.completion:
         raise InputError(
             f"row {row.row_id} has no worked completion: name its column (data.sources.{row.source}.completion_column)"

@@ -1,4 +1,4 @@
-"""Preference pairs: from the recipe's sources to what the learner takes, two sequences a pair.
+"""Preference pairs from the sources of a recipe, as the learner takes them: two sequences a pair.
 
 Nothing is cut: a pair that is too long is left out and counted, and so is one whose two responses read the same, which says
 nothing. All pairs of a prompt are either trained on or held out.
@@ -13,7 +13,7 @@ import numpy as np
 
 from learner.batch import Sequence as TokenSequence
 from learner.batch import TrainingBatch, make_batch
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
 from rollout.data.sources import Row, load_rows
@@ -45,11 +45,12 @@ Reader = Callable[[Sequence[Row]], Iterator[Pair | TooLong]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSets:
-    """By name, what a stage learns from and what it is judged on; and what was left out, in words."""
+    """Pairs by the name of their source: those that a stage learns from, and those that it is measured on."""
 
     training: Mapping[str, list[Pair]]
     held_out: Mapping[str, list[Pair]]
     notes: tuple[str, ...]
+    """What was left out, in words."""
 
 
 def load_pair_sets(stage: Stage, read: Reader, held_out: float, seed: int) -> PairSets:
@@ -59,7 +60,7 @@ def load_pair_sets(stage: Stage, read: Reader, held_out: float, seed: int) -> Pa
         InputError: a source that cannot be read, has no pairs, or none that is short enough; or nothing is left to train on.
     """
     notes: list[str] = []
-    training, judged = {}, {}
+    training, measured = {}, {}
     for name, section in stage.data.sources.items():
         pairs = _load(name, section, read, seed, notes)
         training[name] = [pair for pair in pairs if not is_held_out(pair.question, held_out)]
@@ -69,10 +70,10 @@ def load_pair_sets(stage: Stage, read: Reader, held_out: float, seed: int) -> Pa
                 f"source {name!r}: {stage.kind}.held_out = {held_out:g} leaves no pair to train on; lower it"
             )
         if kept:
-            judged[f"{name}/held-out"] = kept
+            measured[f"{name}/held-out"] = kept
     for name, section in stage.eval.pair_sets.items():
-        judged[name] = _load(name, section, read, seed, notes)
-    return PairSets(training=training, held_out=judged, notes=tuple(notes))
+        measured[name] = _load(name, section, read, seed, notes)
+    return PairSets(training=training, held_out=measured, notes=tuple(notes))
 
 
 def need_end(tokenizer: Any) -> None:
@@ -90,9 +91,9 @@ def is_held_out(question: str, share: float) -> bool:
 def policy_pairs(
     stage: Stage, render: Callable[[Sequence[Row]], list[list[int]]], tokenizer: Any, closing: str = ""
 ) -> Reader:
-    """For a policy (DPO): prompt, response and end of sequence; the response trains.
+    """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains.
 
-    `render`: rows → token ids of prompts. `closing`: of a response (rollout/data/templates.py).
+    `render`: rows → token ids of prompts. `closing`: text that ends a response (rollout/data/templates.py).
     """
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
@@ -116,7 +117,7 @@ def policy_pairs(
 
 
 def scored_pairs(stage: Stage, encode: Callable[[Sequence[tuple[str, str]]], list[list[int]]]) -> Reader:
-    """For a reward model: the whole of what it reads. `encode`: (question, response) → token ids."""
+    """The reader of pairs for a reward model: the whole of what it scores. `encode`: (question, response) → token ids."""
     limit = stage.model.max_tokens
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:

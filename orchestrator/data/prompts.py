@@ -1,10 +1,10 @@
-"""From the recipe's sources to prompts."""
+"""Prompts from the sources of a recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.known_sets import PLACEHOLDER, form_of
 from rollout.data.prompts import PromptStream, SkippedPrompt, render_prompts, skipped_note
@@ -34,7 +34,7 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
     """Read, render and tokenise. Conversations ask nothing that has an answer: they are left out.
 
     Raises:
-        InputError: for whatever is wrong with the sources.
+        InputError: a source cannot be read, or its rows cannot be rendered.
     """
     template = load_template(stage.data.template, tokenizer)
     prompts, skipped = {}, {}

@@ -1,4 +1,4 @@
-"""Rejection sampling's judgement: which of the samples of a model are worth learning from, and why the others are not."""
+"""Selection of rejection sampling: which samples of a model are kept to learn from, and why the others are dropped."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
+    """The samples that are kept, and how many were dropped for which reason."""
+
     kept: list[Row]
     """In the order of the samples."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -43,12 +45,12 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
         prompts += 1
         fit = []
         for row in group:
-            reason = _unfit(row, settings)
+            reason = _reason_to_drop(row, settings)
             if reason:
                 dropped[reason] += 1
             else:
                 fit.append(row)
-        chosen = _chosen(fit, settings)
+        chosen = _choose(fit, settings)
         dropped["surplus"] += len(fit) - len(chosen)
         kept += chosen
     doubles = near_duplicates([f"{row['prompt']}\n{row['completion']}" for row in kept], settings.near_duplicate)
@@ -57,7 +59,8 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
     return Selection(kept=kept, dropped=+dropped, prompts=prompts, prompts_kept=len({row["prompt_id"] for row in kept}))
 
 
-def _unfit(row: Row, settings: RejectSection) -> str:
+def _reason_to_drop(row: Row, settings: RejectSection) -> str:
+    """The first reason that holds for a sample by itself; empty: none."""
     if row["finish_reason"] == "length":
         return "truncated"
     if not row["completion"].strip():
@@ -67,8 +70,8 @@ def _unfit(row: Row, settings: RejectSection) -> str:
     return next((flag for flag in settings.filters if flag in row["flags"]), "")
 
 
-def _chosen(fit: list[Row], settings: RejectSection) -> list[Row]:
-    """By the rule; ties go to the earlier sample."""
+def _choose(fit: list[Row], settings: RejectSection) -> list[Row]:
+    """The samples of a prompt that the rule keeps; ties go to the earlier one."""
     match settings.keep:
         case "right":
             ranked = list(range(len(fit)))

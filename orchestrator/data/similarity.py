@@ -1,4 +1,4 @@
-"""Which texts say nearly the same, and which share a passage with an evaluation set. Words are compared, not characters."""
+"""Texts that say nearly the same, and texts that share a passage with an evaluation set, both by their words."""
 
 import hashlib
 import re
@@ -11,7 +11,8 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _SHINGLE = 5
 """Words of a shingle."""
 _BANDS, _ROWS = 20, 5
-"""Of the signatures: two texts that share 80 % of their shingles meet in some band with probability 0.9996."""
+"""Bands of a signature, and values in a band: two texts that share 80 % of their shingles meet in some band with
+probability 0.9996."""
 _SEED = 20250122
 
 
@@ -21,7 +22,7 @@ def words_of(text: str) -> list[str]:
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> list[bool]:
-    """Of each text, whether an earlier one that is none itself shares at least `threshold` of their shingles (Jaccard).
+    """Whether each text shares at least `threshold` of their shingles (Jaccard) with an earlier one that is no duplicate.
 
     Candidates come from MinHash signatures in bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3),
     so a pair near the threshold may be missed; every hit is checked exactly. 1 finds only texts of the same words.

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.load import Recipe, load_recipe, parse_recipe, to_toml
+from orchestrator.config.load import load_recipe, parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.trained_rewards import exports_in, with_stage_models

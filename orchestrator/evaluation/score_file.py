@@ -18,8 +18,10 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.load import Stage, load_recipe, shipped_recipes
+from orchestrator.config.load import load_recipe, shipped_recipes
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.run.folder import find_run
 from rewards.builtin import BUILTIN
@@ -55,7 +57,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
             f"unknown rubric {name!r}{did_you_mean(name, known)}\n"
             f"give one of {', '.join([*ALIASES, *BUILTIN])}, or a recipe's as RECIPE:RUBRIC, or a run's as RUN:RUBRIC"
         )
-    loaded = load_recipe(str(run / "recipe.toml") if run else recipe, overrides)
+    loaded = load_recipe(f"{run}/" if run else recipe, overrides)
     stage = _scored_stage(loaded.stages)
     if rubric not in stage.rewards.rubrics:
         raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
@@ -137,7 +139,7 @@ def _argument(override: str) -> tuple[str, Any]:
 
 def _scored_stage(stages: Sequence[Stage]) -> Stage:
     """The last stage that learns from rewards, or else the last."""
-    return next((stage for stage in reversed(stages) if stage.kind == "grpo"), stages[-1])
+    return next((stage for stage in reversed(stages) if kind_of(stage).is_rl), stages[-1])
 
 
 # --- In a scoring process

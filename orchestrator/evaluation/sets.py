@@ -5,7 +5,7 @@ The stages and `rayzero eval` both come through `evaluate_sets`; orchestrator/ev
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.config.sections.eval import EvalSection
 from orchestrator.evaluation.figures import Correctness, EvalResult, summarize

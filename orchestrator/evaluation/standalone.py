@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import Device, ray_session
-from orchestrator.config.load import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.data.prompts import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult

@@ -16,9 +16,10 @@ from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.exporter import MetricsExporter
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.specs import resolve_dtype
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.rollout import RolloutSection
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of
 from orchestrator.data.prompts import PromptSets, load_prompts
 from orchestrator.display import Display
@@ -54,7 +55,7 @@ class StageContext:
 
     def __post_init__(self) -> None:
         # A reward model generates nothing.
-        problems = {} if self.stage.kind == "reward_model" else self.stage.eval.prompt_sets
+        problems = self.stage.eval.prompt_sets if kind_of(self.stage).generates else {}
         self._sets = load_prompts(problems, self.stage, self.tokenizer, seed=0)
         self._scores = False
         self._baselines = Baselines()
@@ -150,9 +151,9 @@ class StageContext:
             ranks=settings.ranks,
             mini_batches=mini_batches,
             micro_batch_tokens=settings.micro_batch_tokens,
-            length_norm=settings.length_norm if self.stage.kind == "grpo" else "token",
+            length_norm=settings.length_norm if kind_of(self.stage).is_rl else "token",
             constant_length=rollout.max_tokens,
-            temperature=rollout.temperature if self.stage.kind == "grpo" else 1.0,
+            temperature=rollout.temperature if kind_of(self.stage).is_rl else 1.0,
             seed=seed,
         )
 

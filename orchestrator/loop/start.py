@@ -5,7 +5,8 @@ from typing import Any
 
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.specs import build_spec, learner_spec
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of, root_of
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
@@ -21,7 +22,7 @@ async def open_model(
     model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
-    if stage.kind != "reward_model":
+    if kind_of(stage).generates:
         lineage = root.model.model_dump_json(include={"path", "build"})
         await services.begin_rollout(stage, model, lineage=lineage)
     learner = await services.learner()
@@ -45,7 +46,7 @@ def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
                 "path": str(store.data_folder(section.stage)),
                 "completion_column": section.completion_column or "completion",
                 # Rows of questions without a right answer have none, and none is needed to learn from.
-                "answer_column": "" if stage.kind == "sft" else section.answer_column,
+                "answer_column": "" if kind_of(stage).learns_from == "examples" else section.answer_column,
             }
         )
         if section.stage

@@ -1,1 +1,1 @@
-"""What a recipe will ask of machines: memory, places, batches. Starts nothing."""
+"""Estimates of what a recipe needs, memory, places and batches, and facts about this machine. Starts nothing."""

@@ -1,14 +1,15 @@
-"""What a batch of reinforcement learning is in optimizer steps: papers count in those, a recipe in batches."""
+"""Batches of reinforcement learning in optimizer steps: papers count in those, a recipe in batches."""
 
 from collections.abc import Iterator
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.schedule import Schedule
+from orchestrator.config.stage_kinds import kind_of
 
 
 def batch_plan(stage: Stage) -> str:
-    """One line about the batches of a stage of kind grpo; empty for any other."""
-    if stage.kind != "grpo":
+    """One line about the batches of a stage of reinforcement learning; empty for any other."""
+    if not kind_of(stage).is_rl:
         return ""
     groups, size, parts = stage.loop.groups_per_step, stage.rollout.group_size, stage.learner.mini_batches
     plan = f"{groups * size:,} completions a batch ({groups:,} groups × {size})"
@@ -21,7 +22,7 @@ def batch_plan(stage: Stage) -> str:
 
 
 def changes_of(stage: Stage) -> Iterator[str]:
-    """What changes at a step of the stage, in both countings where they differ."""
+    """The changes at steps of the stage, a line each, counted in batches and, where that differs, in optimizer steps."""
     parts = stage.learner.mini_batches
     for step, change in Schedule(stage).changes.items():
         counted = f" ({step * parts:,} optimizer steps)" if parts > 1 else ""

@@ -1,14 +1,15 @@
-"""How large a recipe is: places, parameters, bytes. Estimates from the recipe and the files of the model alone."""
+"""Parameters and bytes of the stages of a recipe: estimates from the recipe and the files of the model alone."""
 
 from pathlib import Path
 
-from orchestrator.checks.doctor import on_gpus
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.model import BuildSection, ModelSection
+from orchestrator.config.stage_kinds import kind_of
+from orchestrator.plan.machine import on_gpus
 from orchestrator.plan.model_folder import folder_parameters, tensor_shapes
 
 CHARACTER_VOCABULARY = 262
-"""256 bytes, four tags, two special tokens: `model.build.tokenizer = "characters"` (learner/model/small.py)."""
+"""Tokens of `model.build.tokenizer = "characters"`: 256 bytes, four tags, two special tokens (learner/model/small.py)."""
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "score", "classifier", "norm")
 """Parts of the names of matrices that get no adapter: embeddings and heads."""
 TRAINING_BYTES = {
@@ -22,13 +23,6 @@ bfloat16 is weights 2, gradients 2, their sums in float32 4, master weights 4, m
 from stage 2 on gradients are added to their sums at once. Not counted: the bucket in which DeepSpeed reduces gradients, and
 what a step makes on its way. tests/orchestrator/plan/test_learner_bytes.py holds it against what is allocated.
 """
-
-
-def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
-    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
-    workers = stage.rollout.replicas * stage.rollout.tensor_parallel
-    ranks = stage.learner.ranks if training else 0
-    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
 
 
 def wire_bytes(model: ModelSection) -> int:
@@ -45,7 +39,7 @@ def parameters(model: ModelSection) -> int:
 
 
 def _built_parameters(build: BuildSection) -> int:
-    """Of the Qwen2 that `model.build` describes."""
+    """Number of parameters of the Qwen2 that `model.build` describes."""
     vocabulary = CHARACTER_VOCABULARY if build.tokenizer == "characters" else build.vocab_size
     width, kv_width = build.hidden, build.hidden // build.heads * build.kv_heads
     attention = width * width + width + 2 * (width * kv_width + kv_width) + width * width
@@ -67,6 +61,7 @@ def linear_layers(model: ModelSection) -> dict[str, tuple[int, int]]:
 
 
 def _built_layers(build: BuildSection) -> dict[str, tuple[int, int]]:
+    """Name → (outputs, inputs) of the linear layers of the Qwen2 that `model.build` describes."""
     width, kv_width, inner = build.hidden, build.hidden // build.heads * build.kv_heads, build.intermediate
     attention = {"q_proj": (width, width), "k_proj": (kv_width, width), "v_proj": (kv_width, width)}
     rest = {
@@ -89,7 +84,10 @@ def adapter_parameters(stage: Stage) -> int:
 
 
 def memory(stage: Stage, training: bool = True) -> dict[str, float]:
-    """What → estimated bytes over all processes, without activations; empty when the model's size is not known."""
+    """Part of the memory → estimated bytes over all processes, without activations.
+
+    Empty when the model's size is not known.
+    """
     count = parameters(stage.model)
     if not count:
         return {}
@@ -106,7 +104,7 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         parts["adapters"] = float(adapter_parameters(stage) * (ranks * whole + sharded))
         return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
-    if stage.kind == "dpo" or (stage.kind == "grpo" and stage.learner.kl_coef > 0):
+    if kind_of(stage).needs_reference(stage.learner.kl_coef):
         # Divided as parameters are: by stage 3 (learner/model/reference.py).
         parts["reference"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
     return parts

@@ -1,13 +1,20 @@
-"""What a stage reserves of the GPUs of its hosts, and whether the models that score find a place beside the rest."""
+"""Cores and GPUs that a stage reserves, and whether the models that score find a place beside the rest."""
 
 import json
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.trained_rewards import used_rubrics
 from rollout.errors import InputError
 
 SCORER_GPUS = 0.1
-"""That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
+"""GPUs that one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
+
+
+def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
+    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
+    workers = stage.rollout.replicas * stage.rollout.tensor_parallel
+    ranks = stage.learner.ranks if training else 0
+    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
 
 
 def gpu_share(stage: Stage) -> float:

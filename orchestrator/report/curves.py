@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.report.charts import Chart, Series, draw, thin
 from orchestrator.run.record import StageRecord, as_number
 
@@ -20,8 +21,8 @@ class _Curve:
     times: float = 1.0
     """Factor from the recorded unit to the shown one."""
     from_zero: bool = True
-    kind: Literal["", "sft", "grpo", "pairs"] = ""
-    """Only for stages of this kind (`pairs`: those that learn from preferences); empty: for all."""
+    learns_from: Literal["", "prompts", "examples", "pairs"] = ""
+    """Only for stages that learn from it; empty: for all."""
     rest_of: str = ""
     """Further series: every other key with this prefix."""
     layers: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 unit="nats per token",
                 lines=(("learner/loss", "loss"),),
                 rest_of="held_out_loss/",
-                kind="sft",
+                learns_from="examples",
                 hint="Should fall, then flatten; a late rise means that the learning rate is too high. Held-out loss that "
                 "rises while the loss falls: the model learns the examples by heart.",
             ),
@@ -52,7 +53,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 title="Loss",
                 unit="nats per pair",
                 lines=(("learner/loss", "loss"),),
-                kind="pairs",
+                learns_from="pairs",
                 hint="Falls from 0.69, where a model cannot tell two responses apart.",
             ),
             _Curve(
@@ -115,7 +116,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
             _Curve(
                 title="Loss",
                 lines=(("learner/loss", "loss"),),
-                kind="grpo",
+                learns_from="prompts",
                 from_zero=False,
                 hint="Hovers near zero by construction; the reward, not the loss, shows progress.",
             ),
@@ -185,7 +186,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
             _Curve(
                 title="Time by phase",
                 unit="s per step",
-                kind="grpo",
+                learns_from="prompts",
                 lines=(
                     ("time/generate_s", "generate"),
                     ("time/score_s", "score"),
@@ -210,7 +211,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
             _Curve(
                 title="Learner waits for data",
                 unit="s per step",
-                kind="grpo",
+                learns_from="prompts",
                 lines=(("time/wait_s", "wait"),),
                 hint="The learner stands idle until a batch is whole; more rollout replicas or staleness shorten it.",
             ),
@@ -241,12 +242,15 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 def curves_section(stage: StageRecord, limit: int) -> str:
     """All charts of a stage, under the headings of their groups; empty where nothing was recorded."""
     groups = []
+    kind = kind_of(stage)
+    learns_from = kind.learns_from if kind.trains else "prompts"
     for heading, curves in CURVES:
-        kind = {"sft": "sft", "reward_model": "pairs", "dpo": "pairs"}.get(stage.kind, "grpo")
-        charts = "".join(draw(_chart(curve, stage, limit)) for curve in curves if curve.kind in ("", kind))
+        charts = "".join(
+            draw(_chart(curve, stage, limit)) for curve in curves if curve.learns_from in ("", learns_from)
+        )
         if charts:
             groups.append((heading, charts))
-    if stage.kind in ("sft", "reward_model", "dpo"):
+    if learns_from != "prompts":
         return f'<div class="charts">{"".join(charts for _, charts in groups)}</div>' if groups else ""
     return "".join(f'<h3>{heading}</h3><div class="charts">{charts}</div>' for heading, charts in groups)
 

@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Sequence
 
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.report.charts import Chart, Series, draw, shared_legend, thin
 from orchestrator.results.columns import SHARES, cons_name
 from orchestrator.results.table import Results
@@ -24,9 +25,11 @@ def glance_section(stages: Sequence[StageRecord], results: Results) -> str:
             f'<section id="curves"><h2>Accuracy</h2><div class="charts">{accuracy}</div></section>' if accuracy else ""
         )
     blocks = [
-        _reinforcement([stage for stage in stages if stage.kind == "grpo"], results),
-        _block("Supervised fine-tuning", [_loss(stage) for stage in stages if stage.kind == "sft"]),
-        _block("Preferences", [c for stage in stages if stage.kind in ("reward_model", "dpo") for c in _pairs(stage)]),
+        _reinforcement([stage for stage in stages if kind_of(stage).is_rl], results),
+        _block(
+            "Supervised fine-tuning", [_loss(stage) for stage in stages if kind_of(stage).learns_from == "examples"]
+        ),
+        _block("Preferences", [c for stage in stages if kind_of(stage).learns_from == "pairs" for c in _pairs(stage)]),
     ]
     body = "".join(blocks)
     return f'<section id="curves"><h2>Curves</h2>{body}</section>' if body else ""

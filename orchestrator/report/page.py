@@ -16,6 +16,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.report.answers import answers_section
 from orchestrator.report.curves import curves_section
 from orchestrator.report.escape import as_json
@@ -26,7 +27,6 @@ from orchestrator.report.pipeline_graph import picture_section
 from orchestrator.report.rejection import yields_section
 from orchestrator.report.samples import read_samples, samples_section
 from orchestrator.report.table import headline, results_section
-from orchestrator.results.lineage import KIND_WORDS
 from orchestrator.results.table import Results, results_of
 from orchestrator.results.table import as_json as results_as_json
 from orchestrator.results.table_text import markdown
@@ -156,7 +156,7 @@ def _stage(stage: StageRecord, limit: int, opened: bool) -> str:
     size = math.ceil(len(stage.steps) / limit)
     if size > 1:
         facts.append(f"each point stands for {size} steps")
-    words = KIND_WORDS.get(stage.kind, stage.kind)
+    words = kind_of(stage).words
     name = html.escape(stage.name)
     title = f'{name} <span class="unit">{html.escape(" · ".join((words, *facts)))}</span>'
     body = f"{curves_section(stage, limit)}{held_out_pairs(stage)}"

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.config.wiring import LEAVES_POLICY
+from orchestrator.config.stage_kinds import STAGE_KINDS, kind_named, kind_of
 from orchestrator.report.phases import duration
 from orchestrator.report.rejection import drops
 from orchestrator.report.table import parameter_words
 from orchestrator.results.columns import Figure
-from orchestrator.results.lineage import KIND_WORDS, Lineage, lineage_of
+from orchestrator.results.lineage import Lineage, lineage_of
 from orchestrator.results.table import Results
 from orchestrator.run.record import RunRecord, StageRecord, as_number
 
@@ -53,7 +53,7 @@ def knots_of(lineage: Lineage) -> list[Knot]:
     def add(name: str, kind: str, parent: Knot | None) -> Knot:
         knot = Knot(name=name, kind=kind, row=len(knots), parent=parent)
         knots.append(knot)
-        if parent and not parent.heir and kind in LEAVES_POLICY:
+        if parent and not parent.heir and kind_named(kind).leaves == "policy":
             parent.heir = knot
         return knot
 
@@ -166,10 +166,10 @@ def _x(lane: int) -> int:
 def _knot(knot: Knot) -> str:
     x, y = _x(knot.lane), MIDDLE
     css = f"knot k-{html.escape(knot.kind)}"
-    match knot.kind:
-        case "reject":
+    match kind_of(knot).leaves:
+        case "rows":
             return f'<rect class="{css}" x="{x - 5}" y="{y - 5}" width="10" height="10"/>'
-        case "reward_model":
+        case "rewards":
             return f'<path class="{css}" d="M{x} {y - 7}L{x + 7} {y}L{x} {y + 7}L{x - 7} {y}Z"/>'
         case _:
             return f'<circle class="{css}" cx="{x}" cy="{y}" r="5.5"/>'
@@ -182,7 +182,7 @@ def _initial_words(knot: Knot) -> str:
 def _words(stage: StageRecord, lineage: Lineage, results: Results) -> str:
     name = html.escape(stage.name)
     title = f'<a href="#stage-{name}">{name}</a>' if stage.begun else name
-    kind = html.escape(KIND_WORDS.get(stage.kind, stage.kind))
+    kind = html.escape(kind_of(stage).words)
     facts = [lineage.in_words(stage.name), *_found(stage, results)]
     facts.append(duration(stage.seconds) if stage.begun else "not begun")
     return (
@@ -215,7 +215,7 @@ def _found(stage: StageRecord, results: Results) -> Iterator[str]:
     shares = [share for record in judged if (share := as_number(record.get("accuracy"))) is not None]
     if shares:
         yield f"{100 * sum(shares) / len(shares):.1f} % of held-out pairs in order"
-    if stage.parameters and stage.kind == "reward_model":
+    if stage.parameters and kind_of(stage).leaves == "rewards":
         yield parameter_words(stage.parameters)
 
 
@@ -226,12 +226,8 @@ def _legend(knots: Sequence[Knot]) -> str:
         f'<li><svg width="26" height="12"><path class="{css}" d="M1 6H25"/></svg>{words}</li>'
         for css, words in lines.items()
     ]
-    said = {
-        "initial": "initial model",
-        "reject": "leaves rows",
-        "reward_model": "leaves a reward model",
-        "eval": "only judges",
-    }
+    left = {"rows": "leaves rows", "rewards": "leaves a reward model", "nothing": "only judges"}
+    said = {"initial": "initial model"} | {name: left[k.leaves] for name, k in STAGE_KINDS.items() if k.leaves in left}
     for kind in said:
         if kind in kinds:
             sign = _knot(Knot(name="", kind=kind, row=0, lane=0))

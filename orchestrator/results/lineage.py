@@ -9,18 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.trained_rewards import PREFIX, SCORING
+from orchestrator.config.stage_kinds import kind_named, kind_of
+from orchestrator.config.trained_rewards import PREFIX
 from orchestrator.config.wiring import parent_of, root_of
 from orchestrator.run.record import RunRecord
-
-KIND_WORDS = {
-    "sft": "supervised fine-tuning",
-    "grpo": "reinforcement learning",
-    "reject": "rejection sampling",
-    "reward_model": "reward model",
-    "dpo": "preference optimisation",
-    "eval": "evaluation",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +41,8 @@ class Lineage:
     def in_words(self, stage: str) -> str:
         """`from cold-start, rows of samples (by reasoning), scored by prefs`."""
         origin = self.origins[stage]
-        verb = {"eval": "of ", "reject": "of "}.get(origin.kind, "from ")
+        kind = kind_of(origin)
+        verb = "of " if kind.only_evaluates or kind.leaves == "rows" else "from "
         words = [f"{verb}{origin.parent or 'the initial model'}"]
         for name in origin.rows_of:
             teacher = self.teacher(name)
@@ -103,7 +96,7 @@ def _sources(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _reward_models(entry: Mapping[str, Any], kind: str) -> list[str]:
     """Stages that trained the reward models of the rubrics that a stage samples by."""
-    if kind not in SCORING:
+    if not kind_named(kind).samples:
         return []
     used = {source.get("rubric", "default") for source in _sources(entry).values()}
     rubrics = (entry.get("rewards") or {}).get("rubrics") or {}

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.results.columns import SHARES, Figure, Record, as_finite, columns, further_columns
-from orchestrator.results.lineage import KIND_WORDS, Lineage, lineage_of
+from orchestrator.results.lineage import Lineage, lineage_of
 from orchestrator.run.record import RunRecord, StageRecord
 
 Model = tuple[str, str]
@@ -193,12 +194,12 @@ def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Se
     records = {name: record for name in sets if (record := stage.last_eval(name))}
     if not records:
         return
-    judges = stage.kind == "eval"
+    judges = kind_of(stage).only_evaluates
     steps = {record["step"] for record in records.values() if record.get("label") != "after"}
     yield Row(
         title=stage.name + (f", step {max(steps):,}" if steps else ""),
         stage=stage.name,
-        kind=KIND_WORDS.get(stage.kind, stage.kind),
+        kind=kind_of(stage).words,
         origin=lineage.in_words(stage.name),
         model=start if judges else ("stage", stage.name),
         initial=origin.initial,

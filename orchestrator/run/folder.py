@@ -3,7 +3,9 @@
 import tomllib
 from pathlib import Path
 
-from orchestrator.config.load import Recipe, parse_recipe
+from orchestrator.config.load import STORED, parse_stored
+from orchestrator.config.recipe import Recipe
+from orchestrator.config.stage_kinds import kind_of
 from rollout.errors import InputError
 
 DONE = "done"
@@ -16,18 +18,18 @@ def find_run(path: Path) -> Path | None:
         return None
     folder = path.resolve()
     for above in (folder, *folder.parents):
-        if (above / "recipe.toml").is_file():
+        if (above / STORED).is_file():
             return next((shown for shown in (path, *path.parents) if shown.resolve() == above), above)
     return None
 
 
 def stored_recipe(folder: Path) -> Recipe | None:
     """The recipe of the run in that folder; None when it holds no run. Raises InputError when it is unreadable."""
-    path = folder / "recipe.toml"
+    path = folder / STORED
     if not path.is_file():
         return None
     try:
-        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+        return parse_stored(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a recipe of this version: {error}") from None
 
@@ -46,7 +48,7 @@ def latest_export(run: Path, path: Path) -> str:
     if (path / "config.json").is_file():
         return str(path)
     recipe = stored_recipe(run)
-    names = [stage.name for stage in recipe.stages if stage.kind != "reward_model"] if recipe else []
+    names = [stage.name for stage in recipe.stages if kind_of(stage).generates] if recipe else []
     inside = path.resolve().relative_to(run.resolve()).parts
     wanted = [name for name in names if name in inside[:1]] or names
     for name in reversed(wanted):

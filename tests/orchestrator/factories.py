@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe, parse_recipe
+from orchestrator.config.load import parse_recipe
+from orchestrator.config.recipe import Recipe
 from rollout.errors import InputError
 
 CONFIG = {"model_type": "qwen2", "num_attention_heads": 4, "max_position_embeddings": 512}

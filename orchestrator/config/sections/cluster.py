@@ -11,8 +11,8 @@ class ClusterSection(Section):
     address: str = ""
     """Ray cluster to join: `auto`, `HOST:PORT` or `ray://HOST:PORT`; empty: a private one in this process."""
     dashboard_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Dashboard of the private cluster, on loopback; 0: off."""
+    """Port of the private cluster's dashboard, on loopback; 0: no dashboard."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Prometheus text of the private cluster; 0: a free port."""
+    """Port at which the private cluster gives its metrics as Prometheus text; 0: a free port."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300
-    """Longest wait for actors and engines to start."""
+    """Longest wait for actors and engines to start, in seconds."""

@@ -1,4 +1,4 @@
-"""`[data]`: where prompts come from, and what is asked."""
+"""`[data]`: the sources of prompts, and the template that they are put into."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -12,53 +12,54 @@ if TYPE_CHECKING:
 
 
 class SourceSection(Section):
-    """Where prompts come from: a file, a directory, or a generated task."""
+    """A source of prompts: a file, a directory, a generated task, or the rows of an earlier stage."""
 
     path: str = ""
-    """A JSONL, Parquet, CSV or Arrow file, a folder of them, or a saved `datasets` directory."""
+    """File of the source (JSONL, Parquet, CSV or Arrow), a folder of such files, or a saved `datasets` directory."""
     set: Literal["", "gsm8k", "aime24", "amc23", "humaneval"] = ""
-    """The file is this data set as it is published: columns, rubric (`math` or `code`) and form need not be named."""
+    """Data set that `path` holds as it is published: columns, rubric (`math` or `code`) and form of the question need
+    not be named."""
     task: str = ""
-    """A generated task instead of a path: `arithmetic`, `puzzles` or `manners`."""
+    """Generated task in place of a path: `arithmetic`, `puzzles` or `manners`."""
     stage: str = ""
-    """An earlier stage instead of a path: the rows that it left."""
+    """Earlier stage, in place of a path, whose rows the source takes."""
     split: str = "train"
-    """Split of a generated task (`train` or `held-out`) or of a `datasets` directory."""
+    """Split to take of a generated task (`train` or `held-out`) or of a `datasets` directory."""
     prompt_column: str = "prompt"
     """Column that holds the question."""
     answer_column: str = "answer"
     """Column that holds the reference answer; empty: none."""
     answer_pattern: str = ""
-    """Regular expression whose first group is the answer inside that column, such as `#### (.+)`."""
+    """Regular expression whose first group is the answer inside `answer_column`, such as `#### (.+)`."""
     completion_column: str = ""
-    """Column that holds a worked completion (SFT)."""
+    """Column that holds a worked completion (SFT); empty: none."""
     prompt_form: str = ""
-    """Text with `{prompt}` in it that the question is put into before the template; empty: the question alone, or
-    what `set` asks with."""
+    """Text with `{prompt}` in it, into which a question is put before the template; empty: the question alone, or the
+    form that `set` is asked in."""
     chosen_column: str = ""
-    """Column that holds the better of two responses (reward models, DPO); then no answer column is expected."""
+    """Column that holds the better of two responses (reward models, DPO); with it no answer column is expected."""
     rejected_column: str = ""
-    """Column that holds the worse one."""
+    """Column that holds the worse of two responses."""
     messages_column: str = ""
-    """Column of conversations (SFT): a list of messages with `role` and `content`, which the model's chat template
-    renders. In place of prompt, answer and completion columns."""
+    """Column that holds conversations (SFT): lists of messages with `role` and `content`, which the model's chat
+    template renders. In place of prompt, answer and completion columns."""
     rubric: str = "default"
-    """Rubric that scores the completions, a key of `rewards.rubrics`."""
+    """Rubric that scores the completions: a name in `rewards.rubrics`."""
     weight: Annotated[float, Field(ge=0)] = 1.0
-    """Share of this source relative to the others; with `sft.epochs`, how often it is passed through in an epoch. 0: not
+    """Share of the source relative to the others; with `sft.epochs`, how often an epoch passes through it. 0: none
     before a step of the stage's schedule gives it a share."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Take only the first rows; 0: all."""
+    """Number of rows to take, the first ones; 0: all."""
     options: dict[str, int | float | str | bool] = {}
     """Options of the generated task."""
     keep_thought: bool | str = True
-    """Whether rows sampled from it keep their thought (reject), which R1 gives to complex questions and not to simple
-    ones; or the column of the file that says so of each question, true or false."""
+    """Whether rows that a `reject` stage samples from the source keep their thought, which R1 gives to complex
+    questions and not to simple ones; or the column of the file that says so of each question, true or false."""
 
     @model_validator(mode="before")
     @classmethod
-    def _published(cls, raw: Any) -> Any:
-        """The keys of a published set, written out."""
+    def _fill_in_set(cls, raw: Any) -> Any:
+        """Write out the keys of a published set."""
         known = published_set(raw)
         return {**known.columns, "rubric": known.rubric, **raw} if known else raw
 
@@ -92,7 +93,7 @@ class SourceSection(Section):
         return bool(self.chosen_column)
 
     def source(self, name: str) -> "Source":
-        """What `load_rows` takes. `name`: of this section."""
+        """The source as `load_rows` takes it. `name`: the name of this section in the recipe."""
         # Only here: brings pyarrow.
         from rollout.data.sources import Source
 
@@ -102,19 +103,21 @@ class SourceSection(Section):
 
 class DataSection(Section):
     sources: dict[str, SourceSection] = {}
-    """Named sources of prompts, mixed by weight."""
+    """Data source, by a name of your choice; several are mixed by weight."""
     template: str = "plain"
-    """`plain`, `r1-zero`, `chat` (the model's own chat template), or a text file with `{prompt}` in it."""
+    """Template of prompts: `plain`, `r1-zero`, `chat` (the model's own chat template), or a text file with `{prompt}`
+    in it."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
-    """A longer prompt is reported and skipped, never cut."""
+    """Longest prompt, in tokens; a longer one is reported and skipped, never cut."""
 
 
 def published_set(source: Any) -> PublishedSet | None:
-    """What a source as it is written in a recipe names by `set`."""
+    """The published set that a source, as it is written in a recipe, names by `set`; None: it names none."""
     name = source.get("set") if isinstance(source, dict) else None
     return PUBLISHED.get(name) if isinstance(name, str) else None
 
 
 def rubric_asked(source: Any) -> Any:
+    """The rubric that a source, as it is written in a recipe, asks for; empty or None where it names none."""
     known = published_set(source)
     return source.get("rubric", known.rubric if known else "") if isinstance(source, dict) else None

@@ -1,4 +1,4 @@
-"""`[eval]`: what a model is measured on, and how."""
+"""`[eval]`: the sets that a model is measured on, and how it answers them."""
 
 from typing import Annotated, Self
 
@@ -10,17 +10,17 @@ from orchestrator.config.sections.data import SourceSection
 
 class EvalSetSection(SourceSection):
     correct: str = ""
-    """LABEL of the reward function that says what is right, by giving 1 or more; empty: the rubric's `accuracy` or
-    `code_tests`, or else, where there are reference answers, the first one that is no reward model."""
+    """LABEL of the reward function that says which completions are right, by giving 1 or more; empty: the rubric's
+    `accuracy` or `code_tests`, or else, where there are reference answers, the first one that is no reward model."""
     baseline_column: str = ""
-    """Column that holds a response to win against, such as the chosen one of preference pairs: `win_rate` is the share of
-    prompts on which the model's completion is preferred to it. Then no answer column is expected."""
+    """Column that holds a response to win against, such as the chosen one of preference pairs: `win_rate` is the share
+    of prompts on which the model's completion is preferred to it. With it no answer column is expected."""
     judged_by: str = ""
-    """LABEL of the reward function that prefers, by a higher value; empty: the rubric's first `reward_model` or `judge`,
-    or else the whole reward."""
+    """LABEL of the reward function that prefers one of two responses, by a higher value; empty: the rubric's first
+    `reward_model` or `judge`, or else the whole reward."""
 
     @model_validator(mode="after")
-    def _compared(self) -> Self:
+    def _check_baseline(self) -> Self:
         if self.judged_by and not self.baseline_column:
             raise ValueError(
                 f"judged_by = {self.judged_by!r} compares with nothing: name the column of the responses to win against "
@@ -31,7 +31,7 @@ class EvalSetSection(SourceSection):
         return self
 
     @model_validator(mode="after")
-    def _no_stage(self) -> Self:
+    def _refuse_stage(self) -> Self:
         if self.stage:
             raise ValueError(
                 f"stage = {self.stage!r}: an evaluation set has `path` or `task`; rows of a stage are to train on"
@@ -41,22 +41,23 @@ class EvalSetSection(SourceSection):
 
 class EvalSection(Section):
     sets: dict[str, EvalSetSection] = {}
-    """Named evaluation sets; their problems must not occur in training. Those with pairs are for the stages that learn from
-    pairs, the others, and those with a `baseline_column`, for what generates."""
+    """Evaluation set, by a name of your choice: keys as in `data.sources`, and those below. Its problems must not occur
+    in training. Sets with pairs are for the stages that learn from pairs; the others, and those with a
+    `baseline_column`, for what generates."""
     samples: Annotated[int, Field(ge=0)] = 4
-    """k: completions a problem for pass@1 and cons@k; 0: greedy only."""
+    """Completions sampled from a problem, for pass@1 and cons@k: k; 0: greedy decoding alone."""
     temperature: Annotated[float, Field(gt=0)] = 0.6
-    """Of the samples (0.6 as in R1)."""
+    """Temperature of the samples (0.6 as in R1)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Of the samples (0.95 as in R1)."""
+    """Share of the probability that the samples are drawn from, top-p (0.95 as in R1)."""
     greedy: bool = True
-    """Also decode greedily."""
+    """Whether problems are also answered by greedy decoding."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
-    """Longest completion; 0: `rollout.max_tokens`."""
+    """Longest completion in an evaluation, in tokens; 0: `rollout.max_tokens`."""
 
     @property
     def prompt_sets(self) -> dict[str, EvalSetSection]:
-        """Problems for the model to answer. Preference pairs are some where one of the two is to win against."""
+        """Sets of problems for the model to answer; also preference pairs where one response is to win against."""
         return {
             name: section
             for name, section in self.sets.items()
@@ -65,5 +66,5 @@ class EvalSection(Section):
 
     @property
     def pair_sets(self) -> dict[str, EvalSetSection]:
-        """Preference pairs."""
+        """Sets of preference pairs."""
         return {name: section for name, section in self.sets.items() if section.holds_pairs}

@@ -9,89 +9,100 @@ from orchestrator.config.sections.base import Section
 
 class LearnerSection(Section):
     ranks: Annotated[int, Field(ge=1)] = 1
-    """Data-parallel ranks, one Ray actor each."""
+    """Number of data-parallel ranks, one Ray actor each."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer, 2 and gradients, 3 and parameters."""
+    """Stage of DeepSpeed ZeRO: what is divided over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3:
+    parameters too."""
     offload_optimizer: bool = False
-    """Keep the optimizer's state in the host's memory and step there (ZeRO 1 to 3): slower, 12 bytes a parameter less on
-    the GPUs."""
+    """Whether the optimizer's state is kept, and its step taken, in the host's memory (ZeRO 1 to 3): slower, 12 bytes a
+    parameter less on the GPUs."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate (AdamW)."""
+    """Peak learning rate of AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate, after the warm-up."""
+    """Course of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps of linear warm-up."""
+    """Optimizer steps in which the learning rate rises linearly to its peak."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Warm-up as a share of all optimizer steps of the stage, instead of `warmup_steps`."""
+    """Share of all optimizer steps of the stage that is warm-up, in place of `warmup_steps`."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's, per step and unit of the learning rate."""
+    """Weight decay of AdamW, per step and unit of the learning rate."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Global norm clipping."""
+    """Largest norm of the gradient of all parameters; a longer gradient is scaled down to it."""
     mini_batches: Annotated[int, Field(ge=1)] = 1
-    """Optimizer steps made of one batch."""
+    """Optimizer steps made of one batch, each on a part of its groups."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Tokens that pass through the output head at a time, a part of the vocabulary after the other."""
+    """Tokens that pass through the output head at a time, one part of the vocabulary after the other."""
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    """Whether activations are computed again in the backward pass instead of kept."""
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
-    """Train adapters of this rank beside the frozen model (LoRA), which alone are saved and published; 0: the model."""
+    """Rank of the adapters that train beside the frozen model (LoRA) and alone are saved and published; 0: no adapters,
+    the model itself trains."""
     lora_alpha: Annotated[float, Field(gt=0)] = 32
-    """Adapters count lora_alpha / lora_rank times."""
+    """Scale of the adapters, which count lora_alpha / lora_rank times."""
     lora_targets: tuple[str, ...] = ()
     """Names of the layers that get adapters, such as `["q_proj", "v_proj"]`; empty: all linear layers but the head."""
     advantage_baseline: Literal["group_mean", "leave_one_out"] = "group_mean"
-    """What a reward is compared with: the mean of its group (GRPO) or of the others in it (RLOO)."""
+    """Baseline that a reward is compared with. `group_mean`: the mean of its group (GRPO); `leave_one_out`: that of the
+    others in its group (RLOO)."""
     advantage_scale: Literal["group_std", "batch_std", "batch_reward_std", "none"] = "group_std"
-    """Standard deviation that divides it: `group_std` of the group's rewards (GRPO), `batch_std` of all that is above or
-    below its baseline (REINFORCE++), `batch_reward_std` of all rewards of the batch; `none` (Dr. GRPO, RLOO)."""
+    """Standard deviation that divides a reward's difference from its baseline. `group_std`: of the group's rewards
+    (GRPO); `batch_std`: of these differences in the batch (REINFORCE++); `batch_reward_std`: of all rewards of the
+    batch; `none`: no division (Dr. GRPO, RLOO)."""
     overlong_filtering: bool = False
-    """Completions cut at `rollout.max_tokens` get no loss; they still count in their group's baseline (DAPO)."""
+    """Whether completions cut at `rollout.max_tokens` get no loss; they still count in their group's baseline
+    (DAPO)."""
     length_norm: Literal["sequence", "token", "constant"] = "sequence"
-    """`sequence`: mean over a completion, then over completions (GRPO); `token`: mean over all tokens (DAPO);
-    `constant`: sum over `rollout.max_tokens`, unbiased in length (Dr. GRPO)."""
+    """Average that makes the loss of a batch out of those of tokens. `sequence`: mean over a completion, then over
+    completions (GRPO); `token`: mean over all tokens (DAPO); `constant`: sum over a completion divided by
+    `rollout.max_tokens`, unbiased in length (Dr. GRPO)."""
     policy_loss: Literal["clip", "gspo", "cispo", "reinforce"] = "clip"
-    """`clip`: clipped ratio of each token (PPO, GRPO, DAPO); `gspo`: of each completion; `cispo`: clipped ratio as a
-    constant weight of the log-probability; `reinforce`: no ratio."""
+    """Loss of the policy. `clip`: clipped ratio of each token (PPO, GRPO, DAPO); `gspo`: clipped ratio of each
+    completion; `cispo`: clipped ratio as a constant weight of the log-probability; `reinforce`: no ratio."""
     clip_low: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio is clipped below at 1 − clip_low."""
+    """Distance below 1 at which the ratio is clipped: at 1 − clip_low."""
     clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio is clipped above at 1 + clip_high."""
+    """Distance above 1 at which the ratio is clipped: at 1 + clip_high."""
     dual_clip: Annotated[float, Field(ge=0)] = 0
-    """A token with a negative advantage counts at most this many times it, above 1 (3 in its paper); 0: no bound."""
+    """Bound, above 1, on how many times its negative advantage a token counts (3 in the paper of dual clipping); 0: no
+    bound."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.001
-    """β, weight of the KL to the frozen reference; 0: no reference is loaded."""
+    """β, weight of the KL divergence from the frozen reference; 0: no reference is loaded."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where it counts: in the loss of each token (GRPO), or summed over the completion and taken from its reward (RLHF)."""
+    """Place of the KL term. `loss`: in the loss of each token (GRPO); `reward`: summed over the completion and taken
+    from its reward (RLHF)."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """How it is estimated: `k1` −log r, `k2` (log r)² / 2, `k3` r − log r − 1 (GRPO), with r = π_ref / π. In the loss the
-    expected gradient of `k1` is zero, and that of `k2` is the KL's."""
+    """Estimator of the KL divergence, with r = π_ref / π: `k1` −log r, `k2` (log r)² / 2, `k3` r − log r − 1 (GRPO). In
+    the loss the expected gradient of `k1` is zero, and that of `k2` is the KL's."""
     reference_refresh_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps after which the reference takes the policy's weights (400 in R1); 0: never."""
     entropy_coef: Annotated[float, Field(ge=0)] = 0
-    """Weight of an entropy bonus."""
+    """Weight of an entropy bonus in the loss."""
     importance_cap: Annotated[float, Field(ge=0)] = 2.0
-    """Upper bound of the importance weight learner / sampler, for mismatch and staleness; 0: no correction."""
+    """Upper bound of the importance weight, learner / sampler, that corrects for mismatch and staleness; 0: no
+    correction."""
     importance_mode: Literal["truncate", "mask"] = "truncate"
-    """`truncate`: a larger weight is cut to the bound; `mask`: a weight outside the bounds becomes 0."""
+    """Treatment of importance weights that are out of bounds. `truncate`: a larger one is cut to the upper bound;
+    `mask`: one outside the bounds becomes 0."""
     importance_floor: Annotated[float, Field(ge=0)] = 0.5
-    """Lower bound of `mask`."""
+    """Lower bound of the importance weight where `importance_mode` is `mask`."""
     importance_level: Literal["token", "sequence", "geometric"] = "token"
-    """Weight of each token, of the completion (product of its tokens'), or their geometric mean."""
+    """Scope of one importance weight. `token`: each token; `sequence`: the completion (product of its tokens' weights);
+    `geometric`: the completion (their geometric mean)."""
     cpus: Annotated[float, Field(ge=0)] = 1
-    """CPU cores reserved per rank."""
+    """CPU cores reserved for each rank."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """GPU reserved per rank; below 1 it shares the GPU with an engine, and weights travel by CUDA IPC."""
+    """GPU reserved for each rank; below 1 it shares the GPU with an engine, and weights travel by CUDA IPC."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
     meanwhile, divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
-    """Longest wait for one batch, checkpoint or export."""
+    """Longest wait for one batch, checkpoint or export, in seconds."""
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:

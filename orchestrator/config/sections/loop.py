@@ -1,4 +1,4 @@
-"""`[loop]`: how long a stage is, and what it does how often."""
+"""`[loop]`: the length of a stage, its batches, and how often it publishes, evaluates, saves and audits."""
 
 from typing import Annotated
 
@@ -9,22 +9,24 @@ from orchestrator.config.sections.base import Section
 
 class LoopSection(Section):
     steps: Annotated[int, Field(ge=0)] = 100
-    """Batches to train on (SFT: optimizer steps); 0: as many as `sft.epochs` makes."""
+    """Length of the stage, in batches (SFT: optimizer steps); 0: as many as `sft.epochs` makes."""
     groups_per_step: Annotated[int, Field(ge=1)] = 32
     """Groups in one batch."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
-    """Oldest policy version, relative to the learner's, that a trained token may have; 0: exactly on-policy."""
+    """Largest staleness of a trained token: by how many policy versions it may be older than the learner's; 0: exactly
+    on-policy."""
     publish_every: Annotated[int, Field(ge=1)] = 1
-    """Batches between two publishes; at most `max_staleness` + 1."""
+    """Batches between two publishes of the weights; at most `max_staleness` + 1."""
     dynamic_sampling: bool = False
-    """Replace groups whose rewards are all equal by fresh ones (DAPO), instead of training on them."""
+    """Whether groups whose rewards are all equal are replaced by fresh ones (DAPO) instead of trained on."""
     eval_every: Annotated[int, Field(ge=0)] = 0
-    """Batches between two evaluations (SFT: of the loss alone); 0: only before and after."""
+    """Batches between two evaluations (SFT: of the loss alone); 0: only before and after the stage."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 20
-    """Batches between two checkpoints; 0: only at the end."""
+    """Batches between two checkpoints; 0: only at the end of the stage."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Older ones of the stage are deleted."""
+    """Number of checkpoints of the stage that are kept; older ones are deleted."""
     audit_every: Annotated[int, Field(ge=0)] = 10
     """Batches between two audits of the engines' logprobs against the learner's; 0: never."""
     audit_tolerance: Annotated[float, Field(ge=0)] = 0
-    """Largest allowed logprob difference; 0: 1e-4 in float32, 0.25 in bfloat16."""
+    """Largest difference between an engine's logprob and the learner's that an audit allows; 0: 1e-4 in float32, 0.25
+    in bfloat16."""

@@ -11,22 +11,22 @@ class BuildSection(Section):
     """A small untied Qwen2 made from scratch, for runs that need no download."""
 
     tokenizer: Literal["", "characters", "bpe"] = ""
-    """Empty: build nothing, use `model.path`. `characters`: one token a character plus the four R1 tags.
-    `bpe`: a byte-level BPE trained on the data sources of the recipe."""
+    """Tokenizer of the model that is built. `characters`: one token a character plus the four R1 tags; `bpe`: a
+    byte-level BPE trained on the data sources of the recipe; empty: no model is built, `model.path` names one."""
     vocab_size: Annotated[int, Field(ge=300)] = 2048
-    """Size of the BPE vocabulary (`characters` has its own)."""
+    """Vocabulary of the `bpe` tokenizer, in tokens (`characters` has its own)."""
     layers: Annotated[int, Field(ge=1)] = 3
-    """Transformer layers."""
+    """Transformer layers of the model that is built."""
     hidden: Annotated[int, Field(ge=16)] = 128
-    """Width of the residual stream."""
+    """Width of the residual stream of the model that is built."""
     heads: Annotated[int, Field(ge=1)] = 4
-    """Attention heads."""
+    """Attention heads of the model that is built."""
     kv_heads: Annotated[int, Field(ge=1)] = 4
-    """Key/value heads (grouped-query attention when fewer than `heads`)."""
+    """Key/value heads of the model that is built (grouped-query attention when fewer than `heads`)."""
     intermediate: Annotated[int, Field(ge=16)] = 384
-    """Width of the feed-forward layer."""
+    """Width of the feed-forward layers of the model that is built."""
     tied: bool = False
-    """Share the input and the output embedding."""
+    """Whether the model that is built shares its input and output embedding."""
 
     @model_validator(mode="after")
     def _head_size(self) -> Self:
@@ -42,12 +42,13 @@ class BuildSection(Section):
 
 class ModelSection(Section):
     path: str = ""
-    """A Hugging Face model folder or hub id that the first stage starts from; empty: `model.build`."""
+    """Hugging Face model folder or hub id that the first stage starts from; empty: the model that `model.build`
+    describes."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass and of the engine; master weights and gradient sums are float32 always. `auto`: bfloat16 on a GPU,
-    float32 on a CPU."""
+    """Number format of the forward pass and of the engine; master weights and gradient sums are always float32. `auto`:
+    bfloat16 on a GPU, float32 on a CPU."""
     max_tokens: Annotated[int, Field(ge=8)] = 512
-    """Longest prompt plus completion that the engine accepts."""
+    """Longest prompt plus completion that the engine accepts, in tokens."""
     trust_remote_code: bool = False
-    """Run Python that ships inside the model folder. Off: such a model is refused."""
+    """Whether Python that ships inside the model folder may run; if not, a model that needs it is refused."""
     build: BuildSection = BuildSection()

@@ -1,4 +1,4 @@
-"""`[rewards]` and `[sandbox]`: what scores completions, and where programs are run for it."""
+"""`[rewards]` and `[sandbox]`: the functions that score completions, and the limits of programs that run for it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -14,14 +14,16 @@ class FunctionSection(Section):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str = ""
-    """A function that ships (`rayzero recipes --rewards` lists them), `path/to/file.py:function` or
+    """Reward function: one that ships (`rayzero recipes --rewards` lists them), `path/to/file.py:function` or
     `package.module:function`; empty: LABEL is the name."""
     weight: float = 1.0
-    """The reward is the sum of weight times value. `LABEL = 0.5` is short for `LABEL = { weight = 0.5 }`."""
+    """Factor of the function's value in the reward, which is the sum over the rubric. `LABEL = 0.5` is short for `LABEL
+    = { weight = 0.5 }`."""
     gate: str = ""
-    """LABEL of another function of the rubric: this one counts only where that one gives 1 or more."""
+    """LABEL of another function of the rubric: this one counts only where that one gives 1 or more; empty: always."""
     group: bool = False
-    """A function of your own that gets the list of all completions of a group and returns a list of numbers."""
+    """Whether a function of your own scores a group at once: it gets the list of its completions and returns a list of
+    numbers."""
 
 
 _FORMAT = FunctionSection(name="format", weight=0.2)
@@ -29,27 +31,29 @@ SHIPPED_RUBRICS: Mapping[str, dict[str, FunctionSection]] = {
     "math": {"accuracy": FunctionSection(name="accuracy"), "format": _FORMAT},
     "code": {"code_tests": FunctionSection(name="code_tests"), "format": _FORMAT},
 }
-"""A source may ask for these where the recipe has none of that name."""
+"""Rubrics that a source may ask for where the recipe has none of that name."""
 
 
 class RewardsSection(Section):
     rubrics: dict[str, dict[str, FunctionSection]] = {"default": SHIPPED_RUBRICS["math"]}
-    """Rubric name → label → reward function. `math` (accuracy, format) and `code` (code_tests, format) are there without
-    being named."""
+    """Reward function of a rubric, by the rubric's name and a LABEL of your choice. Without any, there is the rubric
+    `default`, equal to `math`. Rubrics `math` (accuracy, format) and `code` (code_tests, format) need not be written
+    out."""
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Ray actors that score."""
+    """Number of Ray actors that score completions."""
     processes: Annotated[int, Field(ge=1)] = 1
-    """Child processes of each, for symbolic checks, functions of your own and programs."""
+    """Child processes of each scoring actor, for symbolic checks, functions of your own and programs."""
     function_timeout_s: Annotated[float, Field(gt=0)] = 10
-    """Longest run of a function of your own on one completion; then it is killed, which counts as an error."""
+    """Longest run of a function of your own on one completion, in seconds; then it is stopped, which counts as an
+    error."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
-    """Longest silence of a reward actor that has work; then it is replaced."""
+    """Longest silence of a scoring actor that has work, in seconds; then it is replaced."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of completions that may fail to be scored; above it the run stops and names the reward."""
+    """Share of completions that may fail to be scored; above it the run stops and names the reward function."""
 
     @field_validator("rubrics", mode="before")
     @classmethod
-    def _written_out(cls, rubrics: Any) -> Any:
+    def _write_out(cls, rubrics: Any) -> Any:
         """`LABEL = 0.5` and `functions = [{ name = …, … }]` as tables by label."""
         if not isinstance(rubrics, dict):
             return rubrics
@@ -69,24 +73,25 @@ class RewardsSection(Section):
 
 
 class SandboxSection(Section):
-    """Where programs that a model writes are run."""
+    """Limits of the programs that a model writes."""
 
     allow_weak: bool = False
-    """Run them even where the kernel lacks what contains them (`rayzero doctor` says what)."""
+    """Whether programs that a model wrote run even where the kernel lacks what contains them (`rayzero doctor` says
+    what)."""
     time_limit_s: Annotated[float, Field(gt=0)] = 6
-    """Wall time of one test, where the task says nothing."""
+    """Wall time of one test of a program, in seconds, where the task sets none."""
     total_s: Annotated[float, Field(gt=0)] = 60
-    """Wall time of all tests of a program together."""
+    """Wall time of all tests of a program together, in seconds."""
     memory_mb: Annotated[int, Field(ge=16)] = 512
-    """Of all processes of a program together, where the task says nothing."""
+    """Memory of all processes of a program together, in MiB, where the task sets none."""
     processes: Annotated[int, Field(ge=1)] = 16
-    """Processes and threads of a program at any time."""
+    """Processes and threads that a program may have at any time."""
     file_mb: Annotated[int, Field(ge=1)] = 16
-    """Largest file of a program, its output included."""
+    """Largest file that a program may write, its output included, in MiB."""
 
 
 def _by_label(functions: Any) -> Any:
-    """A rubric with one table a function."""
+    """Write a rubric with one table for each function."""
     if not isinstance(functions, dict):
         return functions
     tables: dict[str, Any] = {}

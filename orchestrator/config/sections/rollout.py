@@ -9,28 +9,29 @@ from orchestrator.config.sections.base import Section
 
 class RolloutSection(Section):
     replicas: Annotated[int, Field(ge=1)] = 1
-    """vLLM engines, each behind one Ray actor."""
+    """Number of vLLM engines, each behind one Ray actor."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    """Workers (GPUs) of one engine."""
+    """Workers that one engine's model is divided over, each with a GPU on GPU hosts."""
     group_size: Annotated[int, Field(ge=1)] = 8
-    """Completions a prompt (G)."""
+    """Completions sampled from a prompt: its group (G)."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature; the learner divides its logits by the same."""
     max_tokens: Annotated[int, Field(ge=1)] = 256
-    """Longest completion."""
+    """Longest completion, in tokens."""
     max_sequences: Annotated[int, Field(ge=1)] = 256
     """Sequences that one engine decodes at a time."""
     kv_cache_gb: Annotated[int, Field(ge=1)] = 1
-    """Key/value cache of one engine on a CPU host."""
+    """Size of the key/value cache of one engine on a CPU host, in GiB."""
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Share of GPU memory that one engine takes."""
     eager: bool = False
-    """Never compile or capture graphs (always so on a CPU)."""
+    """Whether engines never compile or capture graphs (on a CPU they never do)."""
     cpus: Annotated[float, Field(ge=0)] = 1
-    """CPU cores reserved per replica and tensor-parallel worker."""
+    """CPU cores reserved for each tensor-parallel worker of each engine."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """GPU reserved per tensor-parallel worker; below 1 it shares the GPU with a learner rank."""
+    """GPU reserved for each tensor-parallel worker; below 1 it shares the GPU with a learner rank."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Compute threads of a CPU engine; 0: all cores of the host, or half of them where the learner trains meanwhile."""
+    """Compute threads of an engine on a CPU host; 0: all cores of the host, or half of them where the learner trains
+    meanwhile."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
-    """Longest wait for one group before the request is retried on another replica."""
+    """Longest wait for one group, in seconds, before the request is retried on another replica."""

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.checks import data as data_check
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from rollout.errors import InputError
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe, write_rows
 

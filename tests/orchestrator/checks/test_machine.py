@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.checks import doctor
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
+from orchestrator.plan import machine
 from orchestrator.plan.placement import SCORER_GPUS, gpu_share
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe
 
@@ -36,17 +37,17 @@ def test_a_cluster_that_is_joined_decides_itself_what_fits() -> None:
 
 
 def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "gpu_names", lambda: ("H100",) * 4)
-    monkeypatch.setattr(doctor, "cpu_count", lambda: 64)
-    monkeypatch.setattr(doctor, "engine_package", lambda: "vllm")
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("H100",) * 4)
+    monkeypatch.setattr(machine, "cpu_count", lambda: 64)
+    monkeypatch.setattr(machine, "engine_package", lambda: "vllm")
     assert preflight(recipe(rollout={"replicas": 3})) == [DOWNLOAD]
     text = fault(recipe(rollout={"replicas": 2, "tensor_parallel": 2}))
     assert "rollout.tensor_parallel = 2 and learner.ranks = 1 need 5 GPUs; this machine has 4" in text
 
 
 def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "gpu_names", lambda: ("H100",) * 2)
-    monkeypatch.setattr(doctor, "engine_package", lambda: "vllm")
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("H100",) * 2)
+    monkeypatch.setattr(machine, "engine_package", lambda: "vllm")
 
     def judged(**keys: Any) -> Recipe:
         model = {"name": "reward_model", "path": "org/judge", **keys}
@@ -66,8 +67,8 @@ def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.Mon
 def test_the_engine_must_be_there_and_fit(
     package: str, gpus: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "engine_package", lambda: package)
-    monkeypatch.setattr(doctor, "gpu_names", lambda: gpus)
+    monkeypatch.setattr(machine, "engine_package", lambda: package)
+    monkeypatch.setattr(machine, "gpu_names", lambda: gpus)
     assert message in fault(recipe())
 
 
@@ -111,12 +112,12 @@ def test_shared_memory_must_hold_the_weights(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_shared_memory_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
     assert "does not exist" in fault(recipe())
 
 
 def test_too_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "memory_bytes", lambda: 10**8)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 10**8)
     notes = preflight(load_recipe("arithmetic"))
     assert notes[0].startswith("stage cold-start needs about 1.09 GB of memory; this machine has 100 MB")
 

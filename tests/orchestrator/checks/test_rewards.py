@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe
+from orchestrator.config.recipe import Recipe
 from rewards.sandbox.probe import Finding, Probe
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.services import Services
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.data.prompts import PromptSets, load_prompts
 from rewards.error_budget import Account
 from rewards.service import RewardPool

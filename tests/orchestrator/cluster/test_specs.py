@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.specs import build_spec, engine_spec, learner_spec, optimizer_steps
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.learner import LearnerSection
 from tests.orchestrator.factories import recipe
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.checks.naming import flat
+from orchestrator.config.keys import flat
 from orchestrator.config.load import load_recipe
-from orchestrator.config.overrides import overridden, split
+from orchestrator.config.overrides import apply_overrides, split
 from rollout.errors import InputError
 
 
@@ -22,6 +22,7 @@ from rollout.errors import InputError
         ('a . "b" = "c.d"', ["a", "b"], ' "c.d"'),
         (r'a."say \"hi\" \u00fc".b=', ["a", 'say "hi" ü', "b"], ""),
         ("größe.x=1", ["größe", "x"], "1"),
+        ("a.\"b'=.c\".'d\"=' =x='y'", ["a", "b'=.c", 'd"='], "x='y'"),
     ],
 )
 def test_a_key_is_taken_apart_as_toml_does(override: str, names: list[str], text: str) -> None:
@@ -76,7 +77,7 @@ def test_a_stage_and_a_source_may_be_quoted() -> None:
 
 def test_what_lies_below_is_not_changed() -> None:
     raw: dict[str, Any] = {"learner": {"lr": 1.0}, "stages": [{"name": "one"}]}
-    result = overridden(raw, ["learner.lr=2", "seed=1", "stages.one.loop.steps=3"], ["learner", "loop"])
+    result = apply_overrides(raw, ["learner.lr=2", "seed=1", "stages.one.loop.steps=3"], ["learner", "loop"])
     assert raw == {"learner": {"lr": 1.0}, "stages": [{"name": "one"}]}
     assert result == {
         "learner": {"lr": 2},
@@ -87,7 +88,7 @@ def test_what_lies_below_is_not_changed() -> None:
 
 def test_a_later_override_does_not_reach_through_an_earlier_one_into_other_stages() -> None:
     overrides = ["data.sources={ a = { task = 'arithmetic' } }", "stages.one.data.sources.a.limit=3"]
-    result = overridden({"stages": [{"name": "one"}, {"name": "two"}]}, overrides, ["data"])
+    result = apply_overrides({"stages": [{"name": "one"}, {"name": "two"}]}, overrides, ["data"])
     one, two = result["stages"]
     assert "limit" in one["data"]["sources"]["a"]
     assert "limit" not in two["data"]["sources"]["a"]
@@ -95,7 +96,7 @@ def test_a_later_override_does_not_reach_through_an_earlier_one_into_other_stage
 
 def test_what_is_said_of_one_stage_is_stronger_than_what_is_said_of_all() -> None:
     for overrides in (["learner.lr=1", "stages.one.learner.lr=2"], ["stages.one.learner.lr=2", "learner.lr=1"]):
-        result = overridden({"stages": [{"name": "one"}, {"name": "two"}]}, overrides, ["learner"])
+        result = apply_overrides({"stages": [{"name": "one"}, {"name": "two"}]}, overrides, ["learner"])
         assert [stage["learner"]["lr"] for stage in result["stages"]] == [2, 1]
 
 
@@ -104,12 +105,14 @@ def test_a_source_is_changed_in_the_stages_that_have_it(part: str) -> None:
     section, kind = part.split(".")
     has = {section: {kind: {"a": {"path": ""}}}}
     raw = {"stages": [{"name": "one", **has}, {"name": "two"}]}
-    one, two = overridden(raw, [f"{part}.a.path=x"], [section])["stages"]
+    one, two = apply_overrides(raw, [f"{part}.a.path=x"], [section])["stages"]
     assert one[section] == {kind: {"a": {"path": "x"}}}
     assert two == {"name": "two"}
     # One of the defaults, or of nobody, is everybody's.
     for defaults in (has, {}):
-        result = overridden({**defaults, "stages": [{"name": "one"}, {"name": "two"}]}, [f"{part}.a.path=x"], [section])
+        result = apply_overrides(
+            {**defaults, "stages": [{"name": "one"}, {"name": "two"}]}, [f"{part}.a.path=x"], [section]
+        )
         assert [stage[section][kind]["a"]["path"] for stage in result["stages"]] == ["x", "x"]
 
 
@@ -117,7 +120,7 @@ def test_the_model_of_a_run_is_not_that_of_a_stage_with_its_own() -> None:
     own = {"name": "student", "model_from": "own", "model": {"path": "small", "max_tokens": 9}}
     raw = {"stages": [{"name": "one"}, {"name": "again", "model_from": "own"}, own]}
     overrides = ["model.path=first", "model.path=large", "model.max_tokens=8"]
-    result = overridden(raw, overrides, ["model"])
+    result = apply_overrides(raw, overrides, ["model"])
     one, again, student = result["stages"]
     assert result["model"] == {"path": "large", "max_tokens": 8}
     assert one["model"] == again["model"] == {"max_tokens": 8}  # the path is that of the defaults

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.config.load import RECIPES, Recipe, Stage, load_recipe, parse_recipe
+from orchestrator.config.load import RECIPES, load_recipe, parse_recipe
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.trained_rewards import check_stage_models
 from orchestrator.config.wiring import parent_of

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.buffer import Buffer
-from orchestrator.config.load import Stage, load_recipe, parse_recipe, to_toml
+from orchestrator.config.load import load_recipe, parse_recipe, to_toml
+from orchestrator.config.recipe import Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.evaluation.recipe import evaluation_recipe
 from rollout.errors import InputError

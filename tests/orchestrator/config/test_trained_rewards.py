@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.config.rubrics import rubrics_of
 from orchestrator.config.trained_rewards import check_stage_models, exports_in, missing_models, with_stage_models
 from rollout.errors import InputError

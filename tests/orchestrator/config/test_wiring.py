@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import Recipe, parse_recipe
-from orchestrator.config.wiring import missing_before, parent_of, root_of, select
+from orchestrator.config.load import parse_recipe
+from orchestrator.config.recipe import Recipe
+from orchestrator.config.wiring import missing_before, parent_of, root_of, select_stages
 from rollout.errors import InputError
 
 SOURCE = {"sources": {"a": {"task": "arithmetic"}}}
@@ -90,7 +91,7 @@ def test_no_model_at_all() -> None:
 
 
 def names(**options: str) -> list[str]:
-    return [stage.name for stage in select(CHAIN.stages, **options)]
+    return [stage.name for stage in select_stages(CHAIN.stages, **options)]
 
 
 def test_stages_are_selected() -> None:
@@ -115,7 +116,7 @@ def test_a_selection_that_makes_no_sense(options: dict[str, str], said: str) -> 
 
 
 def test_what_is_needed_and_not_there() -> None:
-    only = select(CHAIN.stages, only="rl")
+    only = select_stages(CHAIN.stages, only="rl")
     assert list(missing_before(CHAIN.stages, only, set())) == ["stage rl takes from stage cold, which is not finished"]
     assert not list(missing_before(CHAIN.stages, only, {"cold"}))
     assert not list(missing_before(CHAIN.stages, only, {"rl"}))

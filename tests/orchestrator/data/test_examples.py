@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from learner.model.small import bpe_tokenizer, character_tokenizer
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.data.examples import Examples, example_stream, load_examples, num_steps, take_step
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe, write_rows

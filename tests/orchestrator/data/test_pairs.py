@@ -10,7 +10,7 @@ import pytest
 
 from learner.model.small import END, character_tokenizer
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.data.pairs import (
     Pair,
     PairStream,

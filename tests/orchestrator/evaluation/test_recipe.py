@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from orchestrator.checks.preflight import preflight
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.evaluation.recipe import evaluation_recipe
 from orchestrator.run.folder import find_run, latest_export
 from orchestrator.run.store import RunStore

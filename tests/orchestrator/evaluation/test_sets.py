@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of
 from orchestrator.evaluation.figures import Correctness, EvalResult, summarize
 from orchestrator.evaluation.sets import evaluate_sets

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import Recipe, Stage
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.config.load import Stage
+from orchestrator.config.recipe import Stage
 from orchestrator.plan.batches import batch_plan, changes_of
 from tests.orchestrator.factories import recipe
 

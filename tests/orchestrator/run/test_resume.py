@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.checks.naming import flat
-from orchestrator.config.load import Recipe, load_recipe, parse_recipe, to_toml
+from orchestrator.checks.preflight import preflight
+from orchestrator.config.keys import flat
+from orchestrator.config.load import load_recipe, parse_recipe, to_toml
+from orchestrator.config.recipe import Recipe
 from orchestrator.run.resume import FREE, SELECTION, changes, check_run_dir
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
@@ -149,3 +151,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir(mode=0o500)
     with pytest.raises(InputError, match="is not writable"):
         check_run_dir(recipe(), tmp_path / "r" / "x")
+
+
+@pytest.mark.parametrize("named", ["r1-tiny", "the run"])
+def test_a_run_whose_reward_functions_have_moved_since_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """By the recipe that it began with, as it ships today, and by its folder. A recipe of the user's is told the new name."""
+    monkeypatch.chdir(tmp_path)
+    run_dir = begun(tmp_path / "runs" / "mine", load_recipe("r1-tiny"))
+    stored = run_dir / "recipe.toml"
+    stored.write_text(stored.read_text().replace("rollout.data.tasks.manners", "rollout.tasks.manners"))
+    assert "rollout.tasks.manners:quality" in stored.read_text()
+    assert check_run_dir(load_recipe(named if named == "r1-tiny" else "runs/mine"), run_dir) is True
+    with pytest.raises(InputError, match=r"has moved; its name is now 'rollout.data.tasks.manners:quality'"):
+        preflight(load_recipe("runs/mine/recipe.toml"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import Recipe, load_recipe
+from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.folder import stored_recipe
 from orchestrator.run.store import RunStore

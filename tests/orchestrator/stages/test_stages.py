@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.load import parse_recipe
-from orchestrator.config.wiring import LEAVES_DATA, LEAVES_POLICY
+from orchestrator.config.stage_kinds import STAGE_KINDS
 from orchestrator.pipeline import KINDS, with_rows_of_stages
 from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
 from orchestrator.run.store import RunStore
@@ -60,8 +60,8 @@ def row(prompt_id: str, sample: int) -> dict[str, Any]:
     }
 
 
-def test_every_kind_has_a_loop_and_says_what_it_leaves() -> None:
-    assert set(KINDS) >= {*LEAVES_POLICY, *LEAVES_DATA}
+def test_every_kind_has_a_page() -> None:
+    assert set(KINDS) == set(STAGE_KINDS)
 
 
 def test_rows_of_a_stage_are_read_as_worked_examples(tmp_path: Path) -> None:

