@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestrator.data.pairs import Pair, pair_batch
 from orchestrator.loop.context import StageContext
-from orchestrator.results.columns import percent
+from orchestrator.results.words import percent
 
 BINS = 10
 """Of confidences from ½ to 1."""

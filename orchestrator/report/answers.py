@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from orchestrator.report.escape import as_html, cut
 from orchestrator.results.answers import Problem, problems_of, verdict_of
 from orchestrator.results.columns import Record
-from orchestrator.results.table import Results, Row
+from orchestrator.results.table import Results, TableRow
 
 BYTES = 450_000
 """Budget of all answers together."""
@@ -59,7 +59,7 @@ def _problem(problem: Problem, characters: int) -> str:
     )
 
 
-def _card(row: Row, answer: Record | None, characters: int) -> str:
+def _card(row: TableRow, answer: Record | None, characters: int) -> str:
     title = html.escape(row.title)
     if answer is None:
         return f'<article class="card"><header><b>{title}</b><span>not kept</span></header></article>'

@@ -21,7 +21,7 @@ from orchestrator.report.curves import curves_section
 from orchestrator.report.escape import as_json
 from orchestrator.report.overview import glance_section
 from orchestrator.report.pairs import held_out_pairs
-from orchestrator.report.phases import duration, time_section
+from orchestrator.report.phases import time_section
 from orchestrator.report.pipeline_graph import picture_section
 from orchestrator.report.rejection import yields_section
 from orchestrator.report.samples import read_samples, samples_section
@@ -30,6 +30,7 @@ from orchestrator.results.lineage import KIND_WORDS
 from orchestrator.results.table import Results, results_of
 from orchestrator.results.table import as_json as results_as_json
 from orchestrator.results.table_text import markdown
+from orchestrator.results.words import duration
 from orchestrator.run.record import RunRecord, StageRecord, as_number, read_run
 
 HERE = Path(__file__).parent

@@ -1,9 +1,9 @@
 """What a stage's model makes of held-out preference pairs, as HTML."""
 
 import html
-import math
 
-from orchestrator.run.record import Record, StageRecord, as_number
+from orchestrator.results.words import decimal, percent
+from orchestrator.run.record import Record, StageRecord
 
 HEADS = ("", "pairs", "in order", "log-loss", "calibration error")
 NOTE = (
@@ -22,10 +22,10 @@ def held_out_pairs(stage: StageRecord) -> str:
     rows = []
     for (name, label), record in sorted(last.items(), key=lambda item: (item[0][0], item[1]["step"])):
         cells = [
-            _number(record.get("pairs"), "{:,.0f}"),
-            _number(record.get("accuracy"), "{:.1%}"),
-            _number(record.get("log_loss"), "{:.3f}"),
-            _number(record.get("calibration_error"), "{:.1%}"),
+            decimal(record.get("pairs"), 0),
+            percent(record.get("accuracy")),
+            decimal(record.get("log_loss"), 3),
+            percent(record.get("calibration_error")),
         ]
         title = html.escape(f"{name}, {label}" + (f" (step {record['step']:,})" if label == "during" else ""))
         rows.append(f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
@@ -34,8 +34,3 @@ def held_out_pairs(stage: StageRecord) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="Held-out pairs">'
         f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="hint">{NOTE}</p>'
     )
-
-
-def _number(value: object, form: str) -> str:
-    number = as_number(value)
-    return "–" if number is None or not math.isfinite(number) else form.format(number).replace("%", " %")

@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping
 
 from orchestrator.report.bars import Segment, bar
+from orchestrator.results.words import duration
 from orchestrator.run.record import RunRecord, StageRecord
 
 PHASES = {
@@ -18,13 +19,6 @@ PHASES = {
     "other": "other",
 }
 """Phase → its name, in the order of the bars; each is a class of the style sheet."""
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 9.95 or not seconds else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def phases_of(stage: StageRecord) -> dict[str, float]:

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.config.wiring import LEAVES_POLICY
-from orchestrator.report.phases import duration
 from orchestrator.report.rejection import drops
-from orchestrator.report.table import parameter_words
 from orchestrator.results.columns import Figure
 from orchestrator.results.lineage import KIND_WORDS, Lineage, lineage_of
 from orchestrator.results.table import Results
+from orchestrator.results.words import duration, parameter_words
 from orchestrator.run.record import RunRecord, StageRecord, as_number
 
 LANE, HEAD, MIDDLE = 18, 30, 15

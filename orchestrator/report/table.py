@@ -4,8 +4,9 @@ import html
 import math
 from collections.abc import Sequence
 
-from orchestrator.results.columns import SHARES, percent
-from orchestrator.results.table import Column, Results, Row
+from orchestrator.results.columns import SHARES
+from orchestrator.results.table import Column, Results, TableRow
+from orchestrator.results.words import parameter_words, percent
 
 MOST_IN_HEADLINE = 3
 """Sets; of more the headline tells the mean."""
@@ -97,13 +98,13 @@ def _head(column: Column, first: bool) -> str:
     return f'<th scope="col"{css}>{html.escape(column.head)}{unit}</th>'
 
 
-def _row_head(row: Row) -> str:
+def _row_head(row: TableRow) -> str:
     words = f"{row.kind} {row.origin}".strip()
     link = f'<a href="#stage-{html.escape(row.stage)}">{html.escape(row.title)}</a>'
     return f'<th scope="row">{link}<small>{html.escape(words)}</small></th>'
 
 
-def _cell(column: Column, row: Row, best: bool, first: bool) -> str:
+def _cell(column: Column, row: TableRow, best: bool, first: bool) -> str:
     cell, change = column.cell(row), column.change(row)
     text = html.escape(column.figure.bare(cell.value))
     if cell.value is not None and not cell.complete:
@@ -116,18 +117,11 @@ def _cell(column: Column, row: Row, best: bool, first: bool) -> str:
     return f'<td class="first">{text}</td>' if first else f"<td>{text}</td>"
 
 
-def _group_title(results: Results, key: str, rows: Sequence[Row]) -> str:
+def _group_title(results: Results, key: str, rows: Sequence[TableRow]) -> str:
     teachers = list(dict.fromkeys(name for row in rows for name in row.taught_by))
     size = next((row.parameters for row in rows if row.parameters), 0)
     words = [f"Students of {', '.join(teachers)}" if teachers else "", results.initial[key], parameter_words(size)]
     return " · ".join(filter(None, words))
-
-
-def parameter_words(count: int) -> str:
-    if count < 1_000_000:
-        return f"{count:,} parameters" if count else ""
-    size, word = (count / 1e9, "billion") if count >= 1e9 else (count / 1e6, "million")
-    return f"{size:.3g} {word} parameters"
 
 
 def _notes(results: Results) -> str:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from orchestrator.results.columns import Record, as_finite
-from orchestrator.results.table import Results, Row
+from orchestrator.results.columns import Record
+from orchestrator.results.table import Results, TableRow
+from orchestrator.results.words import as_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +13,7 @@ class Problem:
     reference: str
     baseline: str
     """What the answers were compared with; empty: they were not."""
-    answers: list[tuple[Row, Record | None]]
+    answers: list[tuple[TableRow, Record | None]]
     """By every model that kept answers to this set; None: not to this prompt."""
 
     @property
@@ -31,7 +32,7 @@ def verdict_of(answer: Record) -> float | None:
 
 def problems_of(results: Results, name: str) -> list[Problem]:
     """Prompts of a set with the answers of every model, those first on which the models differ."""
-    columns: list[tuple[Row, dict[str, Record]]] = []
+    columns: list[tuple[TableRow, dict[str, Record]]] = []
     for row in results.rows:
         samples = [s for s in row.records.get(name, {}).get("samples") or () if isinstance(s, dict)]
         if samples:

@@ -3,11 +3,12 @@
 A record is what `EvalResult.record` gives; those of older runs lack some keys.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
+
+from orchestrator.results.words import UNKNOWN, as_finite, decimal, percent
 
 ACCURACIES = ("greedy", "pass@1", "cons@k")
 """Keys that are shares of problems, the most telling first."""
@@ -18,22 +19,6 @@ Record = Mapping[str, Any]
 
 NO_FIGURES = {"step", "time", "problems", "k", "compared"}
 """Numbers of a record that say of what its figures are, not what they are."""
-
-
-def percent(value: object) -> str:
-    number = as_finite(value)
-    return "–" if number is None else f"{100 * number:.1f} %"
-
-
-def decimal(value: object, digits: int = 1) -> str:
-    number = as_finite(value)
-    return "–" if number is None else f"{number:,.{digits}f}"
-
-
-def as_finite(value: object) -> float | None:
-    """The value as a float; None where it is no finite number."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def cons_name(records: Iterable[Record]) -> str:
@@ -131,7 +116,7 @@ def further_columns(records: Iterable[Record]) -> list[Figure]:
 def in_words(record: Record) -> list[str]:
     """`greedy 94.5 %`, `format 100.0 %`, …: what there is, for one line."""
     said = [(figure.head, figure.cell(record)) for figure in columns([record])]
-    return [f"{head} {cell}" for head, cell in said if cell != "–"]
+    return [f"{head} {cell}" for head, cell in said if cell != UNKNOWN]
 
 
 def _item(key: str) -> Callable[[Record], object]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.results.columns import SHARES, Figure, Record, as_finite, columns, further_columns
+from orchestrator.results.columns import SHARES, Figure, Record, columns, further_columns
 from orchestrator.results.lineage import KIND_WORDS, Lineage, lineage_of
+from orchestrator.results.words import as_finite
 from orchestrator.run.record import RunRecord, StageRecord
 
 Model = tuple[str, str]
@@ -17,7 +18,7 @@ Model = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
+class TableRow:
     """One model and what its evaluations found."""
 
     title: str
@@ -37,7 +38,7 @@ class Row:
     """0: not recorded."""
     records: Mapping[str, Record]
     """The evaluation record of every set."""
-    before: "Row | None"
+    before: "TableRow | None"
     """The row of the model that this one was trained from; None: it was not judged, or this row trains nothing."""
 
 
@@ -55,9 +56,9 @@ class Column:
     key: str
     head: str
     figure: Figure
-    cell: Callable[[Row], Cell]
+    cell: Callable[[TableRow], Cell]
 
-    def change(self, row: Row) -> float | None:
+    def change(self, row: TableRow) -> float | None:
         """Against the model that the row's was trained from; None where one of the two is not known."""
         if row.before is None:
             return None
@@ -66,7 +67,7 @@ class Column:
             return None
         return now.value - then.value
 
-    def best(self, rows: Sequence[Row]) -> set[str]:
+    def best(self, rows: Sequence[TableRow]) -> set[str]:
         """Titles of the rows with the best value, as it is shown; none where nothing is better or all are the same."""
         cells = {row.title: self.cell(row) for row in rows}
         shown = {title: self.figure.show(c.value) for title, c in cells.items() if c.value is not None and c.complete}
@@ -85,15 +86,15 @@ class Results:
     """Evaluation sets in the order in which they first occur, and their problems (0: not recorded)."""
     initial: dict[str, str]
     """Initial models: key → what it is, in words."""
-    rows: list[Row]
+    rows: list[TableRow]
     """In the order of the stages."""
     leading: dict[str, str] = field(default_factory=dict)
     """Of each set that has one the figure that says how good a model is: a key of SHARES."""
 
     @property
-    def groups(self) -> list[tuple[str, list[Row]]]:
+    def groups(self) -> list[tuple[str, list[TableRow]]]:
         """(initial model, rows): the models of one initial model together, such as a teacher's and a student's."""
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[TableRow]] = {}
         for row in self.rows:
             found.setdefault(row.initial, []).append(row)
         return list(found.items())
@@ -145,7 +146,7 @@ def results_of(run: RunRecord) -> Results:
     for record in records:
         name = str(record.get("set", ""))
         sets[name] = max(sets.get(name, 0), int(as_finite(record.get("problems")) or 0))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for stage in run.stages:
         rows += _rows(stage, lineage, list(sets), rows)
     used = {row.initial for row in rows}
@@ -165,18 +166,18 @@ def results_of(run: RunRecord) -> Results:
     return results
 
 
-def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Sequence[Row]) -> Iterator[Row]:
+def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Sequence[TableRow]) -> Iterator[TableRow]:
     """The model that a stage begins with, where nothing has judged that yet, and the one that it has made of it so far."""
     origin = lineage.origins[stage.name]
     start: Model = ("stage", origin.parent) if origin.parent else ("initial", origin.initial)
-    known: dict[Model, Row] = {}
+    known: dict[Model, TableRow] = {}
     for row in earlier:
         first = known.get(row.model, row)
         # What was judged again, by a stage of kind `eval`, is one model; what its own stage found comes first.
         known[row.model] = replace(first, records={**row.records, **first.records})
     before = {str(r.get("set", "")): r for r in stage.evals if r.get("label") == "before"}
     if before and start not in known:
-        known[start] = Row(
+        known[start] = TableRow(
             title=f"before {stage.name}",
             stage=stage.name,
             kind="",
@@ -195,7 +196,7 @@ def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Se
         return
     judges = stage.kind == "eval"
     steps = {record["step"] for record in records.values() if record.get("label") != "after"}
-    yield Row(
+    yield TableRow(
         title=stage.name + (f", step {max(steps):,}" if steps else ""),
         stage=stage.name,
         kind=KIND_WORDS.get(stage.kind, stage.kind),
@@ -211,7 +212,7 @@ def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Se
 
 
 def _of_set(figure: Figure, name: str, head: str) -> Column:
-    def cell(row: Row) -> Cell:
+    def cell(row: TableRow) -> Cell:
         return Cell(figure.value(row.records.get(name, {})))
 
     return Column(key=f"{name}/{figure.key}", head=head, figure=figure, cell=cell)
@@ -220,7 +221,7 @@ def _of_set(figure: Figure, name: str, head: str) -> Column:
 def _mean(figure: Figure, names: Sequence[str]) -> Column:
     """Macro average: every set counts the same, however many problems it has. Counts add up instead."""
 
-    def cell(row: Row) -> Cell:
+    def cell(row: TableRow) -> Cell:
         values = [v for name in names if (v := figure.value(row.records.get(name, {}))) is not None]
         share = 1 if figure.adds_up else len(values)
         return Cell(math.fsum(values) / share if values else None, complete=len(values) == len(names))

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.results.columns import SHARES
-from orchestrator.results.table import Column, Results, Row
+from orchestrator.results.table import Column, Results, TableRow
+from orchestrator.results.words import UNKNOWN
 from rollout.errors import InputError
 
 NOTHING = "nothing was evaluated yet"
@@ -131,7 +132,7 @@ def _spread(column: Column, values: Sequence[float | None]) -> str:
     """A mean over some of the runs would be none of them all."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
-        return "–"
+        return UNKNOWN
     show = column.figure.bare
     low, high = show(min(known)), show(max(known))
     return show(sum(known) / len(known)) + (f" ({low}–{high})" if low != high else "")
@@ -155,18 +156,18 @@ def notes(results: Results) -> list[str]:
     return [*([PARTLY] if partly else []), *marks(results)]
 
 
-def _name(row: Row, results: Results) -> str:
+def _name(row: TableRow, results: Results) -> str:
     """The model, marked where its line begins from another initial model than the first."""
     place = list(results.initial).index(row.initial)
     return f"{row.title} {MARKS[min(place, len(MARKS) - 1)]}".strip()
 
 
-def _text(column: Column, row: Row) -> str:
+def _text(column: Column, row: TableRow) -> str:
     cell = column.cell(row)
     return column.figure.bare(cell.value) + ("" if cell.complete or cell.value is None else "*")
 
 
-def _change(column: Column, row: Row) -> str:
+def _change(column: Column, row: TableRow) -> str:
     change = column.change(row)
     return "" if change is None else column.figure.change(change)
 
