@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.report.charts import Chart, Series, draw, thin
+from orchestrator.report.charts import Chart, DrawingGroup, Series, draw_all, thin
 from orchestrator.run.record import StageRecord, as_number
 
 
@@ -238,17 +238,21 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 )
 
 
-def curves_section(stage: StageRecord, limit: int) -> str:
-    """All charts of a stage, under the headings of their groups; empty where nothing was recorded."""
+def curves_of(stage: StageRecord, limit: int) -> tuple[DrawingGroup, ...]:
+    """All charts of a stage, under the headings of their groups; empty where nothing was recorded.
+
+    `limit`: most points of a series.
+    """
     groups = []
     for heading, curves in CURVES:
         kind = {"sft": "sft", "reward_model": "pairs", "dpo": "pairs"}.get(stage.kind, "grpo")
-        charts = "".join(draw(_chart(curve, stage, limit)) for curve in curves if curve.kind in ("", kind))
-        if charts:
-            groups.append((heading, charts))
+        drawings = draw_all(_chart(curve, stage, limit) for curve in curves if curve.kind in ("", kind))
+        if drawings:
+            groups.append(DrawingGroup(title=heading, drawings=drawings))
     if stage.kind in ("sft", "reward_model", "dpo"):
-        return f'<div class="charts">{"".join(charts for _, charts in groups)}</div>' if groups else ""
-    return "".join(f'<h3>{heading}</h3><div class="charts">{charts}</div>' for heading, charts in groups)
+        together = tuple(drawing for group in groups for drawing in group.drawings)
+        return (DrawingGroup(title="", drawings=together),) if together else ()
+    return tuple(groups)
 
 
 def _chart(curve: _Curve, stage: StageRecord, limit: int) -> Chart:

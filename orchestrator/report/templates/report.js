@@ -1,4 +1,3 @@
-
 "use strict";
 // Tooltips of the charts and the browser of training samples. Whatever a model wrote is put in with textContent only.
 (() => {
@@ -26,12 +25,6 @@
     return best;
   };
 
-  // Over several stages in a row, the step is told as the stage counts it.
-  const position = (data, x) => {
-    const part = data.marks.filter(([start]) => start <= x).pop();
-    return part ? `${part[1]}, ${data.label} ${short(x - part[0])}` : `${data.label} ${short(x)}`;
-  };
-
   const addTooltip = (figure) => {
     const data = JSON.parse(figure.dataset.chart);
     const [low, high, left, width, top, height] = data.box;
@@ -54,7 +47,7 @@
       svg.append(cursor);
       const rows = data.s.filter((series) => series.y[at] !== null).map((series) =>
         element("p", "", element("i", `key ${series.c}`), series.n, element("b", "", short(series.y[at]))));
-      tip.replaceChildren(element("p", "", position(data, data.x[at])), ...rows);
+      tip.replaceChildren(element("p", "", `${data.label} ${short(data.x[at])}`), ...rows);
       figure.append(tip);
       const scale = svg.clientWidth / svg.viewBox.baseVal.width;
       const beside = x * scale + 12;
