@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.escape import cut
 from orchestrator.report.render import Section, render
-from orchestrator.results.answers import Problem, problems_of, verdict_of
+from orchestrator.results.answers import Problem, grade_of, problems_of
 from orchestrator.results.columns import Record
 from orchestrator.results.table import Results, TableRow
 
@@ -15,11 +15,11 @@ SHAPES = ((8, 1500), (6, 1200), (4, 1000), (4, 600), (3, 400), (2, 300), (1, 200
 """Prompts of a set, characters of a text: the first that fits the budget is taken."""
 REFERENCE_CHARACTERS = 200
 
-VERDICTS: dict[str, dict[float | None, tuple[str, str]]] = {
+GRADES: dict[str, dict[float | None, tuple[str, str]]] = {
     "correct": {1.0: ("right", "✓ correct"), 0.0: ("wrong", "✗ wrong")},
     "preferred": {1.0: ("right", "✓ preferred"), 0.5: ("", "a tie"), 0.0: ("wrong", "✗ not preferred")},
 }
-"""Verdict → class and words, where an answer is right or wrong and where it was compared."""
+"""Grade → class of the style sheet and words, for answers that are right or wrong and for those that were compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,8 @@ class AnswerCard:
     model: str
     css: str
     """Class of the style sheet."""
-    verdict: str
+    grade: str
+    """In words."""
     completion: str | None
     """None: no answer of this model was kept."""
 
@@ -38,7 +39,7 @@ class AnswerCard:
 class AnsweredPrompt:
     prompt: str
     reference: str
-    """Empty: there is none, as where tests judge."""
+    """Empty: there is none, as for programs that tests score."""
     baseline: str
     """What the answers were compared with; empty: they were not."""
     cards: tuple[AnswerCard, ...]
@@ -72,8 +73,8 @@ def _prompt(problem: Problem, characters: int) -> AnsweredPrompt:
 
 def _card(row: TableRow, answer: Record | None, characters: int) -> AnswerCard:
     if answer is None:
-        return AnswerCard(model=row.title, css="", verdict="", completion=None)
-    words = VERDICTS["preferred" if answer.get("correct") is None else "correct"]
-    css, verdict = words.get(verdict_of(answer), ("", ""))
+        return AnswerCard(model=row.title, css="", grade="", completion=None)
+    words = GRADES["preferred" if answer.get("correct") is None else "correct"]
+    css, grade = words.get(grade_of(answer), ("", ""))
     completion = cut(str(answer.get("completion", "")), characters)
-    return AnswerCard(model=row.title, css=css, verdict=verdict, completion=completion)
+    return AnswerCard(model=row.title, css=css, grade=grade, completion=completion)

@@ -14,14 +14,14 @@ class _Curve:
 
     title: str
     lines: tuple[tuple[str, str], ...]
-    """(key, label)."""
+    """(key, label) of every series."""
     hint: str
     unit: str = ""
     times: float = 1.0
     """Factor from the recorded unit to the shown one."""
     from_zero: bool = True
     kind: Literal["", "sft", "grpo", "pairs"] = ""
-    """Only for stages of this kind (`pairs`: those that learn from preferences); empty: for all."""
+    """Kind of the stages that have this chart (`pairs`: those that learn from preferences); empty: all have it."""
     rest_of: str = ""
     """Further series: every other key with this prefix."""
     layers: tuple[str, ...] = ()

@@ -13,14 +13,14 @@ MOST_SETS = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadlineFigure:
     first: str
-    """Empty: only one model was judged."""
+    """Figure of the first model; empty: only one was evaluated."""
     last: str
     words: str
     """What was measured, and of which models."""
 
 
 def headline(results: Results) -> tuple[HeadlineFigure, ...]:
-    """A figure for every set, or one for their mean, from the models of the first line; empty where none was judged."""
+    """A figure for every set, or one for their mean, from the models of the first line; empty where none was evaluated."""
     if not results.rows:
         return ()
     rows = results.groups[0][1]

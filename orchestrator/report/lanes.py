@@ -1,7 +1,7 @@
 """Where the lines of the pipeline's picture run.
 
-Drawn as a version history is: models run down in lanes, a stage is a knot, rows and reward models run from where they are
-made to where they are used. Each line of the picture has a head of fixed height, which holds knot and bends, and a rest
+Drawn as a version history is: models run down in lanes, a stage is a node, rows and reward models run from where they are
+made to where they are used. Each line of the picture has a head of fixed height, which holds node and bends, and a rest
 that stretches with the text, where lanes only run straight down; so the text may wrap as it likes.
 """
 
@@ -14,36 +14,36 @@ from orchestrator.config.wiring import LEAVES_POLICY
 from orchestrator.results.lineage import Lineage
 
 LANE, HEAD, MIDDLE = 18, 30, 15
-"""Width of a lane, height of a line's head, and where its knot stands, in CSS pixels."""
+"""Width of a lane, height of a line's head, and where its node stands, in CSS pixels."""
 LEFT = 10
 REST = 10
 """Height of a line's rest before it is stretched."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Knot:
+class Node:
     """A stage or an initial model in the picture."""
 
     name: str
     kind: str
     """`initial`: a model that nothing has trained."""
     row: int
-    parent: "Knot | None" = None
-    heir: "Knot | None" = None
+    parent: "Node | None" = None
+    successor: "Node | None" = None
     """The stage that goes on in the same lane."""
-    users: "list[tuple[Knot, str]]" = field(default_factory=list)
-    """Later knots that take what this one leaves beside a policy, and `rows` or `scores`."""
+    users: "list[tuple[Node, str]]" = field(default_factory=list)
+    """Later nodes that take what this one leaves beside a policy, and `rows` or `scores`."""
     lane: int = -1
 
     @property
     def end(self) -> int:
-        """Last row of its lane."""
-        return max([self.row, *(user.row for user, _ in self.users), self.heir.end if self.heir else 0])
+        """Last row that the node's lane reaches."""
+        return max([self.row, *(user.row for user, _ in self.users), self.successor.end if self.successor else 0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """A knot as it is drawn."""
+    """A node as it is drawn."""
 
     kind: str
     shape: Literal["circle", "square", "diamond"]
@@ -62,7 +62,7 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gutter:
-    """What is drawn beside the words of one knot."""
+    """What is drawn beside the words of one node."""
 
     width: int
     head: tuple[Stroke, ...]
@@ -70,19 +70,19 @@ class Gutter:
     sign: Sign
 
 
-def knots_of(lineage: Lineage) -> list[Knot]:
+def nodes_of(lineage: Lineage) -> list[Node]:
     """Stages in order, each initial model before its first stage, every one with a lane of its own or its parent's."""
-    knots: list[Knot] = []
-    named: dict[str, Knot] = {}
+    nodes: list[Node] = []
+    named: dict[str, Node] = {}
 
-    def add(name: str, kind: str, parent: Knot | None) -> Knot:
-        knot = Knot(name=name, kind=kind, row=len(knots), parent=parent)
-        knots.append(knot)
-        if parent and not parent.heir and kind in LEAVES_POLICY:
-            parent.heir = knot
-        return knot
+    def add(name: str, kind: str, parent: Node | None) -> Node:
+        node = Node(name=name, kind=kind, row=len(nodes), parent=parent)
+        nodes.append(node)
+        if parent and not parent.successor and kind in LEAVES_POLICY:
+            parent.successor = node
+        return node
 
-    initial: dict[str, Knot] = {}
+    initial: dict[str, Node] = {}
     for stage, origin in lineage.origins.items():
         if not origin.parent and origin.initial not in initial:
             initial[origin.initial] = add(lineage.initial[origin.initial], "initial", None)
@@ -91,25 +91,25 @@ def knots_of(lineage: Lineage) -> list[Knot]:
             for name in names:
                 if name in named:
                     named[name].users.append((named[stage], what))
-    _place(knots)
-    return knots
+    _place(nodes)
+    return nodes
 
 
-def gutter(knot: Knot, knots: Sequence[Knot]) -> Gutter:
-    """Everything that passes, begins, ends or turns beside a knot."""
+def gutter(node: Node, nodes: Sequence[Node]) -> Gutter:
+    """Everything that passes, begins, ends or turns beside a node."""
     head, rest = [], []
-    for what, lane, first, last in _runs(knots):
+    for what, lane, first, last in _runs(nodes):
         x = _x(lane)
-        if first < knot.row < last:
+        if first < node.row < last:
             head.append(Stroke(css=what, path=f"M{x} 0V{HEAD}"))
-        if first <= knot.row < last:
+        if first <= node.row < last:
             rest.append(Stroke(css=what, path=f"M{x} 0V{REST}"))
-    width = LEFT * 2 + LANE * max(knot.lane for knot in knots)
-    return Gutter(width=width, head=(*head, *_bends(knot, knots)), rest=tuple(rest), sign=sign(knot.kind, knot.lane))
+    width = LEFT * 2 + LANE * max(node.lane for node in nodes)
+    return Gutter(width=width, head=(*head, *_bends(node, nodes)), rest=tuple(rest), sign=sign(node.kind, node.lane))
 
 
 def sign(kind: str, lane: int = 0) -> Sign:
-    """How a knot of a kind looks."""
+    """How a node of a kind looks."""
     shape: Literal["circle", "square", "diamond"] = "circle"
     if kind == "reject":
         shape = "square"
@@ -118,50 +118,50 @@ def sign(kind: str, lane: int = 0) -> Sign:
     return Sign(kind=kind, shape=shape, x=_x(lane))
 
 
-def _place(knots: Sequence[Knot]) -> None:
+def _place(nodes: Sequence[Node]) -> None:
     """Lanes from the left, each as far left as is free over all rows that it takes."""
     taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
 
-    def place(knot: Knot, first: int) -> None:
+    def place(node: Node, first: int) -> None:
         lane = 0
-        while any(a <= knot.end and first <= b for a, b in taken[lane]):
+        while any(a <= node.end and first <= b for a, b in taken[lane]):
             lane += 1
-        taken[lane].append((first, knot.end))
-        knot.lane = lane
+        taken[lane].append((first, node.end))
+        node.lane = lane
 
-    for knot in knots:
-        if knot.parent is None:
-            place(knot, knot.row)
-        for child in knots:
-            if child.parent is knot:
-                if child is knot.heir:
-                    child.lane = knot.lane
+    for node in nodes:
+        if node.parent is None:
+            place(node, node.row)
+        for child in nodes:
+            if child.parent is node:
+                if child is node.successor:
+                    child.lane = node.lane
                 else:
-                    place(child, knot.row)
+                    place(child, node.row)
 
 
-def _runs(knots: Sequence[Knot]) -> Iterator[tuple[str, int, int, int]]:
+def _runs(nodes: Sequence[Node]) -> Iterator[tuple[str, int, int, int]]:
     """(what, lane, first row, last row) of everything that runs straight down."""
-    for knot in knots:
-        if knot.parent:
-            yield "model", knot.lane, knot.parent.row, knot.row
+    for node in nodes:
+        if node.parent:
+            yield "model", node.lane, node.parent.row, node.row
         for what in ("rows", "scores"):
-            if rows := [user.row for user, own in knot.users if own == what]:
-                yield what, knot.lane, knot.row, max(rows)
+            if rows := [user.row for user, own in node.users if own == what]:
+                yield what, node.lane, node.row, max(rows)
 
 
-def _bends(knot: Knot, knots: Sequence[Knot]) -> Iterator[Stroke]:
-    """What begins, ends or turns at the height of a knot."""
-    x = _x(knot.lane)
-    if knot.parent:
+def _bends(node: Node, nodes: Sequence[Node]) -> Iterator[Stroke]:
+    """What begins, ends or turns at the height of a node."""
+    x = _x(node.lane)
+    if node.parent:
         yield Stroke(css="model", path=f"M{x} 0V{MIDDLE}")
-    for other in knots:
-        if other.parent is knot:
+    for other in nodes:
+        if other.parent is node:
             yield Stroke(css="model", path=f"M{x} {MIDDLE}{_curve(x, MIDDLE, _x(other.lane), HEAD)}")
         for user, what in other.users:
-            if user is knot:
+            if user is node:
                 yield Stroke(css=what, path=f"M{_x(other.lane)} 0{_curve(_x(other.lane), 0, x, MIDDLE)}")
-    for what in dict.fromkeys(what for _, what in knot.users):
+    for what in dict.fromkeys(what for _, what in node.users):
         yield Stroke(css=what, path=f"M{x} {MIDDLE}V{HEAD}")
 
 

@@ -27,13 +27,13 @@ class Overview:
     accuracy: Drawing | None
     """The accuracy of the only stage, whose other curves stand open below; None: there are several."""
     legend: tuple[Key, ...] = ()
-    """One for all charts of accuracy; empty: each has its own."""
+    """Legend that all charts of accuracy share; empty: each has its own."""
     glances: tuple[StageGlance, ...] = ()
     groups: tuple[DrawingGroup, ...] = ()
     """The charts of stages that learn from examples or pairs."""
 
 
-def glance_section(stages: Sequence[StageRecord], results: Results) -> Section | None:
+def overview_section(stages: Sequence[StageRecord], results: Results) -> Section | None:
     """Small charts by kind of stage, so that stages of a kind can be compared; None where no stage has curves."""
     if len(stages) == 1:
         accuracy = draw(accuracy_chart(stages[0], results, legend=True))
@@ -79,7 +79,7 @@ def accuracy_chart(stage: StageRecord, results: Results, legend: bool = False) -
 
 
 def _start(stage: StageRecord, results: Results, name: str, key: str) -> float | None:
-    """What the model that the stage began with was judged to be."""
+    """The figure of the model that the stage began with; None: it was not evaluated."""
     began = next((row.before for row in results.rows if row.stage == stage.name and row.before), None)
     return as_finite(began.records.get(name, {}).get(key)) if began else None
 
@@ -112,8 +112,8 @@ def _loss(stage: StageRecord) -> Chart:
 
 def _pairs(stage: StageRecord) -> list[Chart]:
     sets = dict.fromkeys(str(record.get("set", "")) for record in stage.pair_evals)
-    judged = [_evaluations(stage.pair_evals, [name], "accuracy", name, 100) for name in sets]
-    ordered = (_steps(stage, "preference/accuracy", "training", 100), *judged)
+    held_out = [_evaluations(stage.pair_evals, [name], "accuracy", name, 100) for name in sets]
+    ordered = (_steps(stage, "preference/accuracy", "training", 100), *held_out)
     loss = _steps(stage, "learner/loss", "training")
     return [
         Chart(title=f"{stage.name}, loss", unit="nats per pair", series=(loss,)),

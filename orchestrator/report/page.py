@@ -13,10 +13,10 @@ from pathlib import Path
 
 from orchestrator.report.answers import answers_section
 from orchestrator.report.header import header
-from orchestrator.report.overview import glance_section
+from orchestrator.report.overview import overview_section
 from orchestrator.report.phases import time_section
-from orchestrator.report.pipeline_graph import picture_section
-from orchestrator.report.rejection import yields_section
+from orchestrator.report.pipeline_graph import graph_section
+from orchestrator.report.rejection import rejection_section
 from orchestrator.report.render import Section, render
 from orchestrator.report.samples import read_samples, samples_section
 from orchestrator.report.stage_details import stages_section
@@ -49,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
 def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        # JSON may smuggle in half a surrogate pair, which UTF-8 cannot hold.
+        # JSON may hold half a surrogate pair, which UTF-8 cannot.
         aside.write_bytes(text.encode("utf-8", "replace"))
         aside.replace(path)
     finally:
@@ -63,9 +63,9 @@ def _page(run: RunRecord, results: Results) -> str:
     begun = [stage for stage in run.stages if stage.begun]
     sections = (
         results_section(results),
-        picture_section(run, results),
-        glance_section(begun, results),
-        yields_section(run),
+        graph_section(run, results),
+        overview_section(begun, results),
+        rejection_section(run),
         answers_section(results),
         time_section(run),
         stages_section(begun, limit),

@@ -8,7 +8,7 @@ from orchestrator.run.record import Record, StageRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRow:
-    """The last judgement of a set under one label."""
+    """The last evaluation of a set of pairs under one label."""
 
     title: str
     pairs: str
@@ -19,7 +19,7 @@ class PairRow:
 
 
 def held_out_pairs(stage: StageRecord) -> tuple[PairRow, ...]:
-    """The last judgement of every set by label; empty where none was made."""
+    """The last evaluation of every set of pairs by label; empty where there was none."""
     last: dict[tuple[str, str], Record] = {}
     for record in stage.pair_evals:
         last[str(record.get("set", "")), str(record.get("label", ""))] = record

@@ -36,6 +36,8 @@ class PhaseBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTimes:
+    """The times of a run, as they are shown."""
+
     keys: dict[str, str]
     """Phase → its name, of those that are long enough to be seen."""
     bars: tuple[PhaseBar, ...]
@@ -61,7 +63,7 @@ def phases_of(stage: StageRecord) -> dict[str, float]:
 
 
 def time_section(run: RunRecord) -> Section | None:
-    """Bars and table; None where no stage has recorded any times."""
+    """The times as bars and as a table; None where no stage has recorded any."""
     stages = {stage.name: phases_of(stage) for stage in run.stages if stage.begun}
     if not any(stage.times for stage in run.stages if stage.begun):
         return None
@@ -80,7 +82,7 @@ def time_section(run: RunRecord) -> Section | None:
 
 
 def _bar(title: str, phases: Mapping[str, float], scale: float, *, whole: bool = False) -> PhaseBar:
-    """`scale`: seconds that fill the width."""
+    """The phases of a stage as a bar; `scale`: seconds that fill its width."""
     seconds = _sum(phases)
     segments = [
         Segment(f"t-{phase}", spent / scale, f"{PHASES[phase]} {duration(spent)} ({percent(spent / seconds, 0)})")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.report.lanes import HEAD, REST, Gutter, Knot, Sign, gutter, knots_of, sign
+from orchestrator.report.lanes import HEAD, REST, Gutter, Node, Sign, gutter, nodes_of, sign
 from orchestrator.report.rejection import drops
 from orchestrator.report.render import Section
 from orchestrator.results.columns import Figure
@@ -16,9 +16,9 @@ SIGNS = {
     "initial": "initial model",
     "reject": "leaves rows",
     "reward_model": "leaves a reward model",
-    "eval": "only judges",
+    "eval": "only evaluates",
 }
-"""Kind of knot → what its sign says, of those that the legend explains."""
+"""Kind of node → what its sign says, of those that the legend explains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class GraphLine:
     name: str
     initial: bool
     kind: str
-    """In words."""
+    """Kind of the stage in words."""
     begun: bool
     """There is something about this stage further down the page."""
     facts: tuple[str, ...]
@@ -39,44 +39,44 @@ class GraphLine:
 class Graph:
     lines: tuple[GraphLine, ...]
     strokes: tuple[str, ...]
-    """What runs from knot to knot: `model`, `rows`, `scores`."""
+    """What runs from node to node: `model`, `rows`, `scores`."""
     signs: tuple[tuple[Sign, str], ...]
     """Signs and what they mean."""
     head: int = HEAD
     rest: int = REST
 
 
-def picture_section(run: RunRecord, results: Results) -> Section | None:
-    """None for a run of one stage, which has no pipeline."""
+def graph_section(run: RunRecord, results: Results) -> Section | None:
+    """The pipeline as a picture; None for a run of one stage, which has none."""
     if len(run.stages) < 2:
         return None
     lineage = lineage_of(run)
-    knots = knots_of(lineage)
+    nodes = nodes_of(lineage)
     stages = {stage.name: stage for stage in run.stages}
-    kinds = {knot.kind for knot in knots}
+    kinds = {node.kind for node in nodes}
     graph = Graph(
         lines=tuple(
-            _initial_line(knot, knots)
-            if knot.kind == "initial"
-            else _line(knot, knots, stages[knot.name], lineage, results)
-            for knot in knots
+            _initial_line(node, nodes)
+            if node.kind == "initial"
+            else _line(node, nodes, stages[node.name], lineage, results)
+            for node in nodes
         ),
-        strokes=tuple(dict.fromkeys(["model", *(what for knot in knots for _, what in knot.users)])),
+        strokes=tuple(dict.fromkeys(["model", *(what for node in nodes for _, what in node.users)])),
         signs=tuple((sign(kind), words) for kind, words in SIGNS.items() if kind in kinds),
     )
     return Section(anchor="pipeline", title="Pipeline", template="graph.html.j2", content=graph)
 
 
-def _initial_line(knot: Knot, knots: Sequence[Knot]) -> GraphLine:
+def _initial_line(node: Node, nodes: Sequence[Node]) -> GraphLine:
     return GraphLine(
-        gutter=gutter(knot, knots), name=knot.name, initial=True, kind="initial model", begun=False, facts=()
+        gutter=gutter(node, nodes), name=node.name, initial=True, kind="initial model", begun=False, facts=()
     )
 
 
-def _line(knot: Knot, knots: Sequence[Knot], stage: StageRecord, lineage: Lineage, results: Results) -> GraphLine:
+def _line(node: Node, nodes: Sequence[Node], stage: StageRecord, lineage: Lineage, results: Results) -> GraphLine:
     took = duration(stage.seconds) if stage.begun else "not begun"
     return GraphLine(
-        gutter=gutter(knot, knots),
+        gutter=gutter(node, nodes),
         name=stage.name,
         initial=False,
         kind=KIND_WORDS.get(stage.kind, stage.kind),
@@ -100,8 +100,8 @@ def _outcome(stage: StageRecord, results: Results) -> Iterator[str]:
     if stage.yields:
         samples, dropped = drops(stage.yields)
         yield f"{samples - sum(dropped.values()):,} rows of {samples:,} samples"
-    judged = [record for record in stage.pair_evals if record.get("label") == "after"]
-    shares = [share for record in judged if (share := as_finite(record.get("accuracy"))) is not None]
+    after = [record for record in stage.pair_evals if record.get("label") == "after"]
+    shares = [share for record in after if (share := as_finite(record.get("accuracy"))) is not None]
     if shares:
         yield f"{percent(sum(shares) / len(shares))} of held-out pairs in order"
     if stage.parameters and stage.kind == "reward_model":

@@ -8,7 +8,7 @@ from orchestrator.results.words import as_finite, percent
 from orchestrator.run.record import Record, RunRecord, as_number
 
 FIRST, LAST = ("truncated", "empty", "wrong"), ("surplus", "near_duplicate")
-"""Reasons in the order in which orchestrator/data/selection.py applies them; between them the flags of the filters."""
+"""Reasons in the order in which orchestrator/data/selection.py applies them; the flags of the filters come between them."""
 REASONS = {
     "truncated": "cut at the token limit",
     "empty": "nothing in the reply",
@@ -37,8 +37,8 @@ class Funnel:
     rows: tuple[FunnelRow, ...]
 
 
-def yields_section(run: RunRecord) -> Section | None:
-    """A funnel a stage; None where no stage has finished sampling."""
+def rejection_section(run: RunRecord) -> Section | None:
+    """A funnel for every stage of rejection sampling; None where none has finished sampling."""
     funnels = tuple(_funnel(stage.name, stage.yields) for stage in run.stages if stage.yields)
     return Section(anchor="data", title="Data", template="rejection.html.j2", content=funnels) if funnels else None
 

@@ -30,7 +30,7 @@ SAMPLE_SHAPES = (
     (2, 1, 2, 200),
 )
 """Steps of a stage, groups of a step, completions of a group, characters of a text: the first that fits is taken. Few
-texts that can be followed are worth more than many stumps."""
+texts that can be followed are worth more than many that are cut short."""
 
 TRAJECTORY_COLUMNS = (
     "group_id", "prompt", "answer", "completion", "source", "finish_reason",
@@ -43,13 +43,13 @@ class Samples:
     """What the page shows of the trajectories."""
 
     stages: list[Record]
-    """Per stage with trajectories its browsable steps: what the script of the page gets."""
+    """The browsable steps of every stage with trajectories, as the script of the page gets them."""
     unreadable: list[str]
     """A line about every file that was to be shown and could not be read."""
 
 
 def read_samples(run: RunRecord) -> Samples:
-    """The samples of all stages, within the budget of bytes. A damaged file costs its own samples and no others."""
+    """The samples of all stages, within the budget of bytes. Those of a damaged file are left out."""
     unreadable: list[str] = []
     read = [(stage.name, _sampled_steps(run.directory, stage.name, unreadable)) for stage in run.stages]
     stages = [(name, steps) for name, steps in read if steps]
@@ -93,7 +93,7 @@ def _space_out(items: list[Any], count: int) -> list[Any]:
 
 
 def _groups(table: pa.Table) -> list[Record]:
-    """The first groups of a step, just as they come: a choice would colour the picture."""
+    """The first groups of a step, just as they come: any choice could mislead."""
     lengths = None
     if "token_ids" in table.column_names:
         lengths = pc.list_value_length(table["token_ids"]).to_pylist()

@@ -24,7 +24,7 @@ class TableHead:
     text: str
     unit: str
     first: bool
-    """It is the first of its group, and set off from the group before."""
+    """The column is the first of its group, and set off from the group before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class TableCell:
     best: bool
     first: bool
     change: str
-    """Against the model that the row's was trained from; empty: not known."""
+    """Difference to the model that the row's was trained from; empty: not known."""
     direction: str
     """`up`: the change is for the better, `down`: for the worse; empty: neither."""
 
@@ -64,7 +64,7 @@ class ModelTables:
 
 
 def results_section(results: Results) -> Section | None:
-    """The tables; None where nothing was evaluated."""
+    """The tables of all models; None where nothing was evaluated."""
     if not results.rows:
         return None
     by_set, means = results.by_set, results.over_sets
@@ -145,7 +145,7 @@ def _notes(results: Results) -> str:
         "pass@1": "Pass@1: mean over k sampled answers.",
         "cons@k": "Cons@k: the majority of the k.",
         "win_rate": "Win rate: prompts whose answer is preferred to the one that it is compared with, ties for one half.",
-        "unscored": "Unscored: completions that nothing could judge; they are in no other figure.",
+        "unscored": "Unscored: completions that nothing could score; they are in no other figure.",
     }
     notes += [text for key, text in said.items() if key in keys]
     cells = [column.cell(row) for column in columns for row in results.rows]

@@ -54,7 +54,7 @@ def _part(title: str, names: list[str], group: list[tuple[str, list[str]]], left
 FRAME = 4
 """Signs that the frame takes beside the first column."""
 CELL_FRAME = 3
-"""And beside every other one."""
+"""Signs that the frame takes beside every other column."""
 
 
 def _fitting(filled: Sequence[tuple[str, list[str]]], room: int) -> Iterator[list[tuple[str, list[str]]]]:
@@ -129,7 +129,7 @@ def markdown_of_runs(tables: Sequence[Results]) -> str:
 
 
 def _spread(column: Column, values: Sequence[float | None]) -> str:
-    """A mean over some of the runs would be none of them all."""
+    """Mean, lowest and highest; a dash where a run has no value, for the mean would not be that of all runs."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return UNKNOWN
@@ -139,7 +139,7 @@ def _spread(column: Column, values: Sequence[float | None]) -> str:
 
 
 MARKS = ("", "†", "‡", "§", "¶", "‖")
-"""Of models that begin from another initial model than the first, such as students."""
+"""Signs beside the names of models, one for each initial model: none for the first, others such as for students."""
 
 
 def marks(results: Results) -> list[str]:
@@ -157,7 +157,7 @@ def notes(results: Results) -> list[str]:
 
 
 def _name(row: TableRow, results: Results) -> str:
-    """The model, marked where its line begins from another initial model than the first."""
+    """The model, marked where it goes back to another initial model than the first."""
     place = list(results.initial).index(row.initial)
     return f"{row.title} {MARKS[min(place, len(MARKS) - 1)]}".strip()
 
@@ -191,7 +191,7 @@ def _markdown_heads(results: Results) -> list[str]:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str]) -> str:
-    """A table, and lines below it."""
+    """A Markdown table, and lines below it."""
     rule = ["---", "---", *("---:" for _ in heads[2:])]
     lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (heads, rule, *rows)]
     table = "\n".join(f"| {line} |" for line in lines)

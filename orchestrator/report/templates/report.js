@@ -85,7 +85,7 @@
     return pre;
   };
 
-  const verdict = (one) => {
+  const grade = (one) => {
     if (one.status === "error") return ["", "not scored"];
     const late = one.status === "timeout" ? ", timed out" : "";
     if (one.right === null) return ["", late.slice(2)];
@@ -96,13 +96,13 @@
     element("p", "numbers", ...pairs.map(([name, value]) => element("span", "", `${name} `, element("b", "", value))));
 
   const card = (one) => {
-    const [css, words] = verdict(one);
+    const [css, words] = grade(one);
     const signed = one.advantage === null ? "–" : (one.advantage > 0 ? "+" : one.advantage < 0 ? "−" : "") + short(Math.abs(one.advantage), 3);
     const reward = element("span", "", "reward ", element("b", "", one.reward === null ? "–" : short(one.reward)));
     const ending = FINISH[one.finish] || one.finish;
     const facts = [ending, one.tokens === null ? "" : `${short(one.tokens)} tokens`, one.staleness ? `staleness ${short(one.staleness)}` : ""];
     return element("article", `card ${css}`,
-      element("header", "", element("span", "verdict", words), reward),
+      element("header", "", element("span", "grade", words), reward),
       numbers([["advantage", signed], ...one.parts.map(([name, value]) => [name, short(value)])]),
       element("p", "numbers", ...facts.filter(Boolean).map((fact) => element("span", "", fact))),
       modelText("", one.text));

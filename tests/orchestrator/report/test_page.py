@@ -262,7 +262,7 @@ def test_every_reward_function_has_a_column_and_older_records_a_dash(tmp_path: P
     first, second = re.findall(r"</small></th>(.*?)</tr>", page.markup)[:2]
     assert first == "<td>20.0</td><td>–</td><td>–</td><td>–</td>"
     assert re.sub("<small.*?</small>", "", second) == "<td><b>50.0</b></td><td>0.250</td><td>50.0</td><td>2</td>"
-    assert "Unscored: completions that nothing could judge" in page.text
+    assert "Unscored: completions that nothing could score" in page.text
 
 
 def test_a_problem_that_tests_judge_has_no_reference_answer(tmp_path: Path) -> None:

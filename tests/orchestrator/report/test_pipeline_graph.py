@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report.lanes import Knot, knots_of
-from orchestrator.report.pipeline_graph import Graph, picture_section
+from orchestrator.report.lanes import Node, nodes_of
+from orchestrator.report.pipeline_graph import Graph, graph_section
 from orchestrator.results.lineage import Lineage, lineage_of
 from orchestrator.results.table import results_of
 from orchestrator.run.record import read_run
@@ -23,37 +23,37 @@ def lineage(folder: Path) -> Lineage:
     return lineage_of(read_run(folder))
 
 
-def spans(knots: list[Knot]) -> dict[int, list[tuple[int, int, str]]]:
-    """Lane → (first row, last row, name) of everything in it; heirs are part of what they go on with."""
+def spans(nodes: list[Node]) -> dict[int, list[tuple[int, int, str]]]:
+    """Lane → (first row, last row, name) of everything in it; successors are part of what they go on with."""
     lanes: dict[int, list[tuple[int, int, str]]] = {}
-    for knot in knots:
-        heir = knot.parent is not None and knot.parent.heir is knot
-        if not heir:
-            first = knot.parent.row if knot.parent else knot.row
-            lanes.setdefault(knot.lane, []).append((first, knot.end, knot.name))
+    for node in nodes:
+        successor = node.parent is not None and node.parent.successor is node
+        if not successor:
+            first = node.parent.row if node.parent else node.row
+            lanes.setdefault(node.lane, []).append((first, node.end, node.name))
     return lanes
 
 
 def test_no_two_lines_share_a_lane_at_a_row(lineage: Lineage) -> None:
-    for own in spans(knots_of(lineage)).values():
+    for own in spans(nodes_of(lineage)).values():
         own.sort()
         for (_, last, _), (first, _, _) in pairwise(own):
             assert last < first, own
 
 
 def test_the_picture_is_narrow_and_has_all_stages_in_order(lineage: Lineage) -> None:
-    knots = knots_of(lineage)
-    assert [knot.name for knot in knots if knot.kind != "initial"] == [stage["name"] for stage in STAGES]
-    assert [knot.name for knot in knots if knot.kind == "initial"] == list(lineage.initial.values())
-    assert max(knot.lane for knot in knots) <= 5
-    for knot in knots:
-        if knot.heir:
-            assert knot.heir.lane == knot.lane
+    nodes = nodes_of(lineage)
+    assert [node.name for node in nodes if node.kind != "initial"] == [stage["name"] for stage in STAGES]
+    assert [node.name for node in nodes if node.kind == "initial"] == list(lineage.initial.values())
+    assert max(node.lane for node in nodes) <= 5
+    for node in nodes:
+        if node.successor:
+            assert node.successor.lane == node.lane
 
 
 def graph_of(folder: Path) -> Graph:
     run = read_run(folder)
-    section = picture_section(run, results_of(run))
+    section = graph_section(run, results_of(run))
     assert section is not None
     graph: Graph = section.content
     return graph
@@ -76,4 +76,4 @@ def test_only_the_signs_that_occur_are_explained(folder: Path) -> None:
 
 def test_a_run_of_one_stage_has_no_picture(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, stages=STAGES[:1]))
-    assert picture_section(run, results_of(run)) is None
+    assert graph_section(run, results_of(run)) is None
