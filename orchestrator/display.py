@@ -23,16 +23,16 @@ from rewards.text.response import question
 from rollout.errors import visible
 
 _LOG_EVERY_S = 15.0
-"""Without a terminal a bar becomes a line at most this often."""
+"""Seconds between two lines of a bar where there is no terminal, at least."""
 _LOG_WIDTH = 100
 """Columns that a table may take where there is no terminal."""
 _QUESTION, _COMPLETION = 60, 200
-"""Characters of a sample that are shown."""
+"""Characters of a sample's question and of its completion that are shown."""
 _MARKS: Mapping[Any, tuple[str, str]] = {True: ("right", "green"), False: ("wrong", "red")}
 
 
 class Bar:
-    """One phase of known length."""
+    """How far a phase of known length has come."""
 
     def __init__(self, display: "Display", title: str, total: int, done: int) -> None:
         self._display, self._title, self._total, self._done = display, title, total, done
@@ -68,6 +68,8 @@ class Bar:
 
 
 class Display:
+    """Where a run prints what is happening."""
+
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
@@ -76,7 +78,7 @@ class Display:
 
     @property
     def width(self) -> int:
-        """Columns of a table."""
+        """Columns that a table may take."""
         return min(self.console.width, _LOG_WIDTH)
 
     def line(self, text: str) -> None:
@@ -93,7 +95,7 @@ class Display:
             bar.close()
 
     def note(self, text: str) -> None:
-        """As `line`, without the clock."""
+        """One line without the clock; `text` is no markup, and nothing that a terminal obeys."""
         self.console.print(escape(visible(text)))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

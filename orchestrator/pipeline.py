@@ -20,9 +20,8 @@ from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.start import open_model, with_rows_of_stages
 from orchestrator.report.page import write_report
-from orchestrator.results.answers import problems_of
 from orchestrator.results.table import results_of
-from orchestrator.results.table_text import notes, parts
+from orchestrator.results.terminal import print_results
 from orchestrator.run.control import Sizes, run_lock, serve_requests
 from orchestrator.run.record import read_run
 from orchestrator.run.store import RunStore
@@ -44,10 +43,6 @@ KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
 }
 
 
-SAMPLES_PRINTED = 3
-"""Prompts whose answers the end of a run shows."""
-
-
 def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None) -> None:
     """Run a recipe in `run_dir`, or continue what is there. Prints what is happening.
 
@@ -64,7 +59,7 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
         store = RunStore(run_dir.absolute(), recipe)
         _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
     path = write_report(store.folder)
-    _print_result(store, recipe, display)
+    print_results(results_of(read_run(store.folder)), display)
     display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
@@ -125,22 +120,3 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
         context.close()
     store.record("stage", stage.name, event="end")
     store.finish(stage.name)
-
-
-def _print_result(store: RunStore, recipe: Recipe, display: Display) -> None:
-    """The table of all models, and answers of the first and of the last one of the first line to the same prompts."""
-    results = results_of(read_run(store.folder))
-    for part in parts(results, display.width):
-        display.table(f"{recipe.name}: {part.title}", part.heads, part.rows)
-        if part.left_out:
-            display.note(f"{', '.join(part.left_out)}: in table.md")
-    for note in notes(results):
-        display.note(note)
-    problems = next((kept for name in results.sets if (kept := problems_of(results, name))), [])[:SAMPLES_PRINTED]
-    if problems:
-        display.note("\nAnswers to the same prompts, those first on which the models differ:")
-    shown = [row for _, rows in results.groups[:1] for row in dict.fromkeys((rows[0], rows[-1]))]
-    for row in shown:
-        answers = [answer for problem in problems for own, answer in problem.answers if own is row and answer]
-        if answers:
-            display.samples(row.title, answers)

@@ -12,7 +12,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run
 
 def status(run_dir: RunArgument) -> None:
     """Show where a run stands: its stages, its last step, and whether it is going on."""
-    from orchestrator.run.status import describe
+    from orchestrator.results.status import describe
 
     for line in describe(Path(run_dir)):
         typer.echo(line)

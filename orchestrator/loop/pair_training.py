@@ -9,7 +9,7 @@ from orchestrator.data.pairs import Pair, PairSets, PairStream, pair_batch
 from orchestrator.evaluation.pair_metrics import PairResult, measure
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.metrics import learner_speed
-from orchestrator.results.columns import percent
+from orchestrator.results.words import percent
 
 PAIRS_AT_A_TIME = 1024
 """Pairs of one call to the learner."""

@@ -1,6 +1,5 @@
-"""Horizontal bars of segments as static SVG that stretches to its column. Colours are classes of the style sheet."""
+"""Horizontal bars of segments, which stretch to their column. Colours are classes of the style sheet."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,24 +9,39 @@ class Segment:
     colour: str
     """Class of the style sheet."""
     share: float
-    """Of the whole width, between 0 and 1."""
+    """Part of the whole width that the segment takes, between 0 and 1."""
     words: str
     """Shown to the pointer and read aloud."""
 
 
-def bar(segments: Sequence[Segment]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarPart:
+    """A segment with its place."""
+
+    colour: str
+    words: str
+    x: str
+    """Left end, in per cent of the bar."""
+    width: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    parts: tuple[BarPart, ...]
+    spoken: str
+    """The bar in words, for those who do not see it."""
+
+
+def bar(segments: Sequence[Segment]) -> Bar:
     """The segments next to each other, from the left; those of no width are left out."""
     parts, left = [], 0.0
     for one in segments:
         if one.share > 0:
-            parts.append(
-                f'<rect class="{one.colour}" x="{_percent(left)}" width="{_percent(one.share)}" height="100%">'
-                f"<title>{html.escape(one.words)}</title></rect>"
-            )
+            parts.append(BarPart(colour=one.colour, words=one.words, x=_width(left), width=_width(one.share)))
         left += one.share
-    spoken = html.escape("; ".join(one.words for one in segments if one.share > 0))
-    return f'<svg class="bar" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    return Bar(parts=tuple(parts), spoken="; ".join(part.words for part in parts))
 
 
-def _percent(share: float) -> str:
+def _width(share: float) -> str:
+    """As SVG writes it: `12.5%`."""
     return f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.report.charts import Chart, Series, draw, thin
+from orchestrator.report.charts import Chart, DrawingGroup, Series, draw_all, thin
 from orchestrator.run.record import StageRecord, as_number
 
 
@@ -15,14 +15,14 @@ class _Curve:
 
     title: str
     lines: tuple[tuple[str, str], ...]
-    """(key, label)."""
+    """(key, label) of every series."""
     hint: str
     unit: str = ""
     times: float = 1.0
     """Factor from the recorded unit to the shown one."""
     from_zero: bool = True
     learns_from: Literal["", "prompts", "examples", "pairs"] = ""
-    """Only for stages that learn from it; empty: for all."""
+    """What the stages that have this chart learn from; empty: all have it."""
     rest_of: str = ""
     """Further series: every other key with this prefix."""
     layers: tuple[str, ...] = ()
@@ -239,20 +239,22 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 )
 
 
-def curves_section(stage: StageRecord, limit: int) -> str:
-    """All charts of a stage, under the headings of their groups; empty where nothing was recorded."""
-    groups = []
+def curves_of(stage: StageRecord, limit: int) -> tuple[DrawingGroup, ...]:
+    """All charts of a stage, under the headings of their groups; empty where nothing was recorded.
+
+    `limit`: most points of a series.
+    """
     kind = kind_of(stage)
     learns_from = kind.learns_from if kind.trains else "prompts"
+    groups = []
     for heading, curves in CURVES:
-        charts = "".join(
-            draw(_chart(curve, stage, limit)) for curve in curves if curve.learns_from in ("", learns_from)
-        )
-        if charts:
-            groups.append((heading, charts))
+        drawings = draw_all(_chart(curve, stage, limit) for curve in curves if curve.learns_from in ("", learns_from))
+        if drawings:
+            groups.append(DrawingGroup(title=heading, drawings=drawings))
     if learns_from != "prompts":
-        return f'<div class="charts">{"".join(charts for _, charts in groups)}</div>' if groups else ""
-    return "".join(f'<h3>{heading}</h3><div class="charts">{charts}</div>' for heading, charts in groups)
+        together = tuple(drawing for group in groups for drawing in group.drawings)
+        return (DrawingGroup(title="", drawings=together),) if together else ()
+    return tuple(groups)
 
 
 def _chart(curve: _Curve, stage: StageRecord, limit: int) -> Chart:

@@ -1,41 +1,35 @@
-"""What a stage's model makes of held-out preference pairs, as HTML."""
+"""What a stage's model makes of held-out preference pairs."""
 
-import html
-import math
+from dataclasses import dataclass
 
-from orchestrator.run.record import Record, StageRecord, as_number
-
-HEADS = ("", "pairs", "in order", "log-loss", "calibration error")
-NOTE = (
-    "Log-loss: 0.69 for a model that cannot tell. Calibration error: how far the share of pairs in order is from the "
-    "probability that the model gives to its order."
-)
+from orchestrator.results.words import decimal, percent
+from orchestrator.run.record import Record, StageRecord
 
 
-def held_out_pairs(stage: StageRecord) -> str:
-    """A table with the last judgement of every set by label; empty where none was made."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow:
+    """The last evaluation of a set of pairs under one label."""
+
+    title: str
+    pairs: str
+    in_order: str
+    """Share of the pairs whose better response scores higher."""
+    log_loss: str
+    calibration_error: str
+
+
+def held_out_pairs(stage: StageRecord) -> tuple[PairRow, ...]:
+    """The last evaluation of every set of pairs by label; empty where there was none."""
     last: dict[tuple[str, str], Record] = {}
     for record in stage.pair_evals:
         last[str(record.get("set", "")), str(record.get("label", ""))] = record
-    if not last:
-        return ""
-    rows = []
-    for (name, label), record in sorted(last.items(), key=lambda item: (item[0][0], item[1]["step"])):
-        cells = [
-            _number(record.get("pairs"), "{:,.0f}"),
-            _number(record.get("accuracy"), "{:.1%}"),
-            _number(record.get("log_loss"), "{:.3f}"),
-            _number(record.get("calibration_error"), "{:.1%}"),
-        ]
-        title = html.escape(f"{name}, {label}" + (f" (step {record['step']:,})" if label == "during" else ""))
-        rows.append(f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    head = "".join(f'<th scope="col">{title}</th>' for title in HEADS)
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Held-out pairs">'
-        f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="hint">{NOTE}</p>'
+    return tuple(
+        PairRow(
+            title=f"{name}, {label}" + (f" (step {record['step']:,})" if label == "during" else ""),
+            pairs=decimal(record.get("pairs"), 0),
+            in_order=percent(record.get("accuracy")),
+            log_loss=decimal(record.get("log_loss"), 3),
+            calibration_error=percent(record.get("calibration_error")),
+        )
+        for (name, label), record in sorted(last.items(), key=lambda item: (item[0][0], item[1]["step"]))
     )
-
-
-def _number(value: object, form: str) -> str:
-    number = as_number(value)
-    return "–" if number is None or not math.isfinite(number) else form.format(number).replace("%", " %")

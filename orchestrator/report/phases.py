@@ -1,9 +1,11 @@
-"""Where the time of a run went, by stage and phase, as HTML."""
+"""Where the time of a run went, by stage and phase."""
 
-import html
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.report.bars import Segment, bar
+from orchestrator.report.bars import Bar, Segment, bar
+from orchestrator.report.render import Section
+from orchestrator.results.words import decimal, duration, percent
 from orchestrator.run.record import RunRecord, StageRecord
 
 PHASES = {
@@ -18,13 +20,31 @@ PHASES = {
     "other": "other",
 }
 """Phase → its name, in the order of the bars; each is a class of the style sheet."""
+WHOLE = "whole run"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 9.95 or not seconds else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseBar:
+    """A bar whose length is a time on a common scale."""
+
+    title: str
+    whole: bool
+    """It stands for the whole run, on a scale of its own."""
+    bar: Bar
+    took: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTimes:
+    """The times of a run, as they are shown."""
+
+    keys: dict[str, str]
+    """Phase → its name, of those that are long enough to be seen."""
+    bars: tuple[PhaseBar, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    """(stage, seconds of every phase in `keys` and of all phases together)."""
+    older: bool
+    """The run was recorded before start-up and evaluations were timed."""
 
 
 def phases_of(stage: StageRecord) -> dict[str, float]:
@@ -42,59 +62,38 @@ def phases_of(stage: StageRecord) -> dict[str, float]:
     return {name: phases[name] for name in PHASES}
 
 
-def time_section(run: RunRecord) -> str:
-    """Bars and table; empty where no stage has recorded any times."""
+def time_section(run: RunRecord) -> Section | None:
+    """The times as bars and as a table; None where no stage has recorded any."""
     stages = {stage.name: phases_of(stage) for stage in run.stages if stage.begun}
     if not any(stage.times for stage in run.stages if stage.begun):
-        return ""
+        return None
     total = {phase: sum(phases[phase] for phases in stages.values()) for phase in PHASES}
     # A sliver that nobody could see is no key and no column.
-    shown = [phase for phase in PHASES if total[phase] >= 0.002 * sum(total.values())]
+    keys = {phase: name for phase, name in PHASES.items() if total[phase] >= 0.002 * sum(total.values())}
     longest = max(map(_sum, stages.values()))
-    rows = [_row(name, phases, longest) for name, phases in stages.items()]
-    whole = _row("", total, _sum(total)) if len(stages) > 1 else ""
-    keys = "".join(f'<li><i class="key layer t-{phase}"></i>{PHASES[phase]}</li>' for phase in shown)
-    return (
-        '<section id="time"><h2>Where the time went</h2>'
-        f'<ul class="legend">{keys}</ul><div class="bars">{whole}{"".join(rows)}</div>'
-        f'<p class="hint">{_note(run)}</p>{_table(stages, total, shown)}</section>'
-    )
+    bars = [_bar(name, phases, longest) for name, phases in stages.items()]
+    rows = [_row(name, phases, keys) for name, phases in stages.items()]
+    if len(stages) > 1:
+        bars.insert(0, _bar(WHOLE, total, _sum(total), whole=True))
+        rows.append(_row(WHOLE, total, keys))
+    older = not any("start" in stage.times for stage in run.stages)
+    times = PhaseTimes(keys=keys, bars=tuple(bars), rows=tuple(rows), older=older)
+    return Section(anchor="time", title="Time", template="phases.html.j2", content=times)
 
 
-def _row(name: str, phases: Mapping[str, float], scale: float) -> str:
-    """A bar whose length is the time on a common scale; without a name that of the whole run."""
+def _bar(title: str, phases: Mapping[str, float], scale: float, *, whole: bool = False) -> PhaseBar:
+    """The phases of a stage as a bar; `scale`: seconds that fill its width."""
+    seconds = _sum(phases)
     segments = [
-        Segment(f"t-{phase}", seconds / scale, f"{PHASES[phase]} {duration(seconds)} ({seconds / _sum(phases):.0%})")
-        for phase, seconds in phases.items()
-        if seconds > 0
+        Segment(f"t-{phase}", spent / scale, f"{PHASES[phase]} {duration(spent)} ({percent(spent / seconds, 0)})")
+        for phase, spent in phases.items()
+        if spent > 0
     ]
-    css, title = ("", html.escape(name)) if name else (' class="whole"', "whole run")
-    return f"<p{css}><span>{title}</span>{bar(segments)}<b>{duration(_sum(phases))}</b></p>"
+    return PhaseBar(title=title, whole=whole, bar=bar(segments), took=duration(seconds))
 
 
-def _table(stages: Mapping[str, Mapping[str, float]], total: Mapping[str, float], shown: list[str]) -> str:
-    head = "".join(f'<th scope="col">{PHASES[phase]} <span class="unit">s</span></th>' for phase in shown)
-    whole = [("whole run", total)] if len(stages) > 1 else []
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        f"{''.join(f'<td>{phases[phase]:,.1f}</td>' for phase in shown)}<td>{_sum(phases):,.1f}</td></tr>"
-        for name, phases in (*stages.items(), *whole)
-    )
-    return (
-        '<details><summary>Seconds by phase</summary><div class="scroll" tabindex="0" role="region" '
-        'aria-label="Seconds by phase"><table><thead><tr><th scope="col">stage</th>'
-        f'{head}<th scope="col">together <span class="unit">s</span></th></tr></thead><tbody>{rows}</tbody></table></div></details>'
-    )
-
-
-def _note(run: RunRecord) -> str:
-    note = (
-        "Start-up: waiting for workers, engines and models. Idle: nobody is at work but the control plane. What is generated "
-        "beside training counts as training."
-    )
-    if not any("start" in stage.times for stage in run.stages):
-        note += " This run was recorded before start-up and evaluations were timed: they are within idle and other."
-    return note
+def _row(title: str, phases: Mapping[str, float], keys: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    return title, tuple(decimal(seconds) for seconds in (*(phases[phase] for phase in keys), _sum(phases)))
 
 
 def _sum(phases: Mapping[str, float]) -> float:

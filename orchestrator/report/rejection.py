@@ -1,13 +1,14 @@
-"""What became of the samples of rejection sampling, as HTML: a bar for what is left after each filter."""
+"""What became of the samples of rejection sampling: a bar for what is left after each filter."""
 
-import html
-import math
+from dataclasses import dataclass
 
-from orchestrator.report.bars import Segment, bar
+from orchestrator.report.bars import Bar, Segment, bar
+from orchestrator.report.render import Section
+from orchestrator.results.words import as_finite, percent
 from orchestrator.run.record import Record, RunRecord, as_number
 
 FIRST, LAST = ("truncated", "empty", "wrong"), ("surplus", "near_duplicate")
-"""Reasons in the order in which orchestrator/data/selection.py applies them; between them the flags of the filters."""
+"""Reasons in the order in which orchestrator/data/selection.py applies them; the flags of the filters come between them."""
 REASONS = {
     "truncated": "cut at the token limit",
     "empty": "nothing in the reply",
@@ -17,10 +18,29 @@ REASONS = {
 }
 
 
-def yields_section(run: RunRecord) -> str:
-    """A funnel a stage; empty where none has finished sampling."""
-    funnels = "".join(_funnel(stage.name, stage.yields) for stage in run.stages if stage.yields)
-    return f'<section id="data"><h2>Data yields</h2><div class="funnels">{funnels}</div></section>' if funnels else ""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelRow:
+    """What one filter dropped, or what there is at the beginning and at the end."""
+
+    words: str
+    bar: Bar
+    count: str
+    share: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """The samples of one stage, filter by filter."""
+
+    stage: str
+    facts: tuple[str, ...]
+    rows: tuple[FunnelRow, ...]
+
+
+def rejection_section(run: RunRecord) -> Section | None:
+    """A funnel for every stage of rejection sampling; None where none has finished sampling."""
+    funnels = tuple(_funnel(stage.name, stage.yields) for stage in run.stages if stage.yields)
+    return Section(anchor="data", title="Data", template="rejection.html.j2", content=funnels) if funnels else None
 
 
 def drops(record: Record) -> tuple[int, dict[str, int]]:
@@ -32,7 +52,7 @@ def drops(record: Record) -> tuple[int, dict[str, int]]:
     return samples, {name: counts[name] for name in (*FIRST, *flags, *LAST) if counts.get(name)}
 
 
-def _funnel(name: str, record: Record) -> str:
+def _funnel(stage: str, record: Record) -> Funnel:
     samples, dropped = drops(record)
     whole = max(samples, 1)
     rows = [_row("sampled", [Segment("s0", 1.0, f"{samples:,} samples")], samples, whole)]
@@ -46,27 +66,23 @@ def _funnel(name: str, record: Record) -> str:
         ]
         rows.append(_row(words, segments, -count, whole))
     rows.append(_row("kept as rows", [Segment("kept", left / whole, f"{left:,} kept")], left, whole))
-    return (
-        f'<article class="funnel"><h3>{html.escape(name)}</h3><p class="stage-facts">{html.escape(_facts(record))}</p>'
-        f'<div class="bars">{"".join(rows)}</div></article>'
-    )
+    return Funnel(stage=stage, facts=tuple(_facts(record)), rows=tuple(rows))
 
 
-def _row(words: str, segments: list[Segment], count: int, whole: int) -> str:
+def _row(words: str, segments: list[Segment], count: int, whole: int) -> FunnelRow:
     number = f"{count:,}".replace("-", "−")
-    share = f"{abs(count) / whole:.1%}".replace("%", " %")
-    return f"<p><span>{html.escape(words)}</span>{bar(segments)}<b>{number} <i>{share}</i></b></p>"
+    return FunnelRow(words=words, bar=bar(segments), count=number, share=percent(abs(count) / whole))
 
 
-def _facts(record: Record) -> str:
+def _facts(record: Record) -> list[str]:
     prompts, overlapping, kept = (
         int(as_number(record.get(key)) or 0) for key in ("prompts", "prompts_overlapping", "prompts_kept")
     )
     facts = [f"{prompts:,} prompts"]
     if overlapping:
         facts.append(f"{overlapping:,} not asked, for they share a passage with an evaluation set")
-    facts.append(f"rows for {kept:,} of them" + (f" ({kept / prompts:.0%})".replace("%", " %") if prompts else ""))
-    length = as_number(record.get("length_mean"))
-    if length is not None and math.isfinite(length):
+    facts.append(f"rows for {kept:,} of them" + (f" ({percent(kept / prompts, 0)})" if prompts else ""))
+    length = as_finite(record.get("length_mean"))
+    if length is not None:
         facts.append(f"{length:.0f} tokens a row")
-    return " · ".join(facts)
+    return facts

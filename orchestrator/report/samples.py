@@ -3,8 +3,6 @@
 The texts go to the script of the page as JSON, which puts them in as text and never as markup.
 """
 
-import html
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.report.escape import as_json, cut
-from orchestrator.run.record import Record, RunRecord, as_number
+from orchestrator.report.render import Section
+from orchestrator.results.words import as_finite
+from orchestrator.run.record import Record, RunRecord
 
 SAMPLE_BYTES = 350_000
 """Budget of all browsable samples together."""
@@ -30,7 +30,7 @@ SAMPLE_SHAPES = (
     (2, 1, 2, 200),
 )
 """Steps of a stage, groups of a step, completions of a group, characters of a text: the first that fits is taken. Few
-texts that can be followed are worth more than many stumps."""
+texts that can be followed are worth more than many that are cut short."""
 
 TRAJECTORY_COLUMNS = (
     "group_id", "prompt", "answer", "completion", "source", "finish_reason",
@@ -43,18 +43,18 @@ class Samples:
     """What the page shows of the trajectories."""
 
     stages: list[Record]
-    """Per stage with trajectories its browsable steps: what the script of the page gets."""
+    """The browsable steps of every stage with trajectories, as the script of the page gets them."""
     unreadable: list[str]
     """A line about every file that was to be shown and could not be read."""
 
 
 def read_samples(run: RunRecord) -> Samples:
-    """The samples of all stages, within the budget of bytes. A damaged file costs its own samples and no others."""
+    """The samples of all stages, within the budget of bytes. Those of a damaged file are left out."""
     unreadable: list[str] = []
     read = [(stage.name, _sampled_steps(run.directory, stage.name, unreadable)) for stage in run.stages]
     stages = [(name, steps) for name, steps in read if steps]
     budget = SAMPLE_BYTES // max(1, len(stages))
-    shown = [{"stage": name, "steps": kept} for name, steps in stages if (kept := _within(steps, budget))]
+    shown = [{"stage": name, "steps": kept} for name, steps in stages if (kept := _fit(steps, budget))]
     return Samples(stages=shown, unreadable=unreadable)
 
 
@@ -65,7 +65,7 @@ def _sampled_steps(run_dir: Path, stage: str, unreadable: list[str]) -> list[Rec
     """
     files = sorted((run_dir / "trajectories" / stage).glob("step-*.parquet"), key=_step_of)
     steps = []
-    for path in _spaced(files, SAMPLE_SHAPES[0][0]):
+    for path in _space_out(files, SAMPLE_SHAPES[0][0]):
         try:
             steps.append({"step": _step_of(path), "groups": _groups(_read_table(path))})
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -85,7 +85,7 @@ def _step_of(path: Path) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
-def _spaced(items: list[Any], count: int) -> list[Any]:
+def _space_out(items: list[Any], count: int) -> list[Any]:
     """At most `count` items, evenly spaced, both ends among them."""
     if len(items) <= count:
         return items
@@ -93,7 +93,7 @@ def _spaced(items: list[Any], count: int) -> list[Any]:
 
 
 def _groups(table: pa.Table) -> list[Record]:
-    """The first groups of a step, just as they come: a choice would colour the picture."""
+    """The first groups of a step, just as they come: any choice could mislead."""
     lengths = None
     if "token_ids" in table.column_names:
         lengths = pc.list_value_length(table["token_ids"]).to_pylist()
@@ -123,37 +123,37 @@ def _groups(table: pa.Table) -> list[Record]:
 def _completion(row: Record, tokens: int | None) -> Record:
     """What the page shows of one completion. `right` is None where no `accuracy` was scored."""
     parts = row.get("reward_parts") or {}
-    pairs = [(str(name), _finite(value)) for name, value in (parts.items() if isinstance(parts, dict) else parts)]
+    pairs = [(str(name), _round(value)) for name, value in (parts.items() if isinstance(parts, dict) else parts)]
     accuracy = next((value for name, value in pairs if name == "accuracy"), None)
     return {
         "text": str(row.get("completion") or ""),
-        "reward": _finite(row.get("reward")),
+        "reward": _round(row.get("reward")),
         "parts": [pair for pair in pairs if pair[1] is not None],
-        "advantage": _finite(row.get("advantage")),
+        "advantage": _round(row.get("advantage")),
         "right": None if accuracy is None or row.get("status") == "error" else accuracy >= 1,
         "status": str(row.get("status") or "ok"),
         "finish": str(row.get("finish_reason") or ""),
-        "staleness": _finite(row.get("staleness")),
+        "staleness": _round(row.get("staleness")),
         "tokens": tokens,
     }
 
 
-def _finite(value: object) -> float | None:
-    """Rounded for the page; None for what JSON cannot hold."""
-    number = as_number(value)
-    return None if number is None or not math.isfinite(number) else float(f"{number:.4g}")
+def _round(value: object) -> float | None:
+    """The number in four significant digits; None for what JSON cannot hold."""
+    number = as_finite(value)
+    return None if number is None else float(f"{number:.4g}")
 
 
-def _within(steps: list[Record], budget: int) -> list[Record]:
+def _fit(steps: list[Record], budget: int) -> list[Record]:
     """As much of the samples as fits into `budget` bytes."""
     for count, groups, completions, characters in SAMPLE_SHAPES:
-        kept = [_reduced(step, groups, completions, characters) for step in _spaced(steps, count)]
+        kept = [_reduce(step, groups, completions, characters) for step in _space_out(steps, count)]
         if len(as_json(kept).encode("utf-8", "replace")) <= budget:
             return kept
     return []
 
 
-def _reduced(step: Record, groups: int, completions: int, characters: int) -> Record:
+def _reduce(step: Record, groups: int, completions: int, characters: int) -> Record:
     kept = [
         {
             **group,
@@ -168,34 +168,8 @@ def _reduced(step: Record, groups: int, completions: int, characters: int) -> Re
     return {"step": step["step"], "groups": kept}
 
 
-def samples_section(samples: Samples) -> str:
-    """The controls for training samples, which the script fills in, and what could not be read."""
+def samples_section(samples: Samples) -> Section | None:
+    """The controls for training samples, which the script fills in, and what could not be read; None: there is neither."""
     if not samples.stages and not samples.unreadable:
-        return ""
-    damage = "".join(f'<p class="warning">{html.escape(line)}</p>' for line in samples.unreadable)
-    browsers = "".join(_browser(index, stage, index == 0) for index, stage in enumerate(samples.stages))
-    return (
-        '<section id="samples"><h2>Training samples</h2>'
-        '<p class="hint">The first groups of each step, not chosen. The learner makes completions with a positive '
-        f"advantage more likely and those with a negative one less.</p>{damage}{browsers}</section>"
-    )
-
-
-def _browser(index: int, stage: Record, opened: bool) -> str:
-    """The controls of one stage."""
-    last = len(stage["steps"]) - 1
-    filters = "".join(
-        f'<label><input type="radio" name="filter-{index}" value="{value}"{" checked" if value == "all" else ""}>'
-        f"<span>{value}</span></label>"
-        for value in ("all", "correct", "wrong")
-    )
-    return (
-        f'<details class="browser" data-stage="{index}"{" open" if opened else ""}>'
-        f"<summary>{html.escape(stage['stage'])}</summary>"
-        '<div class="controls" hidden>'
-        '<label class="slider"><span>Step</span>'
-        f'<input type="range" min="0" max="{last}" value="{last}" step="1">'
-        f'<output></output></label><fieldset class="filters"><legend>Show</legend>{filters}</fieldset></div>'
-        '<div class="groups"><noscript>Scripts are off: samples cannot be browsed.</noscript>'
-        "</div></details>"
-    )
+        return None
+    return Section(anchor="samples", title="Training samples", template="samples.html.j2", content=samples)

@@ -1,133 +1,133 @@
-"""The table of all models as HTML: the headline, the overview, and every figure of each set folded away."""
+"""The table of all models: the overview, and every figure of each set folded away."""
 
-import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.results.columns import SHARES, percent
-from orchestrator.results.table import Column, Results, Row
+from orchestrator.report.render import Section
+from orchestrator.results.columns import SHARES
+from orchestrator.results.table import Column, Results, TableRow
+from orchestrator.results.words import parameter_words
 
-MOST_IN_HEADLINE = 3
-"""Sets; of more the headline tells the mean."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnGroup:
+    """Columns under one title."""
+
+    title: str
+    unit: str
+    columns: tuple[Column, ...]
 
 
-def headline(results: Results) -> str:
-    """The accuracy of the first and of the last model of the first line, in large type."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableHead:
+    text: str
+    unit: str
+    first: bool
+    """The column is the first of its group, and set off from the group before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableCell:
+    text: str
+    best: bool
+    first: bool
+    change: str
+    """Difference to the model that the row's was trained from; empty: not known."""
+    direction: str
+    """`up`: the change is for the better, `down`: for the worse; empty: neither."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    model: TableRow
+    begins_anew: bool
+    """Here training starts anew from the initial model."""
+    cells: tuple[TableCell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    label: str
+    groups: tuple[ColumnGroup, ...]
+    heads: tuple[TableHead, ...]
+    bodies: tuple[tuple[str, tuple[ModelRow, ...]], ...]
+    """(title, rows) for every initial model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTables:
+    overview: ModelTable
+    notes: str
+    sets: tuple[tuple[str, str, ModelTable], ...]
+    """(set, its problems, every figure of it), of the sets that have more figures than the overview tells."""
+
+
+def results_section(results: Results) -> Section | None:
+    """The tables of all models; None where nothing was evaluated."""
     if not results.rows:
-        return ""
-    rows = results.groups[0][1]
-    if len(results.leading) > MOST_IN_HEADLINE:
-        told = [(column, "mean over sets") for column in results.over_sets[:1]]
-    else:
-        told = [
-            (column, name)
-            for name, key in results.leading.items()
-            for column in results.columns_of(name)
-            if column.figure.key == key
-        ]
-    lines = []
-    for column, name in told:
-        known = [(row, value) for row in rows if (value := column.cell(row).value) is not None]
-        if not known or column.figure.key not in SHARES:
-            continue
-        numbers, models = f"<b>{percent(known[-1][1])}</b>", known[-1][0].title
-        if len(known) > 1:
-            numbers = f"<span>{percent(known[0][1])} <i>→</i></span> {numbers}"
-            models = f"{known[0][0].title} → {models}"
-        words = f"{name}, {SHARES[column.figure.key]}: {models}"
-        lines.append(f'<li><p class="big">{numbers}</p><p>{html.escape(words)}</p></li>')
-    return f'<ul class="headline">{"".join(lines)}</ul>' if lines else ""
-
-
-def results_section(results: Results) -> str:
-    """Empty where nothing was evaluated."""
-    if not results.rows:
-        return ""
+        return None
     by_set, means = results.by_set, results.over_sets
     only = next(iter(results.sets))
-    over = "mean over sets" if by_set else _set_title(results, only)
-    tables = "".join(
-        f"<h3>{_set_title(results, name)}</h3>{_table(results, [('', results.columns_of(name))], f'Figures of {name}')}"
+    over = ("mean over sets", "") if by_set else (only, _problems(results, only))
+    shown = [_group(f"{SHARES.get(results.usual, '')} by set", "", by_set), _group(*over, means)]
+    sets = tuple(
+        (
+            name,
+            _problems(results, name),
+            _table(results, [_group("", "", results.columns_of(name))], f"Figures of {name}"),
+        )
         for name in results.sets
         if by_set or len(results.columns_of(name)) > len(means)
     )
-    shown = [(f"{SHARES.get(results.usual, '')} by set", by_set), (over, means)]
-    return (
-        f'<section id="results"><h2>Results</h2>{_table(results, shown, "All models")}'
-        f'<p class="hint">{_notes(results)}</p>{_folded(tables)}</section>'
-    )
+    tables = ModelTables(overview=_table(results, shown, "All models"), notes=_notes(results), sets=sets)
+    return Section(anchor="results", title="Results", template="results.html.j2", content=tables)
 
 
-def _folded(tables: str) -> str:
-    return f'<details class="folded"><summary>Every figure of every set</summary>{tables}</details>' if tables else ""
+def _group(title: str, unit: str, columns: Sequence[Column]) -> ColumnGroup:
+    return ColumnGroup(title=title, unit=unit, columns=tuple(columns))
 
 
-def _set_title(results: Results, name: str) -> str:
+def _problems(results: Results, name: str) -> str:
     problems = results.sets[name]
-    return html.escape(name) + (f' <span class="unit">{problems:,} problems</span>' if problems else "")
+    return f"{problems:,} problems" if problems else ""
 
 
-def _table(results: Results, groups: Sequence[tuple[str, Sequence[Column]]], label: str) -> str:
-    groups = [(title, columns) for title, columns in groups if columns]
-    columns = [column for _, own in groups for column in own]
-    firsts = {own[0].key for _, own in groups[1:]}
-    over = "".join(f'<th colspan="{len(own)}" scope="colgroup">{title}</th>' for title, own in groups)
-    over = f'<tr class="over"><td></td>{over}</tr>' if any(title for title, _ in groups) else ""
-    heads = "".join(_head(column, column.key in firsts) for column in columns)
+def _table(results: Results, groups: Sequence[ColumnGroup], label: str) -> ModelTable:
+    groups = [group for group in groups if group.columns]
+    columns = [column for group in groups for column in group.columns]
+    firsts = {group.columns[0].key for group in groups[1:]}
     best = {column.key: column.best(results.rows) for column in columns}
-    body = []
-    for key, rows in results.groups:
-        title = html.escape(_group_title(results, key, rows))
-        body.append(f'<tr class="set"><th colspan="{len(columns) + 1}" scope="colgroup"><span>{title}</span></th></tr>')
-        for place, row in enumerate(rows):
-            cells = "".join(
-                _cell(column, row, row.title in best[column.key], column.key in firsts) for column in columns
+    bodies = []
+    for key, models in results.groups:
+        rows = [
+            ModelRow(
+                model=row,
+                begins_anew=bool(place) and row.begins_line,
+                cells=tuple(
+                    _cell(column, row, row.title in best[column.key], column.key in firsts) for column in columns
+                ),
             )
-            css = ' class="anew"' if place and row.begins_line else ""
-            body.append(f"<tr{css}>{_row_head(row)}{cells}</tr>")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}"><table class="results">'
-        f'<thead>{over}<tr><th scope="col">model</th>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
+            for place, row in enumerate(models)
+        ]
+        bodies.append((_body_title(results, key, models), tuple(rows)))
+    heads = [TableHead(text=column.head, unit=column.figure.unit, first=column.key in firsts) for column in columns]
+    return ModelTable(label=label, groups=tuple(groups), heads=tuple(heads), bodies=tuple(bodies))
 
 
-def _head(column: Column, first: bool) -> str:
-    unit = f' <span class="unit">{column.figure.unit}</span>' if column.figure.unit else ""
-    css = ' class="first"' if first else ""
-    return f'<th scope="col"{css}>{html.escape(column.head)}{unit}</th>'
-
-
-def _row_head(row: Row) -> str:
-    words = f"{row.kind} {row.origin}".strip()
-    link = f'<a href="#stage-{html.escape(row.stage)}">{html.escape(row.title)}</a>'
-    return f'<th scope="row">{link}<small>{html.escape(words)}</small></th>'
-
-
-def _cell(column: Column, row: Row, best: bool, first: bool) -> str:
+def _cell(column: Column, row: TableRow, best: bool, first: bool) -> TableCell:
     cell, change = column.cell(row), column.change(row)
-    text = html.escape(column.figure.bare(cell.value))
-    if cell.value is not None and not cell.complete:
-        text += "*"
-    text = f"<b>{text}</b>" if best else text
-    if change is not None:
-        words = column.figure.change(change)
-        up = {"+": "up", "−": "down"}.get(words[0], "") if column.figure.better else ""
-        text += f'<small class="change {up}">{words}</small>'
-    return f'<td class="first">{text}</td>' if first else f"<td>{text}</td>"
+    text = column.figure.bare(cell.value) + ("*" if cell.value is not None and not cell.complete else "")
+    words = "" if change is None else column.figure.change(change)
+    direction = {"+": "up", "−": "down"}.get(words[:1], "") if column.figure.better else ""
+    return TableCell(text=text, best=best, first=first, change=words, direction=direction)
 
 
-def _group_title(results: Results, key: str, rows: Sequence[Row]) -> str:
+def _body_title(results: Results, key: str, rows: Sequence[TableRow]) -> str:
     teachers = list(dict.fromkeys(name for row in rows for name in row.taught_by))
     size = next((row.parameters for row in rows if row.parameters), 0)
     words = [f"Students of {', '.join(teachers)}" if teachers else "", results.initial[key], parameter_words(size)]
     return " · ".join(filter(None, words))
-
-
-def parameter_words(count: int) -> str:
-    if count < 1_000_000:
-        return f"{count:,} parameters" if count else ""
-    size, word = (count / 1e9, "billion") if count >= 1e9 else (count / 1e6, "million")
-    return f"{size:.3g} {word} parameters"
 
 
 def _notes(results: Results) -> str:
@@ -145,14 +145,11 @@ def _notes(results: Results) -> str:
         "pass@1": "Pass@1: mean over k sampled answers.",
         "cons@k": "Cons@k: the majority of the k.",
         "win_rate": "Win rate: prompts whose answer is preferred to the one that it is compared with, ties for one half.",
-        "unscored": "Unscored: completions that nothing could judge; they are in no other figure.",
+        "unscored": "Unscored: completions that nothing could score; they are in no other figure.",
     }
     notes += [text for key, text in said.items() if key in keys]
-    if any(
-        not column.cell(row).complete and column.cell(row).value is not None
-        for column in columns
-        for row in results.rows
-    ):
+    cells = [column.cell(row) for column in columns for row in results.rows]
+    if any(cell.value is not None and not cell.complete for cell in cells):
         notes.append("* Mean over fewer sets than the others of its column, and not compared with them.")
     fewest = min(filter(None, results.sets.values()), default=0)
     if fewest:

@@ -2,36 +2,37 @@
 
 from dataclasses import dataclass
 
-from orchestrator.results.columns import Record, as_finite
-from orchestrator.results.table import Results, Row
+from orchestrator.results.columns import Record
+from orchestrator.results.table import Results, TableRow
+from orchestrator.results.words import as_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
+    """A prompt of an evaluation set and what the models of a run answered."""
+
     prompt: str
     reference: str
     baseline: str
     """What the answers were compared with; empty: they were not."""
-    answers: list[tuple[Row, Record | None]]
-    """By every model that kept answers to this set; None: not to this prompt."""
+    answers: list[tuple[TableRow, Record | None]]
+    """(model, its answer) for every model of which answers to this set were kept; None: not the one to this prompt."""
 
     @property
     def differ(self) -> bool:
         """Whether some models are right, or preferred, and others not."""
-        return (
-            len({verdict for _, answer in self.answers if answer and (verdict := verdict_of(answer)) is not None}) > 1
-        )
+        return len({grade for _, answer in self.answers if answer and (grade := grade_of(answer)) is not None}) > 1
 
 
-def verdict_of(answer: Record) -> float | None:
-    """1 for right, or preferred to the baseline; 0 for wrong, or not preferred; ½ for a tie; None where nobody judged."""
+def grade_of(answer: Record) -> float | None:
+    """How good an answer is: 1 right, or preferred to the baseline; 0 wrong, or not preferred; ½ a tie; None: not known."""
     correct = answer.get("correct")
     return float(correct) if isinstance(correct, bool) else as_finite(answer.get("won"))
 
 
 def problems_of(results: Results, name: str) -> list[Problem]:
     """Prompts of a set with the answers of every model, those first on which the models differ."""
-    columns: list[tuple[Row, dict[str, Record]]] = []
+    columns: list[tuple[TableRow, dict[str, Record]]] = []
     for row in results.rows:
         samples = [s for s in row.records.get(name, {}).get("samples") or () if isinstance(s, dict)]
         if samples:

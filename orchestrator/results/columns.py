@@ -3,37 +3,22 @@
 A record is what `EvalResult.record` gives; those of older runs lack some keys.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from orchestrator.results.words import UNKNOWN, as_finite, decimal, percent
+
 ACCURACIES = ("greedy", "pass@1", "cons@k")
 """Keys that are shares of problems, the most telling first."""
 SHARES = {**{key: f"{key} accuracy" for key in ACCURACIES}, "win_rate": "win rate"}
-"""The same and the win rate, with their names beside a set's; without right answers a set has only the latter."""
+"""Accuracies and the win rate → their names beside that of a set; a set without right answers has only a win rate."""
 
 Record = Mapping[str, Any]
 
 NO_FIGURES = {"step", "time", "problems", "k", "compared"}
-"""Numbers of a record that say of what its figures are, not what they are."""
-
-
-def percent(value: object) -> str:
-    number = as_finite(value)
-    return "–" if number is None else f"{100 * number:.1f} %"
-
-
-def decimal(value: object, digits: int = 1) -> str:
-    number = as_finite(value)
-    return "–" if number is None else f"{number:,.{digits}f}"
-
-
-def as_finite(value: object) -> float | None:
-    """The value as a float; None where it is no finite number."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None  # type: ignore[arg-type]
+"""Keys of an evaluation record whose numbers say what its figures were measured on, and are none themselves."""
 
 
 def cons_name(records: Iterable[Record]) -> str:
@@ -57,39 +42,41 @@ class Figure:
     """One figure of a table: how it is read from a record, and how it is shown."""
 
     key: str
-    """Its name for programs; that of a reward function's mean is `labels.<label>`."""
+    """Name of the figure for programs; `labels.<label>` for the mean of a reward function."""
     head: str
     read: Callable[[Record], object]
     unit: Literal["%", "tokens", ""] = ""
     """`%`: the record holds a share between 0 and 1."""
     places: int = 3
     better: Literal["higher", ""] = ""
-    """Empty: neither direction is better in itself, as of length."""
+    """Direction in which the figure is better; empty: neither is better in itself, as for a length."""
     adds_up: bool = False
-    """Over several sets it is a sum, not a mean."""
+    """Over several sets the figure is a sum, not a mean."""
 
     def value(self, record: Record) -> float | None:
+        """The figure in a record; None where it has none."""
         return as_finite(self.read(record))
 
     def cell(self, record: Record) -> str:
+        """The figure in a record as text."""
         return self.show(self.value(record))
 
     def show(self, value: float | None) -> str:
-        """With its unit, where it is a share."""
+        """The value as text, a share with its unit."""
         return percent(value) if self.unit == "%" else decimal(value, self.places)
 
     def bare(self, value: float | None) -> str:
-        """Without, for a column whose head says it."""
+        """The value as text without a unit, for a column whose head says it."""
         return self.show(value).removesuffix(" %")
 
     def change(self, difference: float) -> str:
-        """Signed: `+3.1`; of shares in percentage points."""
+        """A difference of two values as text with its sign, such as `+3.1`; percentage points for shares."""
         text = self.bare(abs(difference))
         return "±0" if not float(text.replace(",", "")) else f"{'+' if difference > 0 else '−'}{text}"
 
 
 def columns(records: Iterable[Record]) -> list[Figure]:
-    """What a table of such records shows: figures that every table has, then those that some record has."""
+    """Figures that a table of these evaluation records shows: those of every table, then those that some record has."""
     records = list(records)
     shown = [
         Figure("greedy", "greedy", _item("greedy"), "%", 1, "higher"),
@@ -129,9 +116,9 @@ def further_columns(records: Iterable[Record]) -> list[Figure]:
 
 
 def in_words(record: Record) -> list[str]:
-    """`greedy 94.5 %`, `format 100.0 %`, …: what there is, for one line."""
+    """The figures of a record for one line: `greedy 94.5 %`, `format 100.0 %`, …"""
     said = [(figure.head, figure.cell(record)) for figure in columns([record])]
-    return [f"{head} {cell}" for head, cell in said if cell != "–"]
+    return [f"{head} {cell}" for head, cell in said if cell != UNKNOWN]
 
 
 def _item(key: str) -> Callable[[Record], object]:
@@ -139,7 +126,7 @@ def _item(key: str) -> Callable[[Record], object]:
 
 
 def _label(label: str, taken: set[str]) -> Figure:
-    """The mean of a reward function. Of `language_consistency` it is a share of words."""
+    """The mean of a reward function; for `language_consistency` a share of words."""
     read = partial(_inside, "labels", label)
     if label == "language_consistency":
         return Figure(f"labels.{label}", "language", read, "%", 1, "higher")

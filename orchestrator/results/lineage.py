@@ -17,14 +17,14 @@ from orchestrator.run.record import RunRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What one stage takes from where."""
+    """Where one stage takes its model, its rows and its rewards from."""
 
     stage: str
     kind: str
     parent: str
     """Stage whose model it starts from; empty: an initial model."""
     initial: str
-    """Initial model at the root of its line: stages of one key have models of one shape."""
+    """Key of the initial model that its model goes back to: stages of one key have models of one shape."""
     rows_of: tuple[str, ...]
     """Stages whose rows it learns from or asks."""
     scored_by: tuple[str, ...]
@@ -33,13 +33,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
+    """Where the models of a run come from."""
+
     origins: dict[str, Origin]
-    """By stage, in the order of the recipe."""
+    """Stage → its origin, in the order of the recipe."""
     initial: dict[str, str]
     """Initial models in the order in which they are first needed: key → what it is, in words."""
 
     def in_words(self, stage: str) -> str:
-        """`from cold-start, rows of samples (by reasoning), scored by prefs`."""
+        """The origin of a stage as it is told: `from cold-start, rows of samples (by reasoning), scored by prefs`."""
         origin = self.origins[stage]
         kind = kind_of(origin)
         verb = "of " if kind.only_evaluates or kind.leaves == "rows" else "from "
@@ -106,7 +108,7 @@ def _reward_models(entry: Mapping[str, Any], kind: str) -> list[str]:
 
 
 def _model_words(model: Mapping[str, Any]) -> str:
-    """`Qwen/Qwen2.5-0.5B`, the last part of a folder, or what the recipe builds."""
+    """An initial model in words: `Qwen/Qwen2.5-0.5B`, the last part of a folder, or what the recipe builds."""
     path, build = str(model.get("path") or ""), model.get("build") or {}
     if path:
         return path if path.count("/") == 1 and path[0] not in "/.~" else Path(path).name

@@ -1,4 +1,4 @@
-"""The result of a run as one table: a row for every model that was judged, a column for every figure. Plain values.
+"""The result of a run as one table: a row for every model that was evaluated, a column for every figure. Plain values.
 
 The report, the terminal, `table.md` and `table.json` are this table in four forms (report/table.py, table_text.py).
 """
@@ -9,44 +9,48 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.results.columns import SHARES, Figure, Record, as_finite, columns, further_columns
+from orchestrator.results.columns import SHARES, Figure, Record, columns, further_columns
 from orchestrator.results.lineage import Lineage, lineage_of
+from orchestrator.results.words import as_finite
 from orchestrator.run.record import RunRecord, StageRecord
 
 Model = tuple[str, str]
-"""What was judged: ("stage", name) for what a stage left, ("initial", key of the lineage) for what nothing has trained."""
+"""A model: ("stage", name) for what a stage left, ("initial", key of the lineage) for what nothing has trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
+class TableRow:
     """One model and what its evaluations found."""
 
     title: str
     stage: str
-    """That judged it."""
+    """Stage that evaluated the model."""
     kind: str
+    """Kind of the stage in words; empty: the model is what the stage begins with."""
     origin: str
-    """In words, where the model comes from and what it learned from."""
+    """Where the model comes from and what it learned from, in words."""
     model: Model
     initial: str
-    """Initial model at the root of its line, a key of `Results.initial`."""
+    """Initial model that the model goes back to, a key of `Results.initial`."""
     taught_by: tuple[str, ...]
-    """Stages of another initial model that wrote rows which it learned from: it is their student."""
+    """Stages of another initial model that wrote rows which the model learned from: it is their student."""
     begins_line: bool
-    """It is judged at the root of a line of descent, or trained right from an initial model."""
+    """The model is an initial model, or was trained right from one."""
     parameters: int
-    """0: not recorded."""
+    """How many the model has; 0: not recorded."""
     records: Mapping[str, Record]
-    """The evaluation record of every set."""
-    before: "Row | None"
-    """The row of the model that this one was trained from; None: it was not judged, or this row trains nothing."""
+    """Set → evaluation record of the model on it."""
+    before: "TableRow | None"
+    """The row of the model that this one was trained from; None: that was not evaluated, or this row trains nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
+    """A figure of a row."""
+
     value: float | None
     complete: bool = True
-    """It covers all sets that the column is a mean of; others are not compared with each other."""
+    """The value covers all sets that the column is a mean of; values that do not are not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +60,10 @@ class Column:
     key: str
     head: str
     figure: Figure
-    cell: Callable[[Row], Cell]
+    cell: Callable[[TableRow], Cell]
 
-    def change(self, row: Row) -> float | None:
-        """Against the model that the row's was trained from; None where one of the two is not known."""
+    def change(self, row: TableRow) -> float | None:
+        """The figure less that of the model that the row's was trained from; None where one of the two is not known."""
         if row.before is None:
             return None
         now, then = self.cell(row), self.cell(row.before)
@@ -67,7 +71,7 @@ class Column:
             return None
         return now.value - then.value
 
-    def best(self, rows: Sequence[Row]) -> set[str]:
+    def best(self, rows: Sequence[TableRow]) -> set[str]:
         """Titles of the rows with the best value, as it is shown; none where nothing is better or all are the same."""
         cells = {row.title: self.cell(row) for row in rows}
         shown = {title: self.figure.show(c.value) for title, c in cells.items() if c.value is not None and c.complete}
@@ -79,6 +83,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
+    """The table of a run."""
+
     name: str
     seed: object
     finished: bool
@@ -86,15 +92,15 @@ class Results:
     """Evaluation sets in the order in which they first occur, and their problems (0: not recorded)."""
     initial: dict[str, str]
     """Initial models: key → what it is, in words."""
-    rows: list[Row]
-    """In the order of the stages."""
+    rows: list[TableRow]
+    """Models in the order of the stages that evaluated them."""
     leading: dict[str, str] = field(default_factory=dict)
-    """Of each set that has one the figure that says how good a model is: a key of SHARES."""
+    """Set → the figure that says how good a model is, a key of SHARES; sets that have none are left out."""
 
     @property
-    def groups(self) -> list[tuple[str, list[Row]]]:
+    def groups(self) -> list[tuple[str, list[TableRow]]]:
         """(initial model, rows): the models of one initial model together, such as a teacher's and a student's."""
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[TableRow]] = {}
         for row in self.rows:
             found.setdefault(row.initial, []).append(row)
         return list(found.items())
@@ -109,7 +115,7 @@ class Results:
         """Every figure of one set that some model has."""
         records = self._records(name)
         figures = (*columns(records), *further_columns(records))
-        return [_of_set(f, name, f.head) for f in figures if any(f.value(record) is not None for record in records)]
+        return [_set_column(f, name, f.head) for f in figures if any(f.value(record) is not None for record in records)]
 
     @property
     def by_set(self) -> list[Column]:
@@ -117,7 +123,7 @@ class Results:
         if len(self.sets) < 2:
             return []
         return [
-            _of_set(figure, name, name if key == self.usual else f"{name} {figure.head}")
+            _set_column(figure, name, name if key == self.usual else f"{name} {figure.head}")
             for name, key in self.leading.items()
             for figure in columns(self._records(name))
             if figure.key == key
@@ -131,7 +137,7 @@ class Results:
         for figure in columns(everything):
             names = [name for name in self.sets if any(figure.value(r) is not None for r in self._records(name))]
             if names:
-                shown.append(_mean(figure, names))
+                shown.append(_mean_column(figure, names))
         return shown
 
     def _records(self, name: str) -> list[Record]:
@@ -146,7 +152,7 @@ def results_of(run: RunRecord) -> Results:
     for record in records:
         name = str(record.get("set", ""))
         sets[name] = max(sets.get(name, 0), int(as_finite(record.get("problems")) or 0))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for stage in run.stages:
         rows += _rows(stage, lineage, list(sets), rows)
     used = {row.initial for row in rows}
@@ -161,23 +167,23 @@ def results_of(run: RunRecord) -> Results:
     for name in sets:
         counts = {key: sum(as_finite(row.records.get(name, {}).get(key)) is not None for row in rows) for key in SHARES}
         if any(counts.values()):
-            # The most telling of those most often there.
+            # Of the figures that most models have, the most telling.
             results.leading[name] = max(counts, key=lambda key: counts[key])
     return results
 
 
-def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Sequence[Row]) -> Iterator[Row]:
-    """The model that a stage begins with, where nothing has judged that yet, and the one that it has made of it so far."""
+def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Sequence[TableRow]) -> Iterator[TableRow]:
+    """The model that a stage begins with, where nothing has evaluated that yet, and the one that it has made of it so far."""
     origin = lineage.origins[stage.name]
     start: Model = ("stage", origin.parent) if origin.parent else ("initial", origin.initial)
-    known: dict[Model, Row] = {}
+    known: dict[Model, TableRow] = {}
     for row in earlier:
         first = known.get(row.model, row)
-        # What was judged again, by a stage of kind `eval`, is one model; what its own stage found comes first.
+        # What was evaluated again, by a stage of kind `eval`, is one model; what its own stage found comes first.
         known[row.model] = replace(first, records={**row.records, **first.records})
     before = {str(r.get("set", "")): r for r in stage.evals if r.get("label") == "before"}
     if before and start not in known:
-        known[start] = Row(
+        known[start] = TableRow(
             title=f"before {stage.name}",
             stage=stage.name,
             kind="",
@@ -194,34 +200,36 @@ def _rows(stage: StageRecord, lineage: Lineage, sets: Sequence[str], earlier: Se
     records = {name: record for name in sets if (record := stage.last_eval(name))}
     if not records:
         return
-    judges = kind_of(stage).only_evaluates
+    only_evaluates = kind_of(stage).only_evaluates
     steps = {record["step"] for record in records.values() if record.get("label") != "after"}
-    yield Row(
+    yield TableRow(
         title=stage.name + (f", step {max(steps):,}" if steps else ""),
         stage=stage.name,
         kind=kind_of(stage).words,
         origin=lineage.in_words(stage.name),
-        model=start if judges else ("stage", stage.name),
+        model=start if only_evaluates else ("stage", stage.name),
         initial=origin.initial,
         taught_by=lineage.teachers_of(stage.name),
         begins_line=not origin.parent,
         parameters=stage.parameters,
         records=records,
-        before=None if judges else known.get(start),
+        before=None if only_evaluates else known.get(start),
     )
 
 
-def _of_set(figure: Figure, name: str, head: str) -> Column:
-    def cell(row: Row) -> Cell:
+def _set_column(figure: Figure, name: str, head: str) -> Column:
+    def cell(row: TableRow) -> Cell:
         return Cell(figure.value(row.records.get(name, {})))
 
     return Column(key=f"{name}/{figure.key}", head=head, figure=figure, cell=cell)
 
 
-def _mean(figure: Figure, names: Sequence[str]) -> Column:
-    """Macro average: every set counts the same, however many problems it has. Counts add up instead."""
+def _mean_column(figure: Figure, names: Sequence[str]) -> Column:
+    """A figure over several sets: the macro average, in which every set counts the same, however many problems it has; a
+    sum for a figure that adds up.
+    """
 
-    def cell(row: Row) -> Cell:
+    def cell(row: TableRow) -> Cell:
         values = [v for name in names if (v := figure.value(row.records.get(name, {}))) is not None]
         share = 1 if figure.adds_up else len(values)
         return Cell(math.fsum(values) / share if values else None, complete=len(values) == len(names))

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.results.columns import SHARES
-from orchestrator.results.table import Column, Results, Row
+from orchestrator.results.table import Column, Results, TableRow
+from orchestrator.results.words import UNKNOWN
 from rollout.errors import InputError
 
 NOTHING = "nothing was evaluated yet"
@@ -53,7 +54,7 @@ def _part(title: str, names: list[str], group: list[tuple[str, list[str]]], left
 FRAME = 4
 """Signs that the frame takes beside the first column."""
 CELL_FRAME = 3
-"""And beside every other one."""
+"""Signs that the frame takes beside every other column."""
 
 
 def _fitting(filled: Sequence[tuple[str, list[str]]], room: int) -> Iterator[list[tuple[str, list[str]]]]:
@@ -128,17 +129,17 @@ def markdown_of_runs(tables: Sequence[Results]) -> str:
 
 
 def _spread(column: Column, values: Sequence[float | None]) -> str:
-    """A mean over some of the runs would be none of them all."""
+    """Mean, lowest and highest; a dash where a run has no value, for the mean would not be that of all runs."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
-        return "–"
+        return UNKNOWN
     show = column.figure.bare
     low, high = show(min(known)), show(max(known))
     return show(sum(known) / len(known)) + (f" ({low}–{high})" if low != high else "")
 
 
 MARKS = ("", "†", "‡", "§", "¶", "‖")
-"""Of models that begin from another initial model than the first, such as students."""
+"""Signs beside the names of models, one for each initial model: none for the first, others such as for students."""
 
 
 def marks(results: Results) -> list[str]:
@@ -155,18 +156,18 @@ def notes(results: Results) -> list[str]:
     return [*([PARTLY] if partly else []), *marks(results)]
 
 
-def _name(row: Row, results: Results) -> str:
-    """The model, marked where its line begins from another initial model than the first."""
+def _name(row: TableRow, results: Results) -> str:
+    """The model, marked where it goes back to another initial model than the first."""
     place = list(results.initial).index(row.initial)
     return f"{row.title} {MARKS[min(place, len(MARKS) - 1)]}".strip()
 
 
-def _text(column: Column, row: Row) -> str:
+def _text(column: Column, row: TableRow) -> str:
     cell = column.cell(row)
     return column.figure.bare(cell.value) + ("" if cell.complete or cell.value is None else "*")
 
 
-def _change(column: Column, row: Row) -> str:
+def _change(column: Column, row: TableRow) -> str:
     change = column.change(row)
     return "" if change is None else column.figure.change(change)
 
@@ -190,7 +191,7 @@ def _markdown_heads(results: Results) -> list[str]:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str]) -> str:
-    """A table, and lines below it."""
+    """A Markdown table, and lines below it."""
     rule = ["---", "---", *("---:" for _ in heads[2:])]
     lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (heads, rule, *rows)]
     table = "\n".join(f"| {line} |" for line in lines)

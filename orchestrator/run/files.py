@@ -1,11 +1,11 @@
-"""Files and folders that are whole or absent: written aside as `<name>.part`, synced to the disk, renamed.
+"""Files and folders that are whole or absent: written aside as `<name>….part`, synced to the disk, renamed.
 
     with replaced_file(path) as aside: …            one file
     aside = begin_folder(path); …; complete(path)   a folder, whoever fills it
     move_link(link, target), remove_folder(folder)
 
-The only place of the orchestrator that renames anything into place. What a stopped process left aside is no file of anybody's:
-the next writer of the same name overwrites it, and `sweep` clears it away.
+The only place of the orchestrator that renames anything into place. What a stopped process left aside is no file of anybody's;
+`sweep` clears folders of it away.
 """
 
 import errno
@@ -33,9 +33,13 @@ def write_file(path: Path, data: bytes) -> None:
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield the name to write the file under; a block that fails leaves the file that was there."""
-    aside = aside_of(path)
-    yield aside
-    complete(path)
+    # A report may be written by the run and by somebody who asks for it at the same time.
+    aside = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")
+    try:
+        yield aside
+        _put(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def begin_folder(path: Path) -> Path:
@@ -47,8 +51,12 @@ def begin_folder(path: Path) -> Path:
 
 
 def complete(path: Path) -> None:
-    """Put what was written aside, a file or a folder, in its place; what is there is replaced."""
-    aside = aside_of(path)
+    """Put the folder that was filled in its place; one that is there is replaced."""
+    _put(aside_of(path), path)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Sync what was written aside, a file or a folder, and rename it."""
     fault_point("written", path)
     for folder, _, names in os.walk(aside):
         for name in names:
@@ -104,7 +112,7 @@ def is_whole(path: Path) -> bool:
 
 
 def aside_of(path: Path) -> Path:
-    """The name under which a file or a folder is written before it is whole."""
+    """The name under which a folder or a link is made before it is whole."""
     return path.with_name(path.name + SUFFIX)
 
 

@@ -1,24 +1,34 @@
 """Charts: what is drawn, and what is not."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from orchestrator.report.charts import Chart, Series, draw, short, thin
+from orchestrator.report.axes import short
+from orchestrator.report.charts import Chart, Drawing, Series, draw, thin
+
+
+def drawing(*series: Series, from_zero: bool = True) -> Drawing:
+    drawn = draw(Chart(title="t", series=series, from_zero=from_zero))
+    assert drawn is not None
+    return drawn
 
 
 def test_a_chart_without_points_is_not_drawn() -> None:
-    assert draw(Chart(title="Empty", series=(Series(label="a", points=()),))) == ""
+    assert draw(Chart(title="Empty", series=(Series(label="a", points=()),))) is None
 
 
 @pytest.mark.parametrize("ys", [(0.0, 0.0), (5.0, 5.0), (-1e-9, 1e-9), (1e9, 3e9), (1.0, 1.0 + 1e-12), (-3.0, -1.0)])
 @pytest.mark.parametrize("from_zero", [True, False])
 def test_tick_labels_differ_and_lines_stay_inside(ys: tuple[float, float], from_zero: bool) -> None:
     points = tuple(enumerate(ys, start=1))
-    svg = draw(Chart(title="t", series=(Series(label="a", points=points),), from_zero=from_zero))
-    labels = re.findall(r'class="y-tick"[^>]*>([^<]+)<', svg)
+    drawn = drawing(Series(label="a", points=points), from_zero=from_zero)
+    labels = [tick.label for tick in drawn.y_ticks]
     assert len(labels) == len(set(labels)) >= 2
-    for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg):
+    (line,) = drawn.lines
+    assert len(line.dots) == 2
+    for x, y in line.dots:
         assert 46 <= float(x) <= 390
         assert 10 <= float(y) <= 172
 
@@ -26,8 +36,7 @@ def test_tick_labels_differ_and_lines_stay_inside(ys: tuple[float, float], from_
 def test_layers_stand_on_each_other() -> None:
     low = Series(label="low", points=((1, 1.0), (2, 1.0)), style="layer")
     high = Series(label="high", points=((1, 3.0), (2, 3.0)), style="layer")
-    svg = draw(Chart(title="t", series=(low, high)))
-    first, second = re.findall(r'class="layer s\d" d="([^"]+)"', svg)
+    first, second = (area.path for area in drawing(low, high).areas)
     # The upper edge of the stack, 4, is the top of the axis; the lower layer ends at a quarter of it.
     assert first.startswith("M46 131.5L")
     assert second.startswith("M46 10L")
@@ -48,3 +57,9 @@ def test_thinning_keeps_means_or_peaks() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_the_script_reads_what_a_chart_tells_it() -> None:
+    script = (Path(__file__).parents[3] / "orchestrator/report/templates/report.js").read_text(encoding="utf-8")
+    read = set(re.findall(r"\bdata\.(\w+)", script)) - {"set"}
+    assert read == set(drawing(Series(label="a", points=((1, 1.0),))).values)

@@ -1,16 +1,12 @@
-"""Where models, rows and rewards come from, and how that is drawn."""
+"""Where models, rows and rewards come from."""
 
-import re
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from orchestrator.report.pipeline_graph import Knot, knots_of, picture_section
 from orchestrator.results.lineage import Lineage, lineage_of
-from orchestrator.results.table import results_of
 from orchestrator.run.record import read_run
-from tests.orchestrator.pipeline_run import STAGES, write_run
+from tests.orchestrator.pipeline_run import write_run
 
 
 @pytest.fixture(scope="module")
@@ -67,51 +63,3 @@ def test_a_recipe_of_another_time_does_not_stop_the_report(tmp_path: Path) -> No
         "s": ("", ()),
         "unknown": ("", ()),
     }
-
-
-# The picture -----------------------------------------------------------------------------------------------------
-
-
-def spans(knots: list[Knot]) -> dict[int, list[tuple[int, int, str]]]:
-    """Lane → (first row, last row, name) of everything in it; heirs are part of what they go on with."""
-    lanes: dict[int, list[tuple[int, int, str]]] = {}
-    for knot in knots:
-        heir = knot.parent is not None and knot.parent.heir is knot
-        if not heir:
-            first = knot.parent.row if knot.parent else knot.row
-            lanes.setdefault(knot.lane, []).append((first, knot.end, knot.name))
-    return lanes
-
-
-def test_no_two_lines_share_a_lane_at_a_row(lineage: Lineage) -> None:
-    for own in spans(knots_of(lineage)).values():
-        own.sort()
-        for (_, last, _), (first, _, _) in pairwise(own):
-            assert last < first, own
-
-
-def test_the_picture_is_narrow_and_has_all_stages_in_order(lineage: Lineage) -> None:
-    knots = knots_of(lineage)
-    assert [knot.name for knot in knots if knot.kind != "initial"] == [stage["name"] for stage in STAGES]
-    assert [knot.name for knot in knots if knot.kind == "initial"] == list(lineage.initial.values())
-    assert max(knot.lane for knot in knots) <= 5
-    for knot in knots:
-        if knot.heir:
-            assert knot.heir.lane == knot.lane
-
-
-def test_every_line_shows_what_begins_and_ends_there(folder: Path) -> None:
-    run = read_run(folder)
-    page = picture_section(run, results_of(run))
-    lines = dict(zip(re.findall(r'<p class="name">(?:<b>)?(?:<a [^>]*>|<i>)?([^<]+)', page), page.split("<li>")[1:], strict=False))  # fmt: skip
-    bends = {name: re.findall(r'<path class="(\w+)" d="[^"]*C', text) for name, text in lines.items()}
-    assert bends["tuned"].count("rows") == 1  # from the samples
-    assert bends["tuned"].count("model") == 2  # to the reward model and the model of preferences
-    assert bends["all-scenarios"] == ["scores"]
-    assert "2,056 rows of 8,192 samples" in lines["samples"]
-    assert "87.0 % of held-out pairs in order" in lines["helpful"]
-
-
-def test_a_run_of_one_stage_has_no_picture(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path, stages=STAGES[:1]))
-    assert picture_section(run, results_of(run)) == ""

@@ -1,4 +1,3 @@
-
 "use strict";
 // Tooltips of the charts and the browser of training samples. Whatever a model wrote is put in with textContent only.
 (() => {
@@ -26,12 +25,6 @@
     return best;
   };
 
-  // Over several stages in a row, the step is told as the stage counts it.
-  const position = (data, x) => {
-    const part = data.marks.filter(([start]) => start <= x).pop();
-    return part ? `${part[1]}, ${data.label} ${short(x - part[0])}` : `${data.label} ${short(x)}`;
-  };
-
   const addTooltip = (figure) => {
     const data = JSON.parse(figure.dataset.chart);
     const [low, high, left, width, top, height] = data.box;
@@ -54,7 +47,7 @@
       svg.append(cursor);
       const rows = data.s.filter((series) => series.y[at] !== null).map((series) =>
         element("p", "", element("i", `key ${series.c}`), series.n, element("b", "", short(series.y[at]))));
-      tip.replaceChildren(element("p", "", position(data, data.x[at])), ...rows);
+      tip.replaceChildren(element("p", "", `${data.label} ${short(data.x[at])}`), ...rows);
       figure.append(tip);
       const scale = svg.clientWidth / svg.viewBox.baseVal.width;
       const beside = x * scale + 12;
@@ -92,7 +85,7 @@
     return pre;
   };
 
-  const verdict = (one) => {
+  const grade = (one) => {
     if (one.status === "error") return ["", "not scored"];
     const late = one.status === "timeout" ? ", timed out" : "";
     if (one.right === null) return ["", late.slice(2)];
@@ -103,13 +96,13 @@
     element("p", "numbers", ...pairs.map(([name, value]) => element("span", "", `${name} `, element("b", "", value))));
 
   const card = (one) => {
-    const [css, words] = verdict(one);
+    const [css, words] = grade(one);
     const signed = one.advantage === null ? "–" : (one.advantage > 0 ? "+" : one.advantage < 0 ? "−" : "") + short(Math.abs(one.advantage), 3);
     const reward = element("span", "", "reward ", element("b", "", one.reward === null ? "–" : short(one.reward)));
     const ending = FINISH[one.finish] || one.finish;
     const facts = [ending, one.tokens === null ? "" : `${short(one.tokens)} tokens`, one.staleness ? `staleness ${short(one.staleness)}` : ""];
     return element("article", `card ${css}`,
-      element("header", "", element("span", "verdict", words), reward),
+      element("header", "", element("span", "grade", words), reward),
       numbers([["advantage", signed], ...one.parts.map(([name, value]) => [name, short(value)])]),
       element("p", "numbers", ...facts.filter(Boolean).map((fact) => element("span", "", fact))),
       modelText("", one.text));

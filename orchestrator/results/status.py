@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.results.words import age
 from orchestrator.run.control import holder
 from orchestrator.run.record import StageRecord, as_number, read_run
 
@@ -19,11 +20,15 @@ SHOWN = (
 
 
 def describe(run_dir: Path) -> Iterator[str]:
-    """Yield the lines. Raises InputError when the folder holds no run, or one that cannot be read."""
+    """What a run is doing and how far each of its stages has come, line by line.
+
+    Raises:
+        InputError: the folder holds no run, or one that cannot be read.
+    """
     run = read_run(run_dir)
     writer = holder(run_dir)
     state = f"running, {writer}" if writer else "finished" if run.finished else "stopped"
-    ago = f", last record {_age(time.time() - run.last_time)} ago" if run.last_time else ""
+    ago = f", last record {age(time.time() - run.last_time)} ago" if run.last_time else ""
     yield f"{run_dir}: {state}{ago}"
     width = max((len(stage.name) for stage in run.stages), default=0)
     for stage in run.stages:
@@ -40,9 +45,3 @@ def _stage(stage: StageRecord) -> str:
     last = stage.steps[-1] if stage.steps else {}
     parts = [text.format(value) for key, text in SHOWN if (value := as_number(last.get(key))) is not None]
     return ", ".join([done, *parts])
-
-
-def _age(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

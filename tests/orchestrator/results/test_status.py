@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.results.status import describe
 from orchestrator.run.control import run_lock
-from orchestrator.run.status import describe
 from rollout.errors import InputError
 
 RECIPE = """

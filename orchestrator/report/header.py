@@ -1,0 +1,47 @@
+"""The head of the page: which run this is, and where it stands."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.report.headline import HeadlineFigure, headline
+from orchestrator.results.table import Results
+from orchestrator.results.words import UNKNOWN, duration
+from orchestrator.run.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    name: str
+    lead: str
+    facts: dict[str, str]
+    headline: tuple[HeadlineFigure, ...]
+
+
+def header(run: RunRecord, results: Results) -> Header:
+    """Everything above the sections."""
+    return Header(
+        name=str(run.recipe.get("name", run.directory.name)),
+        lead=str(run.recipe.get("description", "")),
+        facts={
+            "Status": _status(run),
+            "Stages": str(len(run.stages)),
+            "Started": _date(run.first_time),
+            "Took": duration(sum(stage.seconds for stage in run.stages)),
+            "Seed": str(run.recipe.get("seed", UNKNOWN)),
+        },
+        headline=headline(results),
+    )
+
+
+def _status(run: RunRecord) -> str:
+    if run.finished:
+        return "finished"
+    current = next((stage for stage in reversed(run.stages) if stage.begun), None)
+    if current is None:
+        return "nothing recorded yet"
+    steps = f"step {current.last_step:,}" + (f" of {current.planned_steps:,}" if current.planned_steps else "")
+    return f"not finished: {current.name}, {steps}; last record {_date(run.last_time)}"
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%-d %b %Y, %H:%M UTC") if seconds else UNKNOWN
