@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import rollout.ray_defaults  # noqa: F401
+
 import ray
 from ray.exceptions import RayError
 
@@ -15,8 +17,8 @@ from rewards.models.scorers import KINDS, check_scorer, scorer_key
 from rewards.resources import Tools, ToolSettings
 from rewards.rubric import Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
+from rollout.actors import within
 from rollout.errors import ServiceError
-from rollout.service import within
 from rollout.types import Completion, Prompt, RolloutGroup
 
 DEPTH = 64

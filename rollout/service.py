@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import rollout.ray_defaults  # noqa: F401
+
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rollout.actors import compute_environment, reserve, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
-from rollout.errors import InputError, ServiceError
+from rollout.errors import ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 from rollout.weights.manifest import Holding, LoadReport, WeightManifest, discard, localize
@@ -277,68 +279,6 @@ class RolloutPool:
             remove_placement_group(group)
 
 
-def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
-    """A placement group, or an InputError that says what the cluster lacks."""
-    bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
-    available = ray.cluster_resources()
-    for name in ("CPU", "GPU"):
-        wanted = sum(bundle.get(name, 0) for bundle in bundles)
-        if wanted > available.get(name, 0):
-            raise InputError(
-                f"{what} needs {wanted:g} {name}s; the Ray cluster has {available.get(name, 0):g}: lower it or add nodes"
-            )
-    group = placement_group(bundles, strategy="STRICT_PACK" if len(bundles) == 1 else "PACK")
-    if not group.wait(min(timeout_s, 60)):
-        remove_placement_group(group)
-        free = ray.available_resources()
-        raise InputError(
-            f"{what}: no place for {bundles} on the Ray cluster, of which {free.get('CPU', 0):g} CPUs and "
-            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
-        )
-    return group
-
-
-def compute_environment(device: str, threads: int) -> dict[str, str]:
-    """Environment of an actor that computes.
-
-    On a CPU host engine and learner share the cores. Threads that spin while they wait, OpenMP's default, take them
-    from whoever has work: measured five times slower. Threads that sleep at once are woken up for every operation, which
-    costs a small model up to a third of its speed (deploy/bench/learner-cpu.md). So they spin for some ten microseconds
-    first.
-    """
-    if device == "cuda":
-        return {}
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "GOMP_SPINCOUNT": "2000",
-        "KMP_BLOCKTIME": "0",
-        "DS_ACCELERATOR": "cpu",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
-    """Await an actor's answer for a bounded time.
-
-    Raises:
-        InputError, ServiceError: as the actor raised it; or no answer in time; or the actor is gone.
-    """
-    answer = asyncio.ensure_future(awaitable)
-    # When this wait is cancelled, an answer that fails later has been asked for by nobody.
-    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-    try:
-        return await asyncio.wait_for(answer, timeout_s)
-    except TimeoutError:
-        raise ServiceError(f"waited {timeout_s:.0f} s for {what}, in vain") from None
-    except RayTaskError as problem:
-        if isinstance(problem.cause, InputError | ServiceError):
-            raise problem.cause from None
-        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {_first_line(problem)}") from problem
-    except RayActorError as problem:
-        raise ServiceError(f"{what}: the actor died: {_first_line(problem)}") from problem
-
-
 def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
     for report in reports:
         if report.version != manifest.version or report.checksums != reports[0].checksums:
@@ -354,8 +294,3 @@ def _object_references(manifest: WeightManifest) -> list[Any]:
         with open(bucket.path, "rb") as file:
             references.append(ray.put(file.read()))
     return references
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = [line for line in str(problem).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(problem).__name__

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import rollout.ray_defaults  # noqa: F401
+
 from orchestrator.config.load import Recipe, parse_recipe, to_toml
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
