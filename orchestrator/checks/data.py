@@ -13,7 +13,7 @@ from rollout.data.known_sets import PUBLISHED
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
-    from rollout.data.sources import Row
+    from rollout.data.rows import Row
 
 LARGE_BYTES = 32 << 20
 """Of a larger data file, and of a generated task, only the first rows are read here."""

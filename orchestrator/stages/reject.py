@@ -28,7 +28,7 @@ from rewards.text.readability import readability
 from rewards.text.response import split_thought, without_thought
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
-from rollout.data.sources import Row as Asked
+from rollout.data.rows import Row as Asked
 from rollout.data.sources import load_rows
 from rollout.errors import InputError
 from rollout.types import Prompt, Sampling

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout.data.sources import Message, Row
+from rollout.data.rows import Message, Row
 from rollout.errors import InputError
 
 TOKENIZE_BATCH = 1024

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rollout.data.mixture import Mixture
-from rollout.data.sources import Row
+from rollout.data.rows import Row
 from rollout.data.templates import Template
 from rollout.errors import InputError
 from rollout.types import Baseline, Prompt

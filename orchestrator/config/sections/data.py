@@ -1,14 +1,12 @@
 """`[data]`: where prompts come from, and what is asked."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
 from rollout.data.known_sets import PLACEHOLDER, PUBLISHED, PublishedSet
-
-if TYPE_CHECKING:
-    from rollout.data.sources import Source
+from rollout.data.rows import Source
 
 
 class SourceSection(Section):
@@ -91,11 +89,8 @@ class SourceSection(Section):
         """Whether the rows are preference pairs."""
         return bool(self.chosen_column)
 
-    def source(self, name: str) -> "Source":
-        """What `load_rows` takes. `name`: of this section."""
-        # Only here: brings pyarrow.
-        from rollout.data.sources import Source
-
+    def source(self, name: str) -> Source:
+        """What `load_rows` takes, under the name of this section."""
         none_of_rows = {"weight", "set", "prompt_form", "correct", "judged_by", "stage"}
         return Source(name=name, **self.model_dump(exclude=none_of_rows))
 

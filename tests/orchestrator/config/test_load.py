@@ -15,7 +15,7 @@ from orchestrator.config.key_table import recipe_keys
 from orchestrator.config.load import Recipe, load_recipe, parse_recipe, shipped_recipes, to_toml
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
-from rollout.data.sources import Source
+from rollout.data.rows import Source
 from rollout.errors import InputError
 from tests.orchestrator.factories import NEEDED
 

@@ -14,7 +14,8 @@ from orchestrator.pipeline import KINDS, with_rows_of_stages
 from orchestrator.run.store import RunStore
 from orchestrator.stages.reject import read_samples, sample, sample_rows, write_part, write_rows
 from rewards.types import FunctionSpec, Score, ScoredGroup
-from rollout.data.sources import Row, load_rows
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 from rollout.errors import InputError, ServiceError
 from tests.factories import completion, prompt, scored_group
 

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.config.sections.eval import EvalSetSection
 from rollout.data.known_sets import PUBLISHED, form_of
-from rollout.data.sources import Row, load_rows
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 
 ROWS: dict[str, dict[str, Any]] = {
     "gsm8k": {"question": "Two eggs and two eggs?", "answer": "2+2=<<2+2=4>>4 eggs.\n#### 4"},
