@@ -13,7 +13,7 @@ from rewards.sandbox.types import MEGABYTE, Limits, Run
 from rewards.sandbox.worker import Worker, memory_file, readable
 
 
-class Inputs:
+class StdinRun:
     """One program in its cell, and again in another where a test made the first unusable."""
 
     def __init__(

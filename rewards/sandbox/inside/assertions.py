@@ -1,4 +1,4 @@
-"""The judge of assert-style tests: holds their text and their expected values, in a cell of its own.
+"""Runs assert-style tests: holds their text and their expected values, in a cell of its own.
 
 The names of the program under test are remote handles here (see rpc.py); what an assertion compares are plain values of
 this process. What the tests define, and Python's builtins, win over names of the program's: a program cannot replace
@@ -45,7 +45,7 @@ class Namespace(dict[str, Any]):
 
 
 def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
-    """Run the tests one after another and tell the host each verdict.
+    """Run the tests one after another and tell the host each result.
 
     `text`: JSON with `setup` (code to run first), `entry_point` (taken from the program even if the set-up defines it),
     `tests` (a list of `{"code"}` or `{"function", "arguments", "expected"}`), `first` (index to start at), `stop` (end at
@@ -75,13 +75,13 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
         return
     for index in range(order["first"], len(order["tests"])):
         peer.handles.spoilt = None
-        outcome, reason = _judge(tests[index], namespace)
+        outcome, reason = _run_test(tests[index], namespace)
         if outcome == "pass" and peer.handles.spoilt is not None:  # and the test caught it
             outcome, reason = _spoilt(peer.handles.spoilt)
         if outcome == "invalid":
             send(host, {"event": "invalid", "reason": reason})
             return
-        send(host, {"event": "verdict", "index": index, "outcome": outcome, "reason": reason})
+        send(host, {"event": "result", "index": index, "outcome": outcome, "reason": reason})
         if outcome != "pass" and order["stop"]:
             return
         if reason == _ENDED:
@@ -126,17 +126,17 @@ def _asserted(statement: ast.stmt) -> ast.stmt:
     return ast.copy_location(ast.Assert(test=statement.value, msg=None), statement)
 
 
-def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+def _run_test(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     try:
         if "code" in test:
             exec(test["code"], namespace)
             return "pass", ""
         if "expression" in test:
-            value = eval(test["expression"], namespace)  # noqa: S307 - in the judge's cell
+            value = eval(test["expression"], namespace)  # noqa: S307 - in the tests' own cell
             # A function of the tests' asserts by itself; the program's only answers.
             holds = value is not False if test["called"] in namespace else bool(value)
             return ("pass", "") if holds else ("fail", _short(value))
-        return _judge_call(test, namespace)
+        return _run_call(test, namespace)
     except (Unsupported, Ended) as problem:
         return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
@@ -152,7 +152,7 @@ def _lacks_module(problem: BaseException) -> bool:
     return isinstance(problem, ModuleNotFoundError) and problem.name is not None
 
 
-def _judge_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     function = _find(test["function"], namespace)
     result = _as_json(function(*test["arguments"]))
     if any(_equal(result, expected) for expected in test["expected"]):

@@ -1,7 +1,7 @@
 """Names that tests use without defining them: whose they are.
 
 Tests of the usual data sets were written to run in the program's own namespace, and so rely on its imports. A program must
-not thereby replace what the tests judge with: `Counter(f(x)) == Counter(y)` asks for that of the standard library.
+not thereby replace what the tests compare with: `Counter(f(x)) == Counter(y)` asks for that of the standard library.
 """
 
 import ast

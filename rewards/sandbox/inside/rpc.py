@@ -1,7 +1,7 @@
-"""Remote calls between the judge and the program under test, over a socket between their two cells.
+"""Remote calls between the tests and the program under test, over a socket between their two cells.
 
 Either side can call what the other handed out. A call carries its mutable arguments back, so that tests of functions that
-work in place see the change. The judge answers little: calls of functions that it handed out, and public attributes of
+work in place see the change. The tests' side answers little: calls of functions that it handed out, and public attributes of
 instances that it handed out; never frames, globals or code of its tests.
 """
 
@@ -273,7 +273,7 @@ def _check_operator(arguments: list[Any]) -> None:
 
 
 def _check_allowed(operation: str, arguments: list[Any]) -> None:
-    """What the program may ask of the judge."""
+    """What the program may ask of the tests' side."""
     target = arguments[0] if arguments else None
     if isinstance(target, Remote):
         raise TypeError("not an object of this side")
