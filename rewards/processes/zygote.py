@@ -124,7 +124,7 @@ class _Zygote:
             _tell(self._control, ended=pid, code=os.waitstatus_to_exitcode(status))
 
     def _become_child(self, fd: int, zygote: int) -> None:
-        """Never returns."""
+        """Serve `fd` in a process that has just been forked. Never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -144,7 +144,7 @@ class _Zygote:
 
 
 def _limit(memory_bytes: int) -> None:
-    """The child may map `memory_bytes` beyond what it was born with; it leaves no core, and is the first to go."""
+    """The child may map `memory_bytes` beyond what it started with; it leaves no core, and is the first that the kernel ends when memory runs out."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
