@@ -10,7 +10,7 @@ LEAST = 8
 """Completions before failures are called too many: a rate over a handful says little."""
 
 
-class Account:
+class ErrorBudget:
     """Counts scored completions, and says when too many could not be scored."""
 
     def __init__(self, max_error_rate: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rewards.models.scorers import check_scorer
-from rewards.resources import Tools
+from rewards.resources import Resources
 from rewards.types import FunctionSpec, Judgement, Sample
 from rollout.errors import InputError, did_you_mean
 
@@ -33,7 +33,7 @@ class RewardFunction(Protocol):
 
 
 class PureFunction:
-    """A function that ships: quick, linear in the length of the completion, and without tools."""
+    """A function that ships: quick, linear in the length of the completion, and without resources."""
 
     def __init__(self, spec: FunctionSpec, function: Callable[..., Any], probe: Probe | None) -> None:
         self.probe = probe
@@ -52,12 +52,12 @@ class UserFunction:
 
     probe: Probe | None = None
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         self._spec = spec
-        self._tools = tools
+        self._resources = resources
 
     async def judge(self, sample: Sample) -> Judgement:
-        outcome = await user_call(self._spec, self._tools, sample.prompt, sample.completion, sample.answer)
+        outcome = await user_call(self._spec, self._resources, sample.prompt, sample.completion, sample.answer)
         if outcome.kind != "ok":
             return Judgement(status="error", error=outcome.error)
         return judgement_of(outcome.value)
@@ -68,22 +68,22 @@ class ModelFunction:
 
     probe: Probe | None = None
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         """Raises InputError when the arguments are not those of such a model."""
         check_scorer(spec)
         self._spec = spec
-        self._tools = tools
+        self._resources = resources
 
     async def judge(self, sample: Sample) -> Judgement:
-        scorer = await self._tools.scorer(self._spec)
+        scorer = await self._resources.scorer(self._spec)
         call = scorer.score(sample.prompt, sample.completion, sample.answer)
         return judgement_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
 
 
-def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | list[str]", answer: str) -> Any:
+def user_call(spec: FunctionSpec, resources: Resources, prompt: str, completion: "str | list[str]", answer: str) -> Any:
     """Awaitable outcome of a user's function."""
-    return tools.pool.call(
-        spec.name, [prompt, completion, answer], spec.args, deadline_s=tools.settings.function_timeout_s
+    return resources.pool.call(
+        spec.name, [prompt, completion, answer], spec.args, deadline_s=resources.settings.function_timeout_s
     )
 
 

@@ -14,7 +14,7 @@ from rewards.types import FunctionSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolSettings:
+class ResourceSettings:
     """How much the reward functions of one process may use."""
 
     processes: int = 1
@@ -29,10 +29,10 @@ class ToolSettings:
     """Run programs even where the kernel lacks what contains them."""
 
 
-class Tools:
+class Resources:
     """Owned by whoever owns the rubrics; `close` ends what was started."""
 
-    def __init__(self, settings: ToolSettings, scorers: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: ResourceSettings, scorers: Mapping[str, Any] | None = None) -> None:
         """`scorers`: `scorer_key` → the actor that a model lives in; other models are opened in this process."""
         self.settings = settings
         self._scorers: dict[str, Scorer] = {key: RemoteScorer(actor) for key, actor in (scorers or {}).items()}

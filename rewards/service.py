@@ -12,9 +12,9 @@ import rollout.ray_defaults  # noqa: F401
 import ray
 from ray.exceptions import RayError
 
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.models.scorers import KINDS, check_scorer, scorer_key
-from rewards.resources import Tools, ToolSettings
+from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.actors import within
@@ -33,15 +33,17 @@ SCORER_GPUS = 0.1
 
 
 class RewardWorker:
-    """One actor; holds every rubric of the stage and the tools of their functions."""
+    """One actor; holds every rubric of the stage and the resources of their functions."""
 
-    def __init__(self, rubrics: Mapping[str, RubricSpec], settings: ToolSettings, scorers: Mapping[str, str]) -> None:
+    def __init__(
+        self, rubrics: Mapping[str, RubricSpec], settings: ResourceSettings, scorers: Mapping[str, str]
+    ) -> None:
         """`scorers`: `scorer_key` → name of the actor of a model that all workers share.
 
         By name, since Ray cannot restart an actor that was made with handles of others.
         """
-        self._tools = Tools(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
-        self._rubrics = {name: Rubric(name, functions, self._tools) for name, functions in rubrics.items()}
+        self._resources = Resources(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
+        self._rubrics = {name: Rubric(name, functions, self._resources) for name, functions in rubrics.items()}
 
     async def ready(self) -> None:
         """Answers once the actor is up."""
@@ -67,7 +69,7 @@ class RewardWorker:
         return await self._rubrics[rubric].score_group(samples)
 
     async def close(self) -> None:
-        await self._tools.close()
+        await self._resources.close()
 
 
 @dataclass(eq=False)
@@ -88,7 +90,7 @@ class _Request:
     rubric: str
     sample: Sample
     result: "asyncio.Future[Score]"
-    account: Account
+    budget: ErrorBudget
     asked: float = field(default_factory=time.perf_counter)
     failed_on: _Worker | None = None
     suspect: bool = False
@@ -101,7 +103,7 @@ class RewardPool:
     def __init__(
         self,
         rubrics: Mapping[str, RubricSpec],
-        settings: ToolSettings,
+        settings: ResourceSettings,
         timeout_s: float,
         max_error_rate: float,
         name: str = "reward",
@@ -110,7 +112,7 @@ class RewardPool:
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
         self._settings = settings
         self._timeout_s = timeout_s
-        self.account = Account(max_error_rate)
+        self.budget = ErrorBudget(max_error_rate)
         """Of whoever names none."""
         self._workers: list[_Worker] = []
         self._scorers = _start_scorers(self._rubrics, name)
@@ -124,7 +126,7 @@ class RewardPool:
     async def start(
         cls,
         rubrics: Mapping[str, RubricSpec],
-        settings: ToolSettings,
+        settings: ResourceSettings,
         samples: Mapping[str, Sample],
         *,
         replicas: int,
@@ -177,7 +179,7 @@ class RewardPool:
                 await self._changed.wait()
             await _end(worker)
 
-    async def score(self, rubric: str, sample: Sample, account: Account | None = None) -> Score:
+    async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None = None) -> Score:
         """The score of one completion; status `error` when it could not be scored, twice.
 
         Raises:
@@ -185,18 +187,18 @@ class RewardPool:
         """
         if problem := self._all_gone():
             raise ServiceError(problem)
-        request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), account or self.account)
+        request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), budget or self.budget)
         self._waiting.append(request)
         self._changed.set()
         return await request.result
 
-    def begin(self, prompt: Prompt, account: Account | None = None) -> "GroupScoring":
+    def begin(self, prompt: Prompt, budget: ErrorBudget | None = None) -> "GroupScoring":
         """Score the completions of a group one by one as they finish.
 
         Args:
-            account: that they count in; None: the pool's own.
+            budget: that they count in; None: the pool's own.
         """
-        return GroupScoring(self, prompt, account or self.account)
+        return GroupScoring(self, prompt, budget or self.budget)
 
     async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
         """Values of the rubric's group functions, one table a completion.
@@ -223,8 +225,8 @@ class RewardPool:
         return total(self._rubrics[rubric], breakdown)
 
     def metrics(self) -> dict[str, float]:
-        """What the pool's own account says, and how the workers stand."""
-        return self.account.metrics() | {
+        """What the pool's own budget says, and how the workers stand."""
+        return self.budget.metrics() | {
             "rewards/replicas": len(self._workers),
             "rewards/down": sum(worker.down for worker in self._workers),
             "rewards/waiting": len(self._waiting),
@@ -349,7 +351,7 @@ class RewardPool:
             self._waiting.append(request)
             self._changed.set()
             return
-        request.account.add(score, began - request.asked)
+        request.budget.add(score, began - request.asked)
         if not request.result.done():
             request.result.set_result(score)
 
@@ -365,16 +367,16 @@ class RewardPool:
 class GroupScoring:
     """The scores of one group on their way."""
 
-    def __init__(self, pool: RewardPool, prompt: Prompt, account: Account) -> None:
+    def __init__(self, pool: RewardPool, prompt: Prompt, budget: ErrorBudget) -> None:
         self._pool = pool
         self._prompt = prompt
-        self._account = account
+        self._budget = budget
         self._scores: dict[int, tuple[Completion, asyncio.Task[Score]]] = {}
 
     def add(self, completion: Completion) -> None:
         """A completion has finished; it is scored from now on."""
         task = asyncio.create_task(
-            self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._account)
+            self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._budget)
         )
         self._scores[id(completion)] = (completion, task)
 
@@ -399,7 +401,7 @@ class GroupScoring:
             kept, tables, error = [], [], str(problem)
         scored = tuple(self._whole(score, table) for (_, score), table in zip(kept, tables, strict=True))
         failed = [c for c in group.completions if not any(c is completion for completion, _ in kept)]
-        self._account.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
+        self._budget.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
         return ScoredGroup(
             group=group,
             completions=tuple(completion for completion, _ in kept),

@@ -11,10 +11,10 @@ from learner.spec import LearnerSpec
 from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import Device, cores_per_node
 from orchestrator.config.load import Stage
-from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rewards.types import Sample
 from rollout.engine import EngineSpec
@@ -110,14 +110,14 @@ class Services:
             prompts[0].rubric: _made_up(prompts[0]) for each in sets for prompts in each.prompts.values() if prompts
         }
         rubrics = {name: rubric for name, rubric in rubrics_of(stage).items() if name in samples}
-        shape = (rubrics, tool_settings(stage), settings.replicas, settings.timeout_s)
+        shape = (rubrics, resource_settings(stage), settings.replicas, settings.timeout_s)
         if self._rewards is not None and self._rewards[0] == shape:
-            (await self._rewards[1]).account = Account(settings.max_error_rate)
+            (await self._rewards[1]).budget = ErrorBudget(settings.max_error_rate)
             return
         await self._close_rewards()
         start = RewardPool.start(
             rubrics,
-            tool_settings(stage),
+            resource_settings(stage),
             samples,
             replicas=self._reward_replicas or settings.replicas,
             timeout_s=settings.timeout_s,

@@ -2,7 +2,7 @@
 
 from orchestrator.config.load import Stage
 from rewards.models.scorers import KINDS
-from rewards.resources import ToolSettings
+from rewards.resources import ResourceSettings
 from rewards.sandbox.types import Limits
 from rewards.types import FunctionSpec, RubricSpec
 from rollout.errors import InputError
@@ -59,10 +59,10 @@ def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
     return label
 
 
-def tool_settings(stage: Stage) -> ToolSettings:
+def resource_settings(stage: Stage) -> ResourceSettings:
     """What the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
-    return ToolSettings(
+    return ResourceSettings(
         processes=stage.rewards.processes,
         function_timeout_s=stage.rewards.function_timeout_s,
         preload=tuple(sorted({name.rpartition(":")[0] for name in names if ":" in name})),

@@ -27,7 +27,7 @@ from orchestrator.config.sections.eval import EvalSection
 from orchestrator.data.prompts import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.evaluation.win_rate import Baselines, Contest
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.math.exact import answer_key
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.errors import ServiceError
@@ -61,9 +61,9 @@ class Scoring(Protocol):
 class Scorers(Protocol):
     """What it needs of the reward pool."""
 
-    def begin(self, prompt: Prompt, account: Account) -> Scoring: ...
+    def begin(self, prompt: Prompt, budget: ErrorBudget) -> Scoring: ...
 
-    async def score(self, rubric: str, sample: Sample, account: Account) -> Score: ...
+    async def score(self, rubric: str, sample: Sample, budget: ErrorBudget) -> Score: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,19 +202,19 @@ async def evaluate_sets(
     for name, prompts in sets.items():
         section = stage.eval.sets[name]
         rubric = rubrics[section.rubric]
-        account = Account(stage.rewards.max_error_rate)
+        budget = ErrorBudget(stage.rewards.max_error_rate)
         contest = None
         try:
             if section.baseline_column:
                 label = preferring_label(rubric, section.judged_by)
-                contest = await baselines.contest(name, prompts, label, scorers, account)
+                contest = await baselines.contest(name, prompts, label, scorers, budget)
             groups = [
-                await _scored(sampler, scorers, f"eval/{name}/{kind}", prompts, sampling, account, at_once)
+                await _scored(sampler, scorers, f"eval/{name}/{kind}", prompts, sampling, budget, at_once)
                 if sampling
                 else None
                 for kind, sampling in _samplings(stage.eval, stage.rollout.max_tokens, seed).items()
             ]
-            account.check()
+            budget.check()
         except ServiceError as problem:
             raise ServiceError(f"evaluation of {name!r}: {problem}") from problem
         verdict = Verdict.of(rubric, section.correct, answered=any(prompt.answer for prompt in prompts))
@@ -245,14 +245,14 @@ async def _scored(
     label: str,
     prompts: Sequence[Prompt],
     sampling: Sampling,
-    account: Account,
+    budget: ErrorBudget,
     at_once: int,
 ) -> list[ScoredGroup]:
     """One group a prompt; each completion is scored while others are still being generated. `at_once`: completions."""
     places = asyncio.Semaphore(max(1, at_once // sampling.n))
 
     async def one(index: int, prompt: Prompt) -> ScoredGroup:
-        scoring = scorers.begin(prompt, account)
+        scoring = scorers.begin(prompt, budget)
         try:
             async with places:
                 group = await sampler.generate(f"{label}/{index}", prompt, sampling, scoring.add)

@@ -52,7 +52,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSpec:
+class LlmJudgeSpec:
     """What the recipe says of a judge. Holds no secret."""
 
     endpoint: str
@@ -80,10 +80,10 @@ class JudgeSpec:
     """For one grade with all its waits and attempts."""
 
 
-class Judge:
+class LlmJudge:
     """Client of one endpoint with its own rate limit. Used from one event loop; `close` it there."""
 
-    def __init__(self, spec: JudgeSpec) -> None:
+    def __init__(self, spec: LlmJudgeSpec) -> None:
         """Raises InputError when the spec cannot work, or the variable with the API key is not set."""
         _check(spec)
         self.spec = spec
@@ -288,7 +288,7 @@ def _api_key(variable: str) -> str:
     return key
 
 
-def _check(spec: JudgeSpec) -> None:
+def _check(spec: LlmJudgeSpec) -> None:
     if not re.fullmatch(r"https?://[^/\s?#@]+(?:/[^\s?#@]*)?", spec.endpoint):
         # The endpoint is named in messages: no user, password or key may be part of it.
         shown = spec.endpoint if "@" not in spec.endpoint and "?" not in spec.endpoint else "…"

@@ -21,7 +21,7 @@ Scope = Literal["answer", "response"]
 MARKS = ("\ue000question\ue000", "\ue000response\ue000")
 
 
-class Row(NamedTuple):
+class PairTokens(NamedTuple):
     """A pair as the model reads it."""
 
     ids: list[int]
@@ -47,8 +47,8 @@ class PairEncoder:
         self._special = _special_tokens(tokenizer)
         self._frame = _frame(tokenizer, named)
 
-    def encode(self, pairs: Sequence[Pair]) -> list[Row]:
-        """The rows of pairs, of any length."""
+    def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
+        """The tokens of pairs, of any length."""
         harmless = [(self._harmless(prompt), self._harmless(response)) for prompt, response in pairs]
         if not harmless:
             return []
@@ -59,7 +59,7 @@ class PairEncoder:
             texts = [before + prompt + between + response + after for prompt, response in harmless]
             found = self._tokenizer(texts, add_special_tokens=False)
         types = found.get("token_type_ids") or [[]] * len(harmless)
-        return [Row(list(ids), list(own)) for ids, own in zip(found["input_ids"], types, strict=True)]
+        return [PairTokens(list(ids), list(own)) for ids, own in zip(found["input_ids"], types, strict=True)]
 
     def _harmless(self, text: str) -> str:
         """The text with every special token in it broken up by a space."""
@@ -71,17 +71,17 @@ class PairEncoder:
 
 def literal_template(before: str, between: str, after: str) -> str:
     """A chat template (Jinja) that writes a question and a response with these texts round them, and nothing else."""
-    asked = f"{_quoted(before)} + message.content + {_quoted(between)}"
+    asked = f"{_quote(before)} + message.content + {_quote(between)}"
     return (
         "{% for message in messages %}{% if message.role == 'user' %}{{ "
         + asked
         + " }}{% else %}{{ message.content + "
-        + _quoted(after)
+        + _quote(after)
         + " }}{% endif %}{% endfor %}"
     )
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """As a string of Jinja, which reads escapes as Python does."""
     return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 

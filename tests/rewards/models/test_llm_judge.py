@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from rewards.models import llm_judge as module
-from rewards.models.llm_judge import Judge, JudgeSpec, parse_verdict
+from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec, parse_verdict
 from rollout.errors import InputError, ServiceError
 
 KEY = "sk-secret-0123456789"
@@ -115,7 +115,7 @@ async def serving(server: Server, **changes: Any):  # type: ignore[no-untyped-de
     port = runner.addresses[0][1]
     values: dict[str, Any] = {"endpoint": f"http://127.0.0.1:{port}/v1", "model": "m", "requests_per_s": 10_000.0}
     try:
-        async with Judge(JudgeSpec(**(values | changes))) as judge:
+        async with LlmJudge(LlmJudgeSpec(**(values | changes))) as judge:
             yield judge
     finally:
         await runner.cleanup()
@@ -235,7 +235,7 @@ def test_the_deadline_holds_whatever_happens() -> None:
 
 def test_nobody_is_listening() -> None:
     async def once() -> None:
-        async with Judge(JudgeSpec(endpoint="http://127.0.0.1:1/v1", model="m", attempts=2)) as judge:
+        async with LlmJudge(LlmJudgeSpec(endpoint="http://127.0.0.1:1/v1", model="m", attempts=2)) as judge:
             await judge.score("1+1=", COMPLETION)
 
     with pytest.raises(ServiceError, match="no grade in 2 attempts; last: ClientConnectorError"):
@@ -376,18 +376,18 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> N
         message, _ = failure(fails(status, "Incorrect API key provided: KEY"), api_key_env="JUDGE_KEY", attempts=1)
         assert "Incorrect API key provided: Bearer ***" in message
         assert KEY not in message
-    spec = JudgeSpec(endpoint="http://h/v1", model="m", api_key_env="JUDGE_KEY")
-    judge = Judge(spec)
+    spec = LlmJudgeSpec(endpoint="http://h/v1", model="m", api_key_env="JUDGE_KEY")
+    judge = LlmJudge(spec)
     assert KEY not in repr(judge) + str(spec) + repr(pickle.dumps(spec))
 
 
 def test_a_key_that_is_missing_or_broken_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = JudgeSpec(endpoint="http://h/v1", model="m", api_key_env="NO_SUCH_KEY")
+    spec = LlmJudgeSpec(endpoint="http://h/v1", model="m", api_key_env="NO_SUCH_KEY")
     with pytest.raises(InputError, match="api_key_env = 'NO_SUCH_KEY': the environment has no such variable"):
-        Judge(spec)
+        LlmJudge(spec)
     monkeypatch.setenv("NO_SUCH_KEY", "a\nb")
     with pytest.raises(InputError, match="cannot stand in a header") as caught:
-        Judge(spec)
+        LlmJudge(spec)
     assert "a\nb" not in str(caught.value)
 
 
@@ -409,4 +409,4 @@ def test_a_key_that_is_missing_or_broken_is_an_input_error(monkeypatch: pytest.M
 )
 def test_a_spec_that_cannot_work_is_an_input_error(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Judge(JudgeSpec(**({"endpoint": "http://h/v1", "model": "m"} | changes)))
+        LlmJudge(LlmJudgeSpec(**({"endpoint": "http://h/v1", "model": "m"} | changes)))
