@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -46,18 +46,6 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 Finished = tuple[int, Completion]
 """(index in its group, completion)."""
-
-
-class Engine(Protocol):
-    """What the service needs of an engine. `VllmEngine` is the real one."""
-
-    def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator["list[Finished]"]: ...
-
-    async def load(self, manifest: WeightManifest) -> LoadReport: ...
-
-    async def version(self) -> int: ...
-
-    async def close(self) -> None: ...
 
 
 class VllmEngine:

@@ -82,7 +82,6 @@ class RolloutPool:
         nodes: Sequence[str],
         tensor_parallel: int,
         timeout_s: float,
-        start_s: float,
     ) -> None:
         self._actors = actors
         self._tensor_parallel = tensor_parallel
@@ -90,7 +89,6 @@ class RolloutPool:
         self._nodes = nodes
         self._router = Router(len(actors))
         self._timeout_s = timeout_s
-        self.start_seconds = start_s
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
@@ -119,7 +117,6 @@ class RolloutPool:
             InputError: the cluster cannot place them.
             ServiceError: an engine failed to start in time.
         """
-        began = time.perf_counter()
         bundle = {"CPU": cpus * spec.tensor_parallel}
         if spec.device == "cuda":
             bundle["GPU"] = gpus * spec.tensor_parallel
@@ -143,17 +140,13 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, time.perf_counter() - began)
+        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s)
         pool.holding = Holding(base=model_path)
         return pool
 
     @property
     def replicas(self) -> int:
         return len(self._actors)
-
-    @property
-    def outstanding(self) -> tuple[int, ...]:
-        return self._router.outstanding
 
     async def generate(
         self, group_id: str, prompt: Prompt, sampling: Sampling, finished: "Callable[[Completion], None] | None" = None

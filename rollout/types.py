@@ -83,11 +83,6 @@ class RolloutGroup:
         """Completion tokens of the whole group."""
         return sum(len(completion.token_ids) for completion in self.completions)
 
-    @property
-    def oldest_version(self) -> int:
-        """Lowest policy version among all tokens of the group."""
-        return min(completion.oldest_version for completion in self.completions)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
