@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
@@ -12,8 +11,9 @@ import rollout.ray_defaults  # noqa: F401
 import ray
 from ray.exceptions import RayError
 
+from rewards.dispatch import Batch, Dispatcher, Worker
 from rewards.error_budget import ErrorBudget
-from rewards.models.scorers import KINDS, check_scorer, scorer_key
+from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
@@ -21,15 +21,9 @@ from rollout.actors import within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
-DEPTH = 64
-"""Completions that one worker is given at a time; the others wait where any worker can take them."""
-BATCH = 32
-"""Completions of one call to a worker."""
 SIGN_OF_LIFE_S = 5.0
 PATIENCE_S = 60.0
 """A worker that died has this long to come back, and no less than an answer may take."""
-SCORER_GPUS = 0.1
-"""Reserved by a reward model on a GPU host; orchestrator/plan/placement.py counts with the same."""
 
 
 class RewardWorker:
@@ -72,31 +66,6 @@ class RewardWorker:
         await self._resources.close()
 
 
-@dataclass(eq=False)
-class _Worker:
-    actor: Any
-    outstanding: int = 0
-    """Completions that it has been given and has not answered."""
-    down: bool = False
-    """It died, and has not come back yet."""
-    died: float = 0.0
-    """When, in terms of time.monotonic; of use while it is down."""
-    gone: str = ""
-    """Why it has not come back for so long that nobody should wait for it alone."""
-
-
-@dataclass(eq=False)
-class _Request:
-    rubric: str
-    sample: Sample
-    result: "asyncio.Future[Score]"
-    budget: ErrorBudget
-    asked: float = field(default_factory=time.perf_counter)
-    failed_on: _Worker | None = None
-    suspect: bool = False
-    """Its worker died: it goes alone next time, so that it can only harm itself."""
-
-
 class RewardPool:
     """The reward actors as one service: least-outstanding routing, bounded waits, one retry elsewhere, error budget."""
 
@@ -114,13 +83,11 @@ class RewardPool:
         self._timeout_s = timeout_s
         self.budget = ErrorBudget(max_error_rate)
         """Of whoever names none."""
-        self._workers: list[_Worker] = []
         self._scorers = _start_scorers(self._rubrics, name)
         self._names = 0
-        self._waiting: deque[_Request] = deque()
-        self._changed = asyncio.Event()
+        self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dispatcher: asyncio.Task[None] | None = None
+        """What must not outlive the pool: handing out, the calls under way, the waits for workers that died."""
 
     @classmethod
     async def start(
@@ -144,39 +111,35 @@ class RewardPool:
         """
         pool = cls(rubrics, settings, timeout_s, max_error_rate, name)
         try:
-            pool._workers = [pool._new_worker() for _ in range(replicas)]
+            pool._dispatcher.workers = [pool._new_worker() for _ in range(replicas)]
             await pool.check(samples, start_timeout_s)
         except BaseException:
             await pool.close()
             raise
-        pool._dispatcher = asyncio.create_task(pool._dispatch())
+        pool._spawn(pool._hand_out())
         return pool
 
     async def check(self, samples: Mapping[str, Sample], timeout_s: float) -> None:
         """Let every worker exercise the rubrics of `samples`. Raises as `start` does."""
-        check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in self._workers))
+        check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in self._dispatcher.workers))
         await within(check, timeout_s, "reward workers to check their reward functions")
 
     @property
     def replicas(self) -> int:
-        return len(self._workers)
+        return len(self._dispatcher.workers)
 
     @property
     def num_waiting(self) -> int:
         """Completions that no worker has taken yet."""
-        return len(self._waiting)
+        return self._dispatcher.num_waiting
 
     async def scale(self, replicas: int) -> None:
         """Start or end workers while the run goes on; one that ends first finishes what it has."""
-        while len(self._workers) < replicas:
-            self._workers.append(self._new_worker())
-        leaving = self._workers[replicas:]
-        del self._workers[replicas:]
-        self._changed.set()
-        for worker in leaving:
-            while worker.outstanding:
-                self._changed.clear()
-                await self._changed.wait()
+        workers = self._dispatcher.workers
+        while len(workers) < replicas:
+            workers.append(self._new_worker())
+        for worker in self._dispatcher.keep(replicas):
+            await self._dispatcher.finished(worker)
             await _end(worker)
 
     async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None = None) -> Score:
@@ -185,12 +148,7 @@ class RewardPool:
         Raises:
             ServiceError: all workers died, and none has come back within the time they have.
         """
-        if problem := self._all_gone():
-            raise ServiceError(problem)
-        request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), budget or self.budget)
-        self._waiting.append(request)
-        self._changed.set()
-        return await request.result
+        return await self._dispatcher.score(rubric, sample, budget or self.budget)
 
     def begin(self, prompt: Prompt, budget: ErrorBudget | None = None) -> "GroupScoring":
         """Score the completions of a group one by one as they finish.
@@ -210,7 +168,7 @@ class RewardPool:
             return [{} for _ in samples]
         problem: ServiceError | None = None
         for attempt in range(2):
-            worker = await self._up(attempt)
+            worker = await self._dispatcher.up(attempt)
             try:
                 call = worker.actor.score_group.remote(rubric, samples)
                 values: list[dict[str, float]] = await within(call, self._timeout_s, "a reward worker to score a group")
@@ -227,66 +185,44 @@ class RewardPool:
     def metrics(self) -> dict[str, float]:
         """What the pool's own budget says, and how the workers stand."""
         return self.budget.metrics() | {
-            "rewards/replicas": len(self._workers),
-            "rewards/down": sum(worker.down for worker in self._workers),
-            "rewards/waiting": len(self._waiting),
+            "rewards/replicas": len(self._dispatcher.workers),
+            "rewards/down": sum(worker.down for worker in self._dispatcher.workers),
+            "rewards/waiting": self._dispatcher.num_waiting,
         }
 
     async def close(self) -> None:
         """End the workers and what they started."""
-        for task in (*self._tasks, *([self._dispatcher] if self._dispatcher else [])):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(_end(worker) for worker in self._workers))
-        self._workers.clear()
+        await asyncio.gather(*(_end(worker) for worker in self._dispatcher.keep(0)))
         for _, actor in self._scorers.values():
             ray.kill(actor)
 
-    # --- Dispatch
+    # --- Calls to the workers
 
-    async def _dispatch(self) -> None:
+    async def _hand_out(self) -> None:
         while True:
-            while self._waiting and (worker := self._free_worker(self._waiting[0])):
-                batch = [self._waiting.popleft()]
-                # One that may have killed its worker has the next one for itself.
-                share = DEPTH if batch[0].suspect else 1
-                while self._waiting and not self._waiting[0].suspect and share == len(batch) < self._room(worker):
-                    batch.append(self._waiting.popleft())
-                    share += 1
-                worker.outstanding += share
-                self._spawn(self._run(worker, batch, share))
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _free_worker(self, request: _Request) -> _Worker | None:
-        up = [worker for worker in self._workers if not worker.down]
-        others = [worker for worker in up if worker is not request.failed_on]
-        worker = min(others or up, key=lambda worker: worker.outstanding, default=None)
-        if worker is None or (request.suspect and worker.outstanding):
-            return None
-        return worker if worker.outstanding < DEPTH else None
-
-    @staticmethod
-    def _room(worker: _Worker) -> int:
-        return min(BATCH, DEPTH - worker.outstanding)
+            self._spawn(self._run(await self._dispatcher.next()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, worker: _Worker, batch: list[_Request], share: int) -> None:
-        began = time.perf_counter()
-        stream = worker.actor.score.options(num_returns="streaming").remote([(r.rubric, r.sample) for r in batch])
-        open_requests = dict(enumerate(batch))
+    async def _run(self, batch: Batch) -> None:
+        worker = batch.worker
+        asked = [(request.rubric, request.sample) for request in batch.requests]
+        stream = worker.actor.score.options(num_returns="streaming").remote(asked)
+        unanswered = dict(enumerate(batch.requests))
         reason = "the reward worker ended early"
         try:
-            while open_requests:
+            while unanswered:
                 # A bound on the silence between two answers: how long a whole batch takes is the functions' affair.
                 chunk = await asyncio.wait_for(anext(stream), self._timeout_s)
                 for index, score in await chunk:
-                    self._settle(open_requests.pop(index), score, worker, began)
+                    self._dispatcher.settle(batch, unanswered.pop(index), score)
         except StopAsyncIteration:
-            pass  # what it left open is settled below, for `reason`
+            pass  # what it left unanswered fails below, for `reason`
         except TimeoutError:
             reason = f"no answer from a reward worker for {self._timeout_s:.0f} s"
             ray.kill(worker.actor, no_restart=False)
@@ -295,73 +231,33 @@ class RewardPool:
             reason = f"the reward worker failed: {_last_line(problem)}"
             self._lost(worker)
         finally:
-            worker.outstanding -= share
-            self._changed.set()
-        for request in open_requests.values():
-            request.suspect = True
-            failed = Score(value=0.0, status="error", breakdown={}, seconds=time.perf_counter() - began, error=reason)
-            self._settle(request, failed, worker, began)
+            self._dispatcher.release(batch)
+        self._dispatcher.fail(batch, unanswered.values(), reason)
 
-    def _lost(self, worker: _Worker) -> None:
-        if not worker.down:
-            worker.down, worker.died = True, time.monotonic()
+    def _lost(self, worker: Worker) -> None:
+        if self._dispatcher.lost(worker):
             self._spawn(self._revive(worker))
 
-    async def _revive(self, worker: _Worker) -> None:
-        """Wait until Ray has restarted a worker; the others go on. When none is left to go on, whoever waits is told."""
-        while worker in self._workers:
+    async def _revive(self, worker: Worker) -> None:
+        """Wait until Ray has restarted a worker; the others go on."""
+        while worker in self._dispatcher.workers:
             try:
                 await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
             except (RayError, TimeoutError) as failure:
                 if time.monotonic() - worker.died > max(self._timeout_s, PATIENCE_S):
-                    worker.gone = _last_line(failure)
-                    self._give_up()
+                    self._dispatcher.give_up(worker, _last_line(failure))
                 await asyncio.sleep(0.2)
             else:
-                worker.down, worker.gone = False, ""
-                self._changed.set()
+                self._dispatcher.back(worker)
                 return
 
-    async def _up(self, number: int) -> _Worker:
-        """Of the workers that are up the `number`th, counted round; waits for one. Raises ServiceError when none comes."""
-        while not (up := [worker for worker in self._workers if not worker.down]):
-            if problem := self._all_gone():
-                raise ServiceError(problem)
-            self._changed.clear()
-            await self._changed.wait()
-        return up[number % len(up)]
-
-    def _all_gone(self) -> str:
-        """Why nothing can be scored any more; empty while a worker is up or may come back."""
-        if self._workers and all(worker.gone for worker in self._workers):
-            return f"no reward worker comes back: {self._workers[0].gone}"
-        return ""
-
-    def _give_up(self) -> None:
-        self._changed.set()
-        problem = self._all_gone()
-        while problem and self._waiting:
-            request = self._waiting.popleft()
-            if not request.result.done():
-                request.result.set_exception(ServiceError(problem))
-
-    def _settle(self, request: _Request, score: Score, worker: _Worker, began: float) -> None:
-        if score.status == "error" and request.failed_on is None:
-            request.failed_on = worker
-            self._waiting.append(request)
-            self._changed.set()
-            return
-        request.budget.add(score, began - request.asked)
-        if not request.result.done():
-            request.result.set_result(score)
-
-    def _new_worker(self) -> _Worker:
+    def _new_worker(self) -> Worker:
         name = f"{self._name}-{self._names}"
         self._names += 1
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000)
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
-        return _Worker(remote.remote(self._rubrics, self._settings, scorers))
+        return Worker(remote.remote(self._rubrics, self._settings, scorers))
 
 
 class GroupScoring:
@@ -449,11 +345,11 @@ def _last_line(problem: BaseException) -> str:
     return lines[-1].strip() if lines else type(problem).__name__
 
 
-async def _end(worker: _Worker) -> None:
+async def _end(worker: Worker) -> None:
     """Let a worker end its children, then end it."""
     await asyncio.wait({asyncio.ensure_future(_closed(worker))}, timeout=5)
     ray.kill(worker.actor)
 
 
-async def _closed(worker: _Worker) -> None:
+async def _closed(worker: Worker) -> None:
     await asyncio.gather(worker.actor.close.remote(), return_exceptions=True)

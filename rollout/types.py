@@ -5,9 +5,10 @@ Shapes: P = prompt tokens, L = completion tokens, G = completions in a group.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:  # fields hold arrays, but what reads a recipe and its rewards does without numpy
+    import numpy as np
 
 FinishReason = Literal["stop", "length", "abort"]
 """`stop`: the model ended by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
@@ -49,11 +50,11 @@ class Completion:
     """One sampled continuation of a prompt."""
 
     text: str
-    token_ids: np.ndarray
+    token_ids: "np.ndarray"
     """[L] int32; ends with the end-of-sequence token when `finish_reason == "stop"`."""
-    rollout_logprobs: np.ndarray
+    rollout_logprobs: "np.ndarray"
     """[L] float32, natural log, of each sampled token under the sampler's own distribution."""
-    policy_versions: np.ndarray
+    policy_versions: "np.ndarray"
     """[L] int32, the policy version whose weights sampled each token."""
     finish_reason: FinishReason
     seed: int

@@ -4,10 +4,8 @@ import json
 
 from orchestrator.config.load import Stage
 from orchestrator.config.trained_rewards import used_rubrics
+from rewards.models.scorers import SCORER_GPUS
 from rollout.errors import InputError
-
-SCORER_GPUS = 0.1
-"""That one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
 
 
 def gpu_share(stage: Stage) -> float:

@@ -17,6 +17,10 @@ KINDS = {"reward_model": (RewardModelSpec, RewardModelServer), "judge": (LlmJudg
 """Name of the reward function → (what the recipe says of it, what serves it)."""
 
 
+SCORER_GPUS = 0.1
+"""Share of a GPU that a reward model reserves on a GPU host, beside engines and learner ranks."""
+
+
 class Scorer(Protocol):
     """What a reward function needs of a model."""
 

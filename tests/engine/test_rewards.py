@@ -204,7 +204,7 @@ def test_workers_that_never_come_back_cost_nothing_until_the_last_is_gone(
         try:
             ray.kill(ray.get_actor("mortal-0"), no_restart=True)
             served = [(await ask()).status]
-            while not any(worker.gone for worker in pool._workers):
+            while not any(worker.gone for worker in pool._dispatcher.workers):
                 await asyncio.sleep(0.05)
             served += [(await ask()).status for _ in range(3)]
             assert pool.metrics()["rewards/down"] == 1
