@@ -19,7 +19,7 @@ from rollout.data.rows import Source
 from rollout.errors import InputError
 from tests.orchestrator.factories import NEEDED
 
-HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy")
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "openai", "httpx2")
 
 
 def two_stages(**more: Any) -> dict[str, Any]:
