@@ -254,7 +254,12 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 def test_a_dead_worker_is_a_fault_and_replaced() -> None:
     held = Held()
-    os.kill(workers(held.sandbox)[0], signal.SIGKILL)
+    (worker,) = workers(held.sandbox)
+    whole = [worker, *descendants(worker)]
+    os.kill(worker, signal.SIGKILL)
+    # A signal that has been sent has not arrived: until the kernel has ended this process, and then the first one of its
+    # process namespace, which does the work, a program may well run to its end.
+    assert eventually(lambda: not any(map(alive, whole)))
     with pytest.raises(SandboxFault, match="worker is gone"):
         held.run("print(1)")
     assert held.sandbox.num_restarts == 1
