@@ -27,13 +27,13 @@ class Worker:
     """One reward worker, as the queue sees it."""
 
     actor: Any
-    """What it is called through; the queue does not look into it."""
+    """Handle that the worker is called through; the queue does not look into it."""
     outstanding: int = 0
     """Completions that it has been given and has not answered. `DEPTH` for one that has a suspect for itself."""
     down: bool = False
     """Whether it died and has not come back yet."""
     died: float = 0.0
-    """Time of its death, in terms of time.monotonic; of use while it is down."""
+    """Time at which it died, in terms of time.monotonic; of use while it is down."""
     gone: str = ""
     """Why it has not come back for so long that nobody should wait for it alone; empty while it may."""
 
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(eq=False)
 class Batch:
-    """What one worker is given at a time."""
+    """Completions that one worker is given at a time."""
 
     worker: Worker
     requests: list[Request]
@@ -89,7 +89,7 @@ class Dispatcher:
         self._changed.set()
         return leaving
 
-    async def finished(self, worker: Worker) -> None:
+    async def wait_until_idle(self, worker: Worker) -> None:
         """Wait until a worker has answered all that it was given."""
         while worker.outstanding:
             await self._change()

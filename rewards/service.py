@@ -23,7 +23,7 @@ from rollout.types import Completion, Prompt, RolloutGroup
 
 SIGN_OF_LIFE_S = 5.0
 PATIENCE_S = 60.0
-"""A worker that died has this long to come back, and no less than an answer may take."""
+"""Seconds that a worker which died has to come back; no less than an answer may take."""
 
 
 class RewardWorker:
@@ -82,12 +82,12 @@ class RewardPool:
         self._settings = settings
         self._timeout_s = timeout_s
         self.budget = ErrorBudget(max_error_rate)
-        """Of whoever names none."""
+        """Error budget of whoever names none."""
         self._scorers = _start_scorers(self._rubrics, name)
         self._names = 0
         self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[None]] = set()
-        """What must not outlive the pool: handing out, the calls under way, the waits for workers that died."""
+        """Tasks that end with the pool: the handing out, the calls under way, the waits for workers that died."""
 
     @classmethod
     async def start(
@@ -139,7 +139,7 @@ class RewardPool:
         while len(workers) < replicas:
             workers.append(self._new_worker())
         for worker in self._dispatcher.keep(replicas):
-            await self._dispatcher.finished(worker)
+            await self._dispatcher.wait_until_idle(worker)
             await _end(worker)
 
     async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None = None) -> Score:
@@ -183,7 +183,7 @@ class RewardPool:
         return total(self._rubrics[rubric], breakdown)
 
     def metrics(self) -> dict[str, float]:
-        """What the pool's own budget says, and how the workers stand."""
+        """Figures of the pool's own budget since the last call, and of the workers."""
         return self.budget.metrics() | {
             "rewards/replicas": len(self._dispatcher.workers),
             "rewards/down": sum(worker.down for worker in self._dispatcher.workers),
@@ -347,9 +347,9 @@ def _last_line(problem: BaseException) -> str:
 
 async def _end(worker: Worker) -> None:
     """Let a worker end its children, then end it."""
-    await asyncio.wait({asyncio.ensure_future(_closed(worker))}, timeout=5)
+    await asyncio.wait({asyncio.ensure_future(_close(worker))}, timeout=5)
     ray.kill(worker.actor)
 
 
-async def _closed(worker: Worker) -> None:
+async def _close(worker: Worker) -> None:
     await asyncio.gather(worker.actor.close.remote(), return_exceptions=True)

@@ -67,7 +67,7 @@ class PublishReport:
     version: int
     num_bytes: int
     seconds: float
-    """Until the last engine serves the new version."""
+    """Wall time until the last engine serves the new version."""
     pause_seconds: float
     """Longest standstill of generation on any replica."""
 
@@ -92,7 +92,7 @@ class RolloutPool:
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
-        """What every serving replica holds, as far as known: a publish sends the rest."""
+        """Weights that every serving replica holds, as far as known: a publish sends the others."""
         self.num_tokens = 0
         """Completion tokens sampled so far."""
 
@@ -258,7 +258,7 @@ class RolloutPool:
         await within(asyncio.gather(*calls), self._timeout_s, f"engines to meet the learner at {address}:{port}")
 
     async def versions(self) -> list[int]:
-        """What each replica's vLLM itself says."""
+        """The policy version of each replica, as its vLLM itself says it."""
         calls = [actor.version.remote() for actor in self._actors]
         return list(await within(asyncio.gather(*calls), self._timeout_s, "engines to tell their version"))
 

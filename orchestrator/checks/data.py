@@ -9,7 +9,7 @@ from orchestrator.checks.naming import key_in
 from orchestrator.config.load import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
-from rollout.data.known_sets import PUBLISHED
+from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class _Reader:
 
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""
-        needs = PUBLISHED[section.set].needs if section.set else ()
+        needs = KNOWN_SETS[section.set].needs if section.set else ()
         missing = [column for column in needs if not row.fields.get(column)]
         if missing:
             raise InputError(

@@ -61,7 +61,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmJudgeSpec:
-    """What the recipe says of a judge. Holds no secret."""
+    """Settings of an LLM judge, as the recipe has them. Holds no secret."""
 
     endpoint: str
     """Base URL, as OpenAI's clients take it: `http://host:8000/v1`."""
@@ -73,7 +73,7 @@ class LlmJudgeSpec:
     high: float = 10.0
     """Grade of the best response."""
     scope: Literal["answer", "response"] = "answer"
-    """What is graded: the final answer alone, or the whole response with its thought."""
+    """Part of the response that is graded: the final answer alone, or the whole with its thought."""
     sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": 1024})
     """Further fields of the request's body, sent as they are."""
     api_key_env: str = ""
@@ -85,7 +85,7 @@ class LlmJudgeSpec:
     """Requests for one grade at most, whatever made them fail."""
     request_timeout_s: float = 60.0
     deadline_s: float = 240.0
-    """For one grade with all its waits and attempts."""
+    """Longest time for one grade with all its waits and attempts."""
 
 
 class LlmJudge:
@@ -208,13 +208,13 @@ class LlmJudge:
         raise self._failure(said)
 
     def _messages(self, fields: Mapping[str, str], nonce: str) -> list[dict[str, str]]:
-        def fenced(match: re.Match[str]) -> str:
+        def fence(match: re.Match[str]) -> str:
             name = match[1]
             return f"<<< {nonce} {name}\n{fields[name]}\n>>> {nonce} {name}"
 
         contract = _CONTRACT.format(nonce=nonce, low=self.spec.low, high=self.spec.high)
         # One pass over the template: a placeholder inside a response stays what it is.
-        asked = _PLACEHOLDER.sub(fenced, self.spec.template)
+        asked = _PLACEHOLDER.sub(fence, self.spec.template)
         asked = _SURROGATE.sub("\ufffd", asked)  # half a character, as broken JSON has it, is no UTF-8
         return [{"role": "system", "content": contract}, {"role": "user", "content": asked}]
 

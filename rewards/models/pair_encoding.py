@@ -13,10 +13,10 @@ from rewards.text.response import answer_part, question
 from rollout.errors import InputError
 
 Pair = tuple[str, str]
-"""Prompt and response."""
+"""A prompt and a response."""
 
 Scope = Literal["answer", "response"]
-"""The final answer alone, or the whole response with its thought."""
+"""Part of a response that is scored: the final answer alone, or the whole with its thought."""
 
 MARKS = ("\ue000question\ue000", "\ue000response\ue000")
 
@@ -26,7 +26,7 @@ class PairTokens(NamedTuple):
 
     ids: list[int]
     types: list[int]
-    """Which of the two texts each token is of, for models that ask; empty for the others."""
+    """Number of the text, 0 or 1, that each token is of, for models that ask; empty for the others."""
 
 
 def pair_of(prompt: str, completion: str, scope: Scope) -> Pair:
@@ -82,7 +82,7 @@ def literal_template(before: str, between: str, after: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """As a string of Jinja, which reads escapes as Python does."""
+    """A text as a string of Jinja, which reads escapes as Python does."""
     return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 

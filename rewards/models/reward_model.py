@@ -17,14 +17,14 @@ from rollout.errors import InputError, ServiceError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSpec:
-    """What the recipe says of a reward model."""
+    """Settings of a reward model, as the recipe has them."""
 
     path: str
     """Folder or hub id of the model with its tokenizer."""
     scope: Scope = "answer"
-    """What is scored: the final answer alone, or the whole response with its thought."""
+    """Part of the response that is scored: the final answer alone, or the whole with its thought."""
     device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
+    """Device of the model: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_tokens: int = 0
     """Longest pair with its template; 0: as many as the model has positions for."""

@@ -41,14 +41,14 @@ _EXIT_NOTE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one call."""
+    """How one call ended."""
 
     kind: OutcomeKind
-    """`ok`: it returned; `timeout`: killed at the deadline; `crashed`: its process died; `raised`: its own exception."""
+    """End of the call. `ok`: it returned; `timeout`: killed at the deadline; `crashed`: its process died; `raised`: its own exception."""
     value: Any = None
     """What the function returned, when `kind == "ok"`."""
     error: str = ""
-    """Why there is no value; for `raised` with the file and line of the function's own code."""
+    """Why there is no value; for `raised` with the file and line of the function's own code. Empty for `ok`."""
     queue_s: float
     """Wall time until a child was free."""
     run_s: float
@@ -232,11 +232,11 @@ class KillablePool:
         """The zygote has forked a child."""
         self._offer(child)
 
-    def idle_died(self, child: "_Child") -> None:
+    def idle_ended(self, child: "_Child") -> None:
         """A child ended between two calls."""
         self._discard(child)
 
-    def zygote_died(self, zygote: "_Zygote") -> None:
+    def zygote_ended(self, zygote: "_Zygote") -> None:
         """The zygote has ended, and all its children with it. Calls that wait get a new zygote."""
         if self._zygote is not zygote:
             return
@@ -316,7 +316,7 @@ class _Zygote:
         except OSError:
             message, fds = b"", []
         if not message:
-            self._died()
+            self._on_end()
             return
         note = json.loads(message)
         if "pid" in note:
@@ -324,7 +324,7 @@ class _Zygote:
             self._children[note["pid"]] = child
             self._pool.child_ready(child)
         elif "ended" in note:
-            self._children.pop(note["ended"]).ended(note["code"])
+            self._children.pop(note["ended"]).on_end(note["code"])
         elif "ready" in note:
             self._up.set_result(None)
         elif "failed" in note:
@@ -343,7 +343,7 @@ class _Zygote:
             self._loop.remove_reader(self._control)
             self._control.close()
 
-    def _died(self) -> None:
+    def _on_end(self) -> None:
         self._hang_up()
         # It has ended, or is about to: its exit must be collected, and waiting for it is a matter of a moment.
         self._process.kill()
@@ -351,13 +351,13 @@ class _Zygote:
         if not self._up.done():
             self._up.set_exception(ServiceError("the process pool's zygote died while it was starting"))
         self._close_children()
-        self._pool.zygote_died(self)
+        self._pool.zygote_ended(self)
 
     def _close_children(self) -> None:
         while self._pending:
             self._pending.popleft().close()
         for child in self._children.values():
-            child.ended(None)
+            child.on_end(None)
         self._children.clear()
 
 
@@ -412,7 +412,7 @@ class _Child:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def ended(self, code: int | None) -> None:
+    def on_end(self, code: int | None) -> None:
         """The zygote has collected this child's exit code (negative: a signal); None where the zygote itself is gone."""
         if not self._exit.done():
             self._exit.set_result(code)
@@ -482,7 +482,7 @@ class _Child:
         if self._answer is not None:
             self._settle(how)
         else:
-            self._pool.idle_died(self)
+            self._pool.idle_ended(self)
 
     def _hang_up(self) -> None:
         if self.alive:

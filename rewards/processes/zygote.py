@@ -30,11 +30,11 @@ from types import ModuleType
 from typing import Any
 
 HEADER = struct.Struct(">I")
-"""Before each frame: its length in bytes."""
+"""Header of a frame: the length of what follows, in bytes."""
 MAX_FRAME = 16 << 20
-"""Longer requests and replies are refused."""
+"""Bytes of the longest request and reply; longer ones are refused."""
 MAX_NOTE = 8 << 10
-"""Longer texts of errors are cut."""
+"""Bytes of the longest text of an error; a longer one is cut."""
 
 _PARENT_CHECK_S = 1.0
 _PR_SET_PDEATHSIG = 1

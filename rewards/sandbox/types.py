@@ -35,7 +35,7 @@ class Limits:
     memory_mb: int = 512
     """Memory of all processes of the program together."""
     file_mb: int = 16
-    """Largest file, standard output included."""
+    """Size of the largest file, standard output included."""
     processes: int = 16
     """Processes and threads at any time (tier A; without namespaces there is one process)."""
 
@@ -50,7 +50,7 @@ class Run:
 
     outcome: RunOutcome
     code: int = 0
-    """Exit status, or number of the signal."""
+    """Exit status of the program, or number of the signal that ended it."""
     stdout: bytes = b""
     reason: str = ""
     """Last line of standard error, or what the compiler said."""
@@ -77,6 +77,6 @@ class Assertions:
     """Code that runs before the tests, beside them. What it defines wins over names of the program's, but for `entry_point`."""
     entry_point: str = ""
     tests: Sequence[dict[str, Any]]
-    """Each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
+    """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
     stop: bool = True
-    """End at the first failure."""
+    """Whether to end at the first failure."""

@@ -88,9 +88,9 @@ class Worker:
     async def end_cell(self) -> dict[str, Any]:
         """End the running cell, whatever it does."""
         self._tell({"order": "kill"})
-        return await self.cell_ended(time.monotonic() + END_TIMEOUT_S) or self._fault("does not end its cell")
+        return await self.await_cell_end(time.monotonic() + END_TIMEOUT_S) or self._fault("does not end its cell")
 
-    async def cell_ended(self, deadline: float) -> dict[str, Any] | None:
+    async def await_cell_end(self, deadline: float) -> dict[str, Any] | None:
         """How the cell ended, once nothing of it is left; None when it is still there at the deadline."""
         event = await self.event(deadline)
         if event is not None and event["event"] != "ended":

@@ -1,11 +1,11 @@
-"""What a data source is, and one row of it."""
+"""A data source as a recipe says it, and one row of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Message = Mapping[str, Any]
-"""`role` and `content`, both text, and whatever else the chat template reads."""
+"""A message of a conversation: `role` and `content`, both text, and whatever else the chat template reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +25,15 @@ class Source:
     """Split of a task, of a saved `datasets` directory, or of a folder whose files are named after splits."""
     prompt_column: str = "prompt"
     answer_column: str = "answer"
-    """Empty: the rows have no reference answer."""
+    """Column of the reference answer; empty: the rows have none."""
     answer_pattern: str = ""
     """Regular expression; the answer is the first group of its last match in the answer column."""
     completion_column: str = ""
-    """Empty: the rows have no worked completion. May be the answer column too."""
+    """Column of the worked completion; empty: the rows have none. May be the answer column too."""
     chosen_column: str = ""
-    """Empty, with `rejected_column`: the rows are no preference pairs."""
+    """Column of the better of two responses; empty, with `rejected_column`: the rows are no preference pairs."""
     rejected_column: str = ""
+    """Column of the worse of two responses; set together with `chosen_column`."""
     messages_column: str = ""
     """Column of conversations; prompt, answer and completion columns are then not read."""
     baseline_column: str = ""
@@ -51,23 +52,24 @@ class Row:
     """One problem, before it is rendered and tokenised."""
 
     row_id: str
-    """`<source>/<row, counted from 0>` for files, `<source>/<problem>` for tasks; the same in every run."""
+    """Name of the row: `<source>/<row, counted from 0>` for files, `<source>/<problem>` for tasks; the same in every run."""
     source: str
     rubric: str
     question: str
-    """Never blank."""
+    """The question of the problem; never blank."""
     answer: str
-    """Empty only when the source has no answer column."""
+    """Reference answer; empty only when the source has no answer column."""
     completion: str
-    """Empty only when the source has no completion column."""
+    """Worked completion; empty only when the source has no completion column."""
     chosen: str = ""
-    """The better of two responses; like `rejected`, empty only when the source has no such columns."""
+    """The better of two responses; empty only when the source has no column of them."""
     rejected: str = ""
+    """The worse of two responses; empty only when the source has no column of them."""
     messages: tuple[Message, ...] = ()
     """A conversation with at least one turn of the assistant; the question is then its first user message, the completion
     the last turn of the assistant."""
     baseline: str = ""
-    """Empty only when the source has no baseline column."""
+    """Response to compare completions with; empty only when the source has no baseline column."""
     keeps_thought: bool = True
     fields: Mapping[str, str]
     """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)

@@ -56,7 +56,7 @@ def _task_rows(source: Source, seed: int) -> Iterator[Row]:
 
 
 def _task_text(source: Source, problem: TaskRow, setting: str) -> str:
-    """What a task makes under the name of a column."""
+    """The text that a task makes under the name of a column; empty where the source names none."""
     column = getattr(source, setting)
     if not column:
         return ""
@@ -125,7 +125,7 @@ def _keeps_thought(source: Source, where: str, values: Mapping[str, Any]) -> boo
 
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-"""As JSON, CSV and Parquet files write them."""
+"""Words for true and false, as JSON, CSV and Parquet files write them."""
 
 
 def _conversation(source: Source, index: int, where: str, values: Mapping[str, Any]) -> Row:

@@ -239,7 +239,7 @@ def test_a_worker_that_leaves_finishes_what_it_has_and_gets_nothing_more() -> No
         batches = rig.take_all()
         (leaving,) = rig.dispatcher.keep(1)
         assert leaving is rig.workers[1]
-        waiting = asyncio.create_task(rig.dispatcher.finished(leaving))
+        waiting = asyncio.create_task(rig.dispatcher.wait_until_idle(leaving))
         await rig.ask(2 * DEPTH)
         for batch in batches:
             await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
-from rollout.data.known_sets import PLACEHOLDER, PUBLISHED, PublishedSet
+from rollout.data.known_sets import KNOWN_SETS, PLACEHOLDER, KnownSet
 from rollout.data.rows import Source
 
 
@@ -104,10 +104,10 @@ class DataSection(Section):
     """A longer prompt is reported and skipped, never cut."""
 
 
-def published_set(source: Any) -> PublishedSet | None:
+def published_set(source: Any) -> KnownSet | None:
     """What a source as it is written in a recipe names by `set`."""
     name = source.get("set") if isinstance(source, dict) else None
-    return PUBLISHED.get(name) if isinstance(name, str) else None
+    return KNOWN_SETS.get(name) if isinstance(name, str) else None
 
 
 def rubric_asked(source: Any) -> Any:

@@ -68,7 +68,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _shut_in(limits: dict[str, int], tier: Confinement) -> None:
-    """What holds for the whole cell.
+    """Shut in the whole cell.
 
     A program can end the process that forks it: that is its failure like any other end by a signal.
     """
@@ -92,7 +92,7 @@ def _shut_in(limits: dict[str, int], tier: Confinement) -> None:
 
 
 def _shut_in_program(tier: Confinement) -> None:
-    """What holds, without namespaces, for the program but not for the process that forks it once an input."""
+    """Shut in, without namespaces, the program but not the process that forks it once an input."""
     if tier["tier"] == "A":
         return
     scoped = tier["landlock"] >= 6
@@ -181,7 +181,7 @@ def _use_streams() -> None:
 
 
 def _as_usual() -> None:
-    """What a program finds in an ordinary interpreter, but for its guard of servers: numbers of any length print."""
+    """Set up what a program finds in an ordinary interpreter, but for its guard of servers: numbers of any length print."""
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     sys.set_int_max_str_digits(0)
@@ -225,7 +225,7 @@ def _show(problem: BaseException) -> None:
 
 
 def _finish(module: types.ModuleType, status: int, written: Any) -> int:
-    """What happens at the end of an interpreter: threads, exit functions, buffers; then files that nobody closed."""
+    """Do what happens at the end of an interpreter: threads, exit functions, buffers; then files that nobody closed."""
     with contextlib.suppress(BaseException):
         if _thread._count():
             threading._shutdown()  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ _REFUSED_METHODS = {
     *("difference", "symmetric_difference", "intersection", "union", "compare"),
     *("count", "find", "index", "rfind", "rindex"),
 }
-"""What a test may ask of a text, a set or a number about an expected value, to which any other object could say yes."""
+"""Methods by which a test may ask a text, a set or a number about an expected value, to which any other object could say yes."""
 
 
 class Unsupported(BaseException):
@@ -41,7 +41,7 @@ class Handles:
         self._exhausted: set[int] = set()
         self._seen: dict[tuple[Any, ...], Any] = {}
         self.spoilt: BaseException | None = None
-        """What ended a test, even if the test caught it."""
+        """The exception that ended a test, even if the test caught it."""
 
     def refuse(self, what: str) -> NoReturn:
         self.spoilt = self.spoilt or Unsupported(what)
@@ -49,8 +49,8 @@ class Handles:
 
     # --- Where objects come from
 
-    def named(self, name: str, value: object) -> None:
-        """The tests took this of the program under a name. One with a capital, and a class: they know that it is one."""
+    def note_name(self, name: str, value: object) -> None:
+        """Note that the tests took a value of the program under a name: a class with a capital is one that they know as one."""
         if isinstance(value, Remote) and inner(value)[2] == "class" and _CAPITAL.fullmatch(name):
             self._classes.add(inner(value)[1])
 
@@ -87,8 +87,8 @@ class Handles:
 
     # --- Looking at them
 
-    def changed(self) -> None:
-        """Something was asked that may have changed any of them."""
+    def forget_answers(self) -> None:
+        """Forget what objects answered: something was asked that may have changed any of them."""
         self._seen.clear()
 
     def look(self, operation: str, remote: "Remote", *arguments: object) -> Any:
@@ -133,7 +133,7 @@ class Handles:
         number = inner(remote)[1]
         if number in self._exhausted:
             raise StopIteration
-        self.changed()
+        self.forget_answers()
         try:
             return self._request("next", remote)
         except StopIteration:
@@ -141,7 +141,7 @@ class Handles:
             raise
 
     def equal(self, one: "Remote", other: "Remote") -> bool:
-        """What equals anything equals nothing."""
+        """Whether two objects are equal. One that equals anything equals nothing."""
         if self._request("operator", "eq", one, other) is not True:
             return False
         return self._trusting or not (self._equals_anything(one) or self._equals_anything(other))

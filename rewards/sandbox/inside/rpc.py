@@ -19,7 +19,7 @@ from rewards.sandbox.inside.codec import Codec, Packed, Shared
 from rewards.sandbox.inside.proxies import ITERATORS, OPERATORS, Handles, Remote, Unsupported, inner, make_remote
 
 MAX_FRAME = 16 << 20
-"""Bytes; a longer message ends the conversation."""
+"""Bytes of the longest message; a longer one ends the conversation."""
 
 
 class Ended(BaseException):
@@ -47,7 +47,7 @@ class Peer:
             Ended: no answer will come.
             BaseException: what the operation raised over there, by its nearest builtin type.
         """
-        self.handles.changed()
+        self.handles.forget_answers()
         return self._request(operation, *arguments)
 
     def _request(self, operation: str, *arguments: object) -> Any:

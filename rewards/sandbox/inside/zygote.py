@@ -26,7 +26,7 @@ from rewards.sandbox.inside import cell, kernel, syscalls
 from rewards.sandbox.inside.messages import receive, send
 
 _POLL_S = 0.02
-"""How often the memory of a running cell is looked at."""
+"""Seconds between two looks at the memory of a running cell."""
 _PRELOADED = """
 abc bisect collections collections.abc contextlib copy dataclasses datetime decimal enum fractions functools heapq io 
 itertools json math numbers operator queue random re string struct textwrap threading traceback types typing
@@ -43,7 +43,7 @@ platform pprint profile pstats reprlib resource sched secrets select selectors s
 stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
 unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
 """
-"""Imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
+"""Modules that are imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
 
 
 class Zygote:
@@ -60,7 +60,7 @@ class Zygote:
         self._address_space = _address_space(proc, os.getpid())
 
     def serve(self) -> None:
-        """Until the host closes its end."""
+        """Run cells until the host closes its end."""
         while True:
             order, descriptors = receive(self._control)
             if order is None:
