@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import rollout.ray_defaults  # noqa: F401
+
 import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -20,8 +22,9 @@ from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
 from learner.spec import LearnerSpec
 from learner.tally import is_extreme, merged
+from rollout.actors import compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
-from rollout.service import RolloutPool, compute_environment, reserve, within
+from rollout.service import RolloutPool
 from rollout.weights.manifest import Holding, WeightManifest
 
 GRACE_S = 10.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.clock import PhaseClocks
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.types import Sample, Score, ScoredGroup
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 
@@ -39,13 +39,13 @@ class Scoring(Protocol):
 class Scorer(Protocol):
     """Scores one completion: the reward pool."""
 
-    async def score(self, rubric: str, sample: Sample, account: Account | None) -> Score: ...
+    async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None) -> Score: ...
 
 
 class Scorers(Scorer, Protocol):
     """Scores whole groups too."""
 
-    def begin(self, prompt: Prompt, account: Account | None) -> Scoring: ...
+    def begin(self, prompt: Prompt, budget: ErrorBudget | None) -> Scoring: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +62,14 @@ async def scored_group(
     scorers: Scorers,
     request: GroupRequest,
     *,
-    account: Account | None = None,
+    budget: ErrorBudget | None = None,
     clocks: PhaseClocks | None = None,
     place: AbstractAsyncContextManager[Any] | None = None,
 ) -> ScoredGroup:
     """Sample the completions of one prompt; each is scored while others are still being generated.
 
     Args:
-        account: that the scores count in; None: the reward pool's own.
+        budget: that the scores count in; None: the reward pool's own.
         clocks: that generating and scoring are timed by.
         place: held while the completions are generated.
 
@@ -77,7 +77,7 @@ async def scored_group(
         ServiceError: no engine could generate it, or too many completions could not be scored so far.
     """
     clocks = clocks or PhaseClocks()
-    scoring = scorers.begin(request.prompt, account)
+    scoring = scorers.begin(request.prompt, budget)
     try:
         async with place or nullcontext():
             with clocks.produce.running(), clocks.generate.running():
@@ -95,7 +95,7 @@ async def scored_groups(
     requests: Sequence[GroupRequest],
     *,
     at_once: int,
-    account: Account | None = None,
+    budget: ErrorBudget | None = None,
     clocks: PhaseClocks | None = None,
 ) -> list[ScoredGroup]:
     """One group a request, in their order; generates `at_once` of them at a time.
@@ -107,7 +107,7 @@ async def scored_groups(
     try:
         async with asyncio.TaskGroup() as tasks:
             groups = [
-                tasks.create_task(scored_group(sampler, scorers, request, account=account, clocks=clocks, place=places))
+                tasks.create_task(scored_group(sampler, scorers, request, budget=budget, clocks=clocks, place=places))
                 for request in requests
             ]
     except ExceptionGroup as failures:

@@ -11,7 +11,7 @@ from rewards.code.tasks import parse_task
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
 from rewards.math.verdict import verdict
 from rewards.models.scorers import KINDS
-from rewards.resources import Tools
+from rewards.resources import Resources
 from rewards.text.format_tags import format_tags
 from rewards.text.language import language_consistency
 from rewards.text.length import soft_overlong
@@ -30,11 +30,11 @@ class Accuracy:
         Sample(prompt="", completion="\\boxed{(x+1)^2}", answer="x^2+2x+2"),
     )
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         check_arguments(spec, _accuracy_arguments)
         self._pattern: str | None = spec.args.get("pattern")
         self._deadline_s = float(spec.args.get("deadline_s", 2.0))
-        self._tools = tools
+        self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
         if not sample.answer:
@@ -42,7 +42,7 @@ class Accuracy:
         found = await verdict(
             sample.completion,
             sample.answer,
-            self._tools.pool,
+            self._resources.pool,
             pattern=self._pattern,
             prompt=sample.prompt,
             deadline_s=self._deadline_s,
@@ -76,20 +76,20 @@ class CodeTests:
         ),
     )
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         check_arguments(spec, _code_arguments)
         scoring = spec.args.get("scoring", "all")
         if scoring not in ("all", "fraction"):
             raise InputError(f"reward function {spec.name!r}: scoring = {scoring!r}; it is 'all' or 'fraction'")
         self._scoring: Scoring = scoring
-        self._tools = tools
+        self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
         try:
-            task = parse_task(_decode_fields(sample.fields), self._tools.limits)
+            task = parse_task(_decode_fields(sample.fields), self._resources.limits)
         except InputError as problem:
             return FunctionScore(status="error", error=str(problem))
-        sandbox = await self._tools.sandbox()
+        sandbox = await self._resources.sandbox()
         result = await score_code(sandbox, sample.completion, task, self._scoring, prompt=sample.prompt)
         return FunctionScore(
             value=result.value,
@@ -121,10 +121,10 @@ def _decode_fields(fields: Mapping[str, str]) -> dict[str, Any]:
 
 def _pure(
     function: Callable[..., Any], right: Sample, wrong: Sample, *, with_arguments: bool = False
-) -> Callable[[FunctionSpec, Tools], RewardFunction]:
+) -> Callable[[FunctionSpec, Resources], RewardFunction]:
     """`with_arguments`: the probe holds whatever the arguments; else only without any."""
 
-    def make(spec: FunctionSpec, tools: Tools) -> RewardFunction:
+    def make(spec: FunctionSpec, resources: Resources) -> RewardFunction:
         return PureFunction(spec, function, (right, wrong) if with_arguments or not spec.args else None)
 
     return make
@@ -164,7 +164,7 @@ _THOUGHT = "<think>{}</think><answer>2</answer>"
 _LOOP = "so it is one more " * 200
 _SENTENCE = "We add the two numbers one by one and then write down the sum of both of them."
 
-BUILTIN: dict[str, Callable[[FunctionSpec, Tools], RewardFunction]] = {
+BUILTIN: dict[str, Callable[[FunctionSpec, Resources], RewardFunction]] = {
     "accuracy": Accuracy,
     "code_tests": CodeTests,
     "format": _pure(format_tags, _sample(_THOUGHT.format("1+1")), _sample("2")),
@@ -193,17 +193,17 @@ DOCUMENTED: dict[str, Callable[..., Any]] = {
 """Name → where its arguments are declared."""
 
 
-def build_function(spec: FunctionSpec, tools: Tools) -> RewardFunction:
+def build_function(spec: FunctionSpec, resources: Resources) -> RewardFunction:
     """The function that a rubric names.
 
     Raises:
         InputError: there is no such function, or it does not take these arguments.
     """
     if spec.name in BUILTIN:
-        return BUILTIN[spec.name](spec, tools)
+        return BUILTIN[spec.name](spec, resources)
     if ":" not in spec.name:
         raise InputError(
             f"unknown reward function {spec.name!r}{did_you_mean(spec.name, BUILTIN)}; built in: {', '.join(BUILTIN)}; "
             "your own: path/to/file.py:function or package.module:function"
         )
-    return UserFunction(spec, tools)
+    return UserFunction(spec, resources)

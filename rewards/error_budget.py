@@ -1,4 +1,4 @@
-"""What one user of the reward service (the training of a stage, one evaluation) had scored: figures and error budget."""
+"""The error budget of one user of the reward service (the training of a stage, one evaluation), and figures of its scores."""
 
 from collections import Counter, defaultdict
 
@@ -10,7 +10,7 @@ LEAST = 8
 """Completions before failures are called too many: a rate over a handful says little."""
 
 
-class Account:
+class ErrorBudget:
     """Counts scored completions, and says when too many could not be scored."""
 
     def __init__(self, max_error_rate: float) -> None:
@@ -56,7 +56,7 @@ class Account:
             )
 
     def metrics(self) -> dict[str, float]:
-        """Since the last call: mean wait and time by function in seconds, shares of failures."""
+        """Figures since the last call: mean wait and time by function in seconds, shares of failures."""
         figures, self._figures = self._figures, _Figures()
         return figures.means()
 

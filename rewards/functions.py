@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rewards.models.scorers import check_scorer
-from rewards.resources import Tools
+from rewards.resources import Resources
 from rewards.types import FunctionScore, FunctionSpec, Sample
 from rollout.errors import InputError, did_you_mean
 
@@ -43,7 +43,7 @@ class RewardFunction(Protocol):
 
 
 class PureFunction:
-    """A function that ships: quick, linear in the length of the completion, and without tools."""
+    """A function that ships: quick, linear in the length of the completion, and without resources."""
 
     def __init__(self, spec: FunctionSpec, function: Callable[..., Any], probe: Probe | None) -> None:
         self.probe = probe
@@ -62,12 +62,12 @@ class UserFunction:
 
     probe: Probe | None = None
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         self._spec = spec
-        self._tools = tools
+        self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
-        outcome = await user_call(self._spec, self._tools, sample.prompt, sample.completion, sample.answer)
+        outcome = await user_call(self._spec, self._resources, sample.prompt, sample.completion, sample.answer)
         if outcome.kind != "ok":
             return FunctionScore(status="error", error=outcome.error)
         return score_of(outcome.value)
@@ -78,14 +78,14 @@ class ModelFunction:
 
     probe: Probe | None = None
 
-    def __init__(self, spec: FunctionSpec, tools: Tools) -> None:
+    def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         """Raises InputError when the arguments are not those of such a model."""
         check_scorer(spec)
         self._spec = spec
-        self._tools = tools
+        self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
-        scorer = await self._tools.scorer(self._spec)
+        scorer = await self._resources.scorer(self._spec)
         call = scorer.score(sample.prompt, sample.completion, sample.answer)
         return score_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
 
@@ -103,10 +103,10 @@ def check_name(name: str) -> None:
         raise InputError(f"reward function {name!r} has moved; its name is now {current!r}")
 
 
-def user_call(spec: FunctionSpec, tools: Tools, prompt: str, completion: "str | list[str]", answer: str) -> Any:
+def user_call(spec: FunctionSpec, resources: Resources, prompt: str, completion: "str | list[str]", answer: str) -> Any:
     """Awaitable outcome of a user's function."""
-    return tools.pool.call(
-        spec.name, [prompt, completion, answer], spec.args, deadline_s=tools.settings.function_timeout_s
+    return resources.pool.call(
+        spec.name, [prompt, completion, answer], spec.args, deadline_s=resources.settings.function_timeout_s
     )
 
 

@@ -14,25 +14,25 @@ from rewards.types import FunctionSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolSettings:
+class ResourceSettings:
     """How much the reward functions of one process may use."""
 
     processes: int = 1
-    """Child processes, and so symbolic checks and user functions at the same time; and programs at the same time."""
+    """Child processes, and so symbolic checks and user functions at the same time; also programs at the same time."""
     function_timeout_s: float = 10.0
     """Longest run of a user function on one completion."""
     preload: tuple[str, ...] = ()
     """Modules and files of user functions."""
     limits: Limits = field(default_factory=Limits)
-    """Of programs whose task does not set its own."""
+    """Limits of programs whose task does not set its own."""
     allow_weak_sandbox: bool = False
     """Run programs even where the kernel lacks what contains them."""
 
 
-class Tools:
-    """Owned by whoever owns the rubrics; `close` ends what was started."""
+class Resources:
+    """Child processes, sandbox and models of one process. Whoever owns the rubrics owns them too; `close` ends what was started."""
 
-    def __init__(self, settings: ToolSettings, scorers: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: ResourceSettings, scorers: Mapping[str, Any] | None = None) -> None:
         """`scorers`: `scorer_key` → the actor that a model lives in; other models are opened in this process."""
         self.settings = settings
         self._scorers: dict[str, Scorer] = {key: RemoteScorer(actor) for key, actor in (scorers or {}).items()}

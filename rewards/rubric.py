@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from rewards.builtin import build_function
 from rewards.functions import RewardFunction, check_name, user_call
-from rewards.resources import Tools
+from rewards.resources import Resources
 from rewards.types import FunctionScore, FunctionSpec, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
@@ -21,15 +21,15 @@ from rollout.errors import InputError, ServiceError
 class Rubric:
     """The reward functions of one scenario."""
 
-    def __init__(self, name: str, functions: RubricSpec, tools: Tools) -> None:
+    def __init__(self, name: str, functions: RubricSpec, resources: Resources) -> None:
         """Raises InputError when a reward function does not exist, has moved, or does not take its arguments."""
         for spec in functions:
             check_name(spec.name)
         self.name = name
         self.functions = tuple(functions)
-        self._tools = tools
+        self._resources = resources
         self._single: list[tuple[FunctionSpec, RewardFunction]] = [
-            (spec, build_function(spec, tools)) for spec in functions if not spec.group
+            (spec, build_function(spec, resources)) for spec in functions if not spec.group
         ]
 
     async def score(self, sample: Sample) -> Score:
@@ -72,7 +72,7 @@ class Rubric:
             if not spec.group:
                 continue
             completions = [sample.completion for sample in samples]
-            outcome = await user_call(spec, self._tools, samples[0].prompt, completions, samples[0].answer)
+            outcome = await user_call(spec, self._resources, samples[0].prompt, completions, samples[0].answer)
             if outcome.kind != "ok":
                 raise ServiceError(f"{spec.label}: {outcome.error}")
             given = outcome.value

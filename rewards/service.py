@@ -2,44 +2,42 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+import rollout.ray_defaults  # noqa: F401
 
 import ray
 from ray.exceptions import RayError
 
-from rewards.error_budget import Account
-from rewards.models.scorers import KINDS, check_scorer, scorer_key
-from rewards.resources import Tools, ToolSettings
+from rewards.dispatch import Batch, Dispatcher, Worker
+from rewards.error_budget import ErrorBudget
+from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
+from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
+from rollout.actors import within
 from rollout.errors import ServiceError
-from rollout.service import within
 from rollout.types import Completion, Prompt, RolloutGroup
 
-DEPTH = 64
-"""Completions that one worker is given at a time; the others wait where any worker can take them."""
-BATCH = 32
-"""Completions of one call to a worker."""
 SIGN_OF_LIFE_S = 5.0
 PATIENCE_S = 60.0
-"""A worker that died has this long to come back, and no less than an answer may take."""
-SCORER_GPUS = 0.1
-"""Reserved by a reward model on a GPU host; orchestrator/plan/placement.py counts with the same."""
+"""Seconds that a worker which died has to come back; no less than an answer may take."""
 
 
 class RewardWorker:
-    """One actor; holds every rubric of the stage and the tools of their functions."""
+    """One actor; holds every rubric of the stage and the resources of their functions."""
 
-    def __init__(self, rubrics: Mapping[str, RubricSpec], settings: ToolSettings, scorers: Mapping[str, str]) -> None:
+    def __init__(
+        self, rubrics: Mapping[str, RubricSpec], settings: ResourceSettings, scorers: Mapping[str, str]
+    ) -> None:
         """`scorers`: `scorer_key` → name of the actor of a model that all workers share.
 
         By name, since Ray cannot restart an actor that was made with handles of others.
         """
-        self._tools = Tools(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
-        self._rubrics = {name: Rubric(name, functions, self._tools) for name, functions in rubrics.items()}
+        self._resources = Resources(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
+        self._rubrics = {name: Rubric(name, functions, self._resources) for name, functions in rubrics.items()}
 
     async def ready(self) -> None:
         """Answers once the actor is up."""
@@ -65,32 +63,7 @@ class RewardWorker:
         return await self._rubrics[rubric].score_group(samples)
 
     async def close(self) -> None:
-        await self._tools.close()
-
-
-@dataclass(eq=False)
-class _Worker:
-    actor: Any
-    outstanding: int = 0
-    """Completions that it has been given and has not answered."""
-    down: bool = False
-    """It died, and has not come back yet."""
-    died: float = 0.0
-    """When, in terms of time.monotonic; of use while it is down."""
-    gone: str = ""
-    """Why it has not come back for so long that nobody should wait for it alone."""
-
-
-@dataclass(eq=False)
-class _Request:
-    rubric: str
-    sample: Sample
-    result: "asyncio.Future[Score]"
-    account: Account
-    asked: float = field(default_factory=time.perf_counter)
-    failed_on: _Worker | None = None
-    suspect: bool = False
-    """Its worker died: it goes alone next time, so that it can only harm itself."""
+        await self._resources.close()
 
 
 class RewardPool:
@@ -99,7 +72,7 @@ class RewardPool:
     def __init__(
         self,
         rubrics: Mapping[str, RubricSpec],
-        settings: ToolSettings,
+        settings: ResourceSettings,
         timeout_s: float,
         max_error_rate: float,
         name: str = "reward",
@@ -108,21 +81,19 @@ class RewardPool:
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
         self._settings = settings
         self._timeout_s = timeout_s
-        self.account = Account(max_error_rate)
-        """Of whoever names none."""
-        self._workers: list[_Worker] = []
+        self.budget = ErrorBudget(max_error_rate)
+        """Error budget of whoever names none."""
         self._scorers = _start_scorers(self._rubrics, name)
         self._names = 0
-        self._waiting: deque[_Request] = deque()
-        self._changed = asyncio.Event()
+        self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dispatcher: asyncio.Task[None] | None = None
+        """Tasks that end with the pool: the handing out, the calls under way, the waits for workers that died."""
 
     @classmethod
     async def start(
         cls,
         rubrics: Mapping[str, RubricSpec],
-        settings: ToolSettings,
+        settings: ResourceSettings,
         samples: Mapping[str, Sample],
         *,
         replicas: int,
@@ -140,61 +111,52 @@ class RewardPool:
         """
         pool = cls(rubrics, settings, timeout_s, max_error_rate, name)
         try:
-            pool._workers = [pool._new_worker() for _ in range(replicas)]
+            pool._dispatcher.workers = [pool._new_worker() for _ in range(replicas)]
             await pool.check(samples, start_timeout_s)
         except BaseException:
             await pool.close()
             raise
-        pool._dispatcher = asyncio.create_task(pool._dispatch())
+        pool._spawn(pool._hand_out())
         return pool
 
     async def check(self, samples: Mapping[str, Sample], timeout_s: float) -> None:
         """Let every worker exercise the rubrics of `samples`. Raises as `start` does."""
-        check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in self._workers))
+        check = asyncio.gather(*(worker.actor.check.remote(dict(samples)) for worker in self._dispatcher.workers))
         await within(check, timeout_s, "reward workers to check their reward functions")
 
     @property
     def replicas(self) -> int:
-        return len(self._workers)
+        return len(self._dispatcher.workers)
 
     @property
     def num_waiting(self) -> int:
         """Completions that no worker has taken yet."""
-        return len(self._waiting)
+        return self._dispatcher.num_waiting
 
     async def scale(self, replicas: int) -> None:
         """Start or end workers while the run goes on; one that ends first finishes what it has."""
-        while len(self._workers) < replicas:
-            self._workers.append(self._new_worker())
-        leaving = self._workers[replicas:]
-        del self._workers[replicas:]
-        self._changed.set()
-        for worker in leaving:
-            while worker.outstanding:
-                self._changed.clear()
-                await self._changed.wait()
+        workers = self._dispatcher.workers
+        while len(workers) < replicas:
+            workers.append(self._new_worker())
+        for worker in self._dispatcher.keep(replicas):
+            await self._dispatcher.wait_until_idle(worker)
             await _end(worker)
 
-    async def score(self, rubric: str, sample: Sample, account: Account | None = None) -> Score:
+    async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None = None) -> Score:
         """The score of one completion; status `error` when it could not be scored, twice.
 
         Raises:
             ServiceError: all workers died, and none has come back within the time they have.
         """
-        if problem := self._all_gone():
-            raise ServiceError(problem)
-        request = _Request(rubric, sample, asyncio.get_running_loop().create_future(), account or self.account)
-        self._waiting.append(request)
-        self._changed.set()
-        return await request.result
+        return await self._dispatcher.score(rubric, sample, budget or self.budget)
 
-    def begin(self, prompt: Prompt, account: Account | None = None) -> "GroupScoring":
+    def begin(self, prompt: Prompt, budget: ErrorBudget | None = None) -> "GroupScoring":
         """Score the completions of a group one by one as they finish.
 
         Args:
-            account: that they count in; None: the pool's own.
+            budget: that they count in; None: the pool's own.
         """
-        return GroupScoring(self, prompt, account or self.account)
+        return GroupScoring(self, prompt, budget or self.budget)
 
     async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
         """Values of the rubric's group functions, one table a completion.
@@ -206,7 +168,7 @@ class RewardPool:
             return [{} for _ in samples]
         problem: ServiceError | None = None
         for attempt in range(2):
-            worker = await self._up(attempt)
+            worker = await self._dispatcher.up(attempt)
             try:
                 call = worker.actor.score_group.remote(rubric, samples)
                 values: list[dict[str, float]] = await within(call, self._timeout_s, "a reward worker to score a group")
@@ -221,68 +183,46 @@ class RewardPool:
         return total(self._rubrics[rubric], breakdown)
 
     def metrics(self) -> dict[str, float]:
-        """What the pool's own account says, and how the workers stand."""
-        return self.account.metrics() | {
-            "rewards/replicas": len(self._workers),
-            "rewards/down": sum(worker.down for worker in self._workers),
-            "rewards/waiting": len(self._waiting),
+        """Figures of the pool's own budget since the last call, and of the workers."""
+        return self.budget.metrics() | {
+            "rewards/replicas": len(self._dispatcher.workers),
+            "rewards/down": sum(worker.down for worker in self._dispatcher.workers),
+            "rewards/waiting": self._dispatcher.num_waiting,
         }
 
     async def close(self) -> None:
         """End the workers and what they started."""
-        for task in (*self._tasks, *([self._dispatcher] if self._dispatcher else [])):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(_end(worker) for worker in self._workers))
-        self._workers.clear()
+        await asyncio.gather(*(_end(worker) for worker in self._dispatcher.keep(0)))
         for _, actor in self._scorers.values():
             ray.kill(actor)
 
-    # --- Dispatch
+    # --- Calls to the workers
 
-    async def _dispatch(self) -> None:
+    async def _hand_out(self) -> None:
         while True:
-            while self._waiting and (worker := self._free_worker(self._waiting[0])):
-                batch = [self._waiting.popleft()]
-                # One that may have killed its worker has the next one for itself.
-                share = DEPTH if batch[0].suspect else 1
-                while self._waiting and not self._waiting[0].suspect and share == len(batch) < self._room(worker):
-                    batch.append(self._waiting.popleft())
-                    share += 1
-                worker.outstanding += share
-                self._spawn(self._run(worker, batch, share))
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _free_worker(self, request: _Request) -> _Worker | None:
-        up = [worker for worker in self._workers if not worker.down]
-        others = [worker for worker in up if worker is not request.failed_on]
-        worker = min(others or up, key=lambda worker: worker.outstanding, default=None)
-        if worker is None or (request.suspect and worker.outstanding):
-            return None
-        return worker if worker.outstanding < DEPTH else None
-
-    @staticmethod
-    def _room(worker: _Worker) -> int:
-        return min(BATCH, DEPTH - worker.outstanding)
+            self._spawn(self._run(await self._dispatcher.next()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, worker: _Worker, batch: list[_Request], share: int) -> None:
-        began = time.perf_counter()
-        stream = worker.actor.score.options(num_returns="streaming").remote([(r.rubric, r.sample) for r in batch])
-        open_requests = dict(enumerate(batch))
+    async def _run(self, batch: Batch) -> None:
+        worker = batch.worker
+        asked = [(request.rubric, request.sample) for request in batch.requests]
+        stream = worker.actor.score.options(num_returns="streaming").remote(asked)
+        unanswered = dict(enumerate(batch.requests))
         reason = "the reward worker ended early"
         try:
-            while open_requests:
+            while unanswered:
                 # A bound on the silence between two answers: how long a whole batch takes is the functions' affair.
                 chunk = await asyncio.wait_for(anext(stream), self._timeout_s)
                 for index, score in await chunk:
-                    self._settle(open_requests.pop(index), score, worker, began)
+                    self._dispatcher.settle(batch, unanswered.pop(index), score)
         except StopAsyncIteration:
-            pass  # what it left open is settled below, for `reason`
+            pass  # what it left unanswered fails below, for `reason`
         except TimeoutError:
             reason = f"no answer from a reward worker for {self._timeout_s:.0f} s"
             ray.kill(worker.actor, no_restart=False)
@@ -291,88 +231,48 @@ class RewardPool:
             reason = f"the reward worker failed: {_last_line(problem)}"
             self._lost(worker)
         finally:
-            worker.outstanding -= share
-            self._changed.set()
-        for request in open_requests.values():
-            request.suspect = True
-            failed = Score(value=0.0, status="error", breakdown={}, seconds=time.perf_counter() - began, error=reason)
-            self._settle(request, failed, worker, began)
+            self._dispatcher.release(batch)
+        self._dispatcher.fail(batch, unanswered.values(), reason)
 
-    def _lost(self, worker: _Worker) -> None:
-        if not worker.down:
-            worker.down, worker.died = True, time.monotonic()
+    def _lost(self, worker: Worker) -> None:
+        if self._dispatcher.lost(worker):
             self._spawn(self._revive(worker))
 
-    async def _revive(self, worker: _Worker) -> None:
-        """Wait until Ray has restarted a worker; the others go on. When none is left to go on, whoever waits is told."""
-        while worker in self._workers:
+    async def _revive(self, worker: Worker) -> None:
+        """Wait until Ray has restarted a worker; the others go on."""
+        while worker in self._dispatcher.workers:
             try:
                 await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
             except (RayError, TimeoutError) as failure:
                 if time.monotonic() - worker.died > max(self._timeout_s, PATIENCE_S):
-                    worker.gone = _last_line(failure)
-                    self._give_up()
+                    self._dispatcher.give_up(worker, _last_line(failure))
                 await asyncio.sleep(0.2)
             else:
-                worker.down, worker.gone = False, ""
-                self._changed.set()
+                self._dispatcher.back(worker)
                 return
 
-    async def _up(self, number: int) -> _Worker:
-        """Of the workers that are up the `number`th, counted round; waits for one. Raises ServiceError when none comes."""
-        while not (up := [worker for worker in self._workers if not worker.down]):
-            if problem := self._all_gone():
-                raise ServiceError(problem)
-            self._changed.clear()
-            await self._changed.wait()
-        return up[number % len(up)]
-
-    def _all_gone(self) -> str:
-        """Why nothing can be scored any more; empty while a worker is up or may come back."""
-        if self._workers and all(worker.gone for worker in self._workers):
-            return f"no reward worker comes back: {self._workers[0].gone}"
-        return ""
-
-    def _give_up(self) -> None:
-        self._changed.set()
-        problem = self._all_gone()
-        while problem and self._waiting:
-            request = self._waiting.popleft()
-            if not request.result.done():
-                request.result.set_exception(ServiceError(problem))
-
-    def _settle(self, request: _Request, score: Score, worker: _Worker, began: float) -> None:
-        if score.status == "error" and request.failed_on is None:
-            request.failed_on = worker
-            self._waiting.append(request)
-            self._changed.set()
-            return
-        request.account.add(score, began - request.asked)
-        if not request.result.done():
-            request.result.set_result(score)
-
-    def _new_worker(self) -> _Worker:
+    def _new_worker(self) -> Worker:
         name = f"{self._name}-{self._names}"
         self._names += 1
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000)
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
-        return _Worker(remote.remote(self._rubrics, self._settings, scorers))
+        return Worker(remote.remote(self._rubrics, self._settings, scorers))
 
 
 class GroupScoring:
     """The scores of one group on their way."""
 
-    def __init__(self, pool: RewardPool, prompt: Prompt, account: Account) -> None:
+    def __init__(self, pool: RewardPool, prompt: Prompt, budget: ErrorBudget) -> None:
         self._pool = pool
         self._prompt = prompt
-        self._account = account
+        self._budget = budget
         self._scores: dict[int, tuple[Completion, asyncio.Task[Score]]] = {}
 
     def add(self, completion: Completion) -> None:
         """A completion has finished; it is scored from now on."""
         task = asyncio.create_task(
-            self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._account)
+            self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._budget)
         )
         self._scores[id(completion)] = (completion, task)
 
@@ -397,7 +297,7 @@ class GroupScoring:
             kept, tables, error = [], [], str(problem)
         scored = tuple(self._whole(score, table) for (_, score), table in zip(kept, tables, strict=True))
         failed = [c for c in group.completions if not any(c is completion for completion, _ in kept)]
-        self._account.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
+        self._budget.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
         return ScoredGroup(
             group=group,
             completions=tuple(completion for completion, _ in kept),
@@ -445,11 +345,11 @@ def _last_line(problem: BaseException) -> str:
     return lines[-1].strip() if lines else type(problem).__name__
 
 
-async def _end(worker: _Worker) -> None:
+async def _end(worker: Worker) -> None:
     """Let a worker end its children, then end it."""
-    await asyncio.wait({asyncio.ensure_future(_closed(worker))}, timeout=5)
+    await asyncio.wait({asyncio.ensure_future(_close(worker))}, timeout=5)
     ray.kill(worker.actor)
 
 
-async def _closed(worker: _Worker) -> None:
+async def _close(worker: Worker) -> None:
     await asyncio.gather(worker.actor.close.remote(), return_exceptions=True)

@@ -10,30 +10,30 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from rollout.errors import ServiceError
 from rollout.types import Completion, FinishReason, Prompt, Sampling
-from rollout.weights.manifest import Backend, LoadReport, WeightManifest, verified
+from rollout.weights.manifest import Backend, LoadReport, WeightManifest, open_verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """What one engine must know to start."""
+    """Settings of one engine."""
 
     dtype: Literal["float32", "bfloat16"]
     trust_remote_code: bool
     max_tokens: int
-    """Longest prompt plus completion."""
+    """Tokens of the longest prompt and its completion together."""
     max_sequences: int
     tensor_parallel: int
     kv_cache_gb: int
     gpu_memory: float
     eager: bool
     backend: Backend
-    """How weights arrive."""
+    """Way by which weights arrive."""
     device: Literal["cpu", "cuda"]
     lora_rank: int = 0
     """Largest rank of the adapter that the engine applies; 0: none."""
@@ -42,22 +42,10 @@ class EngineSpec:
 
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Those that vLLM makes room for; a smaller rank is padded with zeros."""
+"""Ranks of an adapter that vLLM makes room for; a smaller rank is padded with zeros."""
 
 Finished = tuple[int, Completion]
-"""(index in its group, completion)."""
-
-
-class Engine(Protocol):
-    """What the service needs of an engine. `VllmEngine` is the real one."""
-
-    def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator["list[Finished]"]: ...
-
-    async def load(self, manifest: WeightManifest) -> LoadReport: ...
-
-    async def version(self) -> int: ...
-
-    async def close(self) -> None: ...
+"""A completion that has ended: (index in its group, completion)."""
 
 
 class VllmEngine:
@@ -179,7 +167,7 @@ class VllmEngine:
         """
         async with self._loading:
             for file in manifest.adapter:
-                verified(file.path, file.num_bytes, file.checksum)
+                open_verified(file.path, file.num_bytes, file.checksum)
             paused = time.perf_counter()
             if manifest.has_base or manifest.adapter:
                 # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.

@@ -9,7 +9,7 @@ from rollout.errors import ServiceError
 class Health(Enum):
     SERVING = "serving"
     DEAD = "dead"
-    """Its actor is gone; it gets no more work until it has loaded the current weights again."""
+    """The actor of the replica is gone; it gets no more work until it has loaded the current weights again."""
 
 
 @dataclass(slots=True)

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import rollout.ray_defaults  # noqa: F401
+
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rollout.actors import compute_environment, reserve, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
-from rollout.errors import InputError, ServiceError
+from rollout.errors import ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 from rollout.weights.manifest import Holding, LoadReport, WeightManifest, discard, localize
@@ -65,7 +67,7 @@ class PublishReport:
     version: int
     num_bytes: int
     seconds: float
-    """Until the last engine serves the new version."""
+    """Wall time until the last engine serves the new version."""
     pause_seconds: float
     """Longest standstill of generation on any replica."""
 
@@ -80,7 +82,6 @@ class RolloutPool:
         nodes: Sequence[str],
         tensor_parallel: int,
         timeout_s: float,
-        start_s: float,
     ) -> None:
         self._actors = actors
         self._tensor_parallel = tensor_parallel
@@ -88,11 +89,10 @@ class RolloutPool:
         self._nodes = nodes
         self._router = Router(len(actors))
         self._timeout_s = timeout_s
-        self.start_seconds = start_s
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
-        """What every serving replica holds, as far as known: a publish sends the rest."""
+        """Weights that every serving replica holds, as far as known: a publish sends the others."""
         self.num_tokens = 0
         """Completion tokens sampled so far."""
 
@@ -117,7 +117,6 @@ class RolloutPool:
             InputError: the cluster cannot place them.
             ServiceError: an engine failed to start in time.
         """
-        began = time.perf_counter()
         bundle = {"CPU": cpus * spec.tensor_parallel}
         if spec.device == "cuda":
             bundle["GPU"] = gpus * spec.tensor_parallel
@@ -141,17 +140,13 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, time.perf_counter() - began)
+        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s)
         pool.holding = Holding(base=model_path)
         return pool
 
     @property
     def replicas(self) -> int:
         return len(self._actors)
-
-    @property
-    def outstanding(self) -> tuple[int, ...]:
-        return self._router.outstanding
 
     async def generate(
         self, group_id: str, prompt: Prompt, sampling: Sampling, finished: "Callable[[Completion], None] | None" = None
@@ -263,7 +258,7 @@ class RolloutPool:
         await within(asyncio.gather(*calls), self._timeout_s, f"engines to meet the learner at {address}:{port}")
 
     async def versions(self) -> list[int]:
-        """What each replica's vLLM itself says."""
+        """The policy version of each replica, as its vLLM itself says it."""
         calls = [actor.version.remote() for actor in self._actors]
         return list(await within(asyncio.gather(*calls), self._timeout_s, "engines to tell their version"))
 
@@ -275,68 +270,6 @@ class RolloutPool:
             ray.kill(actor)
         for group in self._groups:
             remove_placement_group(group)
-
-
-def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
-    """A placement group, or an InputError that says what the cluster lacks."""
-    bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
-    available = ray.cluster_resources()
-    for name in ("CPU", "GPU"):
-        wanted = sum(bundle.get(name, 0) for bundle in bundles)
-        if wanted > available.get(name, 0):
-            raise InputError(
-                f"{what} needs {wanted:g} {name}s; the Ray cluster has {available.get(name, 0):g}: lower it or add nodes"
-            )
-    group = placement_group(bundles, strategy="STRICT_PACK" if len(bundles) == 1 else "PACK")
-    if not group.wait(min(timeout_s, 60)):
-        remove_placement_group(group)
-        free = ray.available_resources()
-        raise InputError(
-            f"{what}: no place for {bundles} on the Ray cluster, of which {free.get('CPU', 0):g} CPUs and "
-            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
-        )
-    return group
-
-
-def compute_environment(device: str, threads: int) -> dict[str, str]:
-    """Environment of an actor that computes.
-
-    On a CPU host engine and learner share the cores. Threads that spin while they wait, OpenMP's default, take them
-    from whoever has work: measured five times slower. Threads that sleep at once are woken up for every operation, which
-    costs a small model up to a third of its speed (deploy/bench/learner-cpu.md). So they spin for some ten microseconds
-    first.
-    """
-    if device == "cuda":
-        return {}
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "GOMP_SPINCOUNT": "2000",
-        "KMP_BLOCKTIME": "0",
-        "DS_ACCELERATOR": "cpu",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
-    """Await an actor's answer for a bounded time.
-
-    Raises:
-        InputError, ServiceError: as the actor raised it; or no answer in time; or the actor is gone.
-    """
-    answer = asyncio.ensure_future(awaitable)
-    # When this wait is cancelled, an answer that fails later has been asked for by nobody.
-    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-    try:
-        return await asyncio.wait_for(answer, timeout_s)
-    except TimeoutError:
-        raise ServiceError(f"waited {timeout_s:.0f} s for {what}, in vain") from None
-    except RayTaskError as problem:
-        if isinstance(problem.cause, InputError | ServiceError):
-            raise problem.cause from None
-        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {_first_line(problem)}") from problem
-    except RayActorError as problem:
-        raise ServiceError(f"{what}: the actor died: {_first_line(problem)}") from problem
 
 
 def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
@@ -354,8 +287,3 @@ def _object_references(manifest: WeightManifest) -> list[Any]:
         with open(bucket.path, "rb") as file:
             references.append(ray.put(file.read()))
     return references
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = [line for line in str(problem).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(problem).__name__

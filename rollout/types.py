@@ -5,12 +5,13 @@ Shapes: P = prompt tokens, L = completion tokens, G = completions in a group.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:  # fields hold arrays, but what reads a recipe and its rewards does without numpy
+    import numpy as np
 
 FinishReason = Literal["stop", "length", "abort"]
-"""`stop`: the model ended by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
+"""How a completion ended. `stop`: by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class Baseline:
 
     text: str
     num_tokens: int
-    """As the policy's tokenizer cuts it, the end of sequence included."""
+    """Tokens of the text as the policy's tokenizer cuts it, the end of sequence included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -29,11 +30,11 @@ class Prompt:
     prompt_id: str
     """Stable name: `<source>/<row>` for files, `<source>/<problem>` for generated tasks."""
     source: str
-    """Name of the data source that it came from (key of `data.sources` or `eval.sets`)."""
+    """Name of the data source of the prompt (key of `data.sources` or `eval.sets`)."""
     rubric: str
-    """Name of the rubric that scores its completions (key of `rewards.rubrics`)."""
+    """Name of the rubric that scores the completions (key of `rewards.rubrics`)."""
     text: str
-    """The rendered template: exactly what is tokenised."""
+    """The rendered template: exactly the text that is tokenised."""
     token_ids: tuple[int, ...]
     """[P] token ids of `text`; never re-tokenised later."""
     answer: str
@@ -41,7 +42,7 @@ class Prompt:
     fields: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the row, for reward functions that ask for them."""
     baseline: Baseline | None = None
-    """In evaluation sets that name one (`baseline_column`)."""
+    """Response to compare completions with, in evaluation sets that name one (`baseline_column`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -49,11 +50,11 @@ class Completion:
     """One sampled continuation of a prompt."""
 
     text: str
-    token_ids: np.ndarray
-    """[L] int32; ends with the end-of-sequence token when `finish_reason == "stop"`."""
-    rollout_logprobs: np.ndarray
-    """[L] float32, natural log, of each sampled token under the sampler's own distribution."""
-    policy_versions: np.ndarray
+    token_ids: "np.ndarray"
+    """[L] int32 token ids; the last is the end-of-sequence token when `finish_reason == "stop"`."""
+    rollout_logprobs: "np.ndarray"
+    """[L] float32 natural logarithm of the probability of each token under the distribution that it was drawn from."""
+    policy_versions: "np.ndarray"
     """[L] int32, the policy version whose weights sampled each token."""
     finish_reason: FinishReason
     seed: int
@@ -69,12 +70,12 @@ class RolloutGroup:
     """The G completions of one prompt: the unit of buffering, scoring and dropping."""
 
     group_id: str
-    """`<stage>/<index>`, unique in a run and the same after a resume."""
+    """Name of the group: `<stage>/<index>`, unique in a run and the same after a resume."""
     prompt: Prompt
     completions: tuple[Completion, ...]
-    """[G]"""
+    """[G] completions, in the order of their seeds."""
     replica: int
-    """Index of the replica that sampled it."""
+    """Index of the replica that sampled the group."""
     seconds: float
     """Wall time from the request to the last token."""
 
@@ -82,11 +83,6 @@ class RolloutGroup:
     def num_tokens(self) -> int:
         """Completion tokens of the whole group."""
         return sum(len(completion.token_ids) for completion in self.completions)
-
-    @property
-    def oldest_version(self) -> int:
-        """Lowest policy version among all tokens of the group."""
-        return min(completion.oldest_version for completion in self.completions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +92,10 @@ class Sampling:
     n: int = 1
     """Completions of the prompt (the group size G in training)."""
     temperature: float = 1.0
-    """0 is greedy. Training divides the learner's logits by the same temperature."""
+    """Temperature of the samples; 0 is greedy. Training divides the learner's logits by the same temperature."""
     top_p: float = 1.0
     """Nucleus mass; evaluation only (a cut tail would bias the importance ratio)."""
     max_tokens: int = 256
-    """Longest completion."""
+    """Tokens of the longest completion."""
     seed: int = 0
-    """Completion i is drawn with `seed + i`."""
+    """Seed of the samples: completion i is drawn with `seed + i`."""

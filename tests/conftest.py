@@ -6,4 +6,4 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers have the cores between them: with a thread a core each, torch would mostly wait for itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import orchestrator  # noqa: F401  # sets Ray's defaults before anything imports Ray
+import rollout.ray_defaults  # noqa: F401  # before anything imports Ray

@@ -10,11 +10,11 @@ from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.plan.machine import in_units
-from rollout.data.known_sets import PUBLISHED
+from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
-    from rollout.data.sources import Row
+    from rollout.data.rows import Row
 
 LARGE_BYTES = 32 << 20
 """Size from which on a data file is read here in its first rows alone, as a generated task is."""
@@ -186,7 +186,7 @@ class _Reader:
 
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""
-        needs = PUBLISHED[section.set].needs if section.set else ()
+        needs = KNOWN_SETS[section.set].needs if section.set else ()
         missing = [column for column in needs if not row.fields.get(column)]
         if missing:
             raise InputError(

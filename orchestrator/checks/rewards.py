@@ -25,12 +25,12 @@ def check_rewards(recipe: Recipe, stage: Stage) -> None:
 def _check_arguments(named: str, stage: Stage, rubric: str) -> None:
     # Only here: the built-in rewards bring numpy.
     from orchestrator.config.rubrics import preferring_label, rubrics_of
-    from rewards.resources import Tools, ToolSettings
+    from rewards.resources import Resources, ResourceSettings
     from rewards.rubric import Rubric
 
     functions = rubrics_of(stage)[rubric]
     try:
-        Rubric("check", functions, Tools(ToolSettings()))
+        Rubric("check", functions, Resources(ResourceSettings()))
         for section in stage.eval.prompt_sets.values():
             if section.baseline_column and section.rubric == rubric:
                 preferring_label(functions, section.judged_by)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import rollout.ray_defaults  # noqa: F401
+
 from ray.util.metrics import Gauge
 
 EXPORTED = {

@@ -10,10 +10,10 @@ from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import Device
 from orchestrator.cluster.specs import cores, engine_spec
 from orchestrator.config.recipe import Stage
-from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rewards.types import Sample
 from rollout.errors import InputError, ServiceError
@@ -144,12 +144,12 @@ class Services:
             if prompts
         }
         rubrics = {name: rubric for name, rubric in rubrics_of(stage).items() if name in samples}
-        shape = (rubrics, tool_settings(stage), settings.replicas, settings.timeout_s)
+        shape = (rubrics, resource_settings(stage), settings.replicas, settings.timeout_s)
         started = await self._rewards.begin(
             shape,
             lambda: RewardPool.start(
                 rubrics,
-                tool_settings(stage),
+                resource_settings(stage),
                 samples,
                 replicas=self._reward_replicas or settings.replicas,
                 timeout_s=settings.timeout_s,
@@ -158,7 +158,7 @@ class Services:
             ),
         )
         if not started:
-            (await self._rewards.get()).account = Account(settings.max_error_rate)
+            (await self._rewards.get()).budget = ErrorBudget(settings.max_error_rate)
 
     async def learner(self) -> LearnerGroup:
         """The ranks, once they are up. Raises InputError or ServiceError as `LearnerGroup.start` does."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import rollout.ray_defaults  # noqa: F401
+
 import ray
 
 from orchestrator.config.sections.cluster import ClusterSection
@@ -20,7 +22,7 @@ Device = Literal["cpu", "cuda"]
 def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
     """Join `cluster.address`, or start a private cluster on loopback and end it afterwards; yields the compute device.
 
-    Token authentication is on unless the environment says otherwise (orchestrator/__init__.py).
+    Token authentication is on unless the environment says otherwise (rollout/ray_defaults.py).
 
     Raises:
         InputError: no cluster answers at the address.

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import rollout.ray_defaults  # noqa: F401
+
 from orchestrator.config.load import parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES

@@ -3,7 +3,7 @@
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
 from rewards.models.scorers import KINDS
-from rewards.resources import ToolSettings
+from rewards.resources import ResourceSettings
 from rewards.sandbox.types import Limits
 from rewards.types import FunctionSpec, RubricSpec
 from rollout.errors import InputError
@@ -60,10 +60,10 @@ def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
     return label
 
 
-def tool_settings(stage: Stage) -> ToolSettings:
+def resource_settings(stage: Stage) -> ResourceSettings:
     """Processes, modules and limits that the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
-    return ToolSettings(
+    return ResourceSettings(
         processes=stage.rewards.processes,
         function_timeout_s=stage.rewards.function_timeout_s,
         preload=tuple(sorted({name.rpartition(":")[0] for name in names if ":" in name})),

@@ -15,7 +15,8 @@ from orchestrator.data.prompts import asking
 from rollout.data.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of
 from rollout.data.mixture import Mixture
 from rollout.data.prompts import SkippedPrompt, skipped_note
-from rollout.data.sources import Row, load_rows
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 from rollout.data.templates import Template, load_template
 from rollout.errors import InputError
 

@@ -16,7 +16,8 @@ from learner.batch import TrainingBatch, make_batch
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
-from rollout.data.sources import Row, load_rows
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
 
 

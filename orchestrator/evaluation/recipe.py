@@ -10,7 +10,7 @@ from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan.model_folder import has_chat_template, read_config
-from rollout.data.known_sets import PUBLISHED
+from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import InputError
 
 LENGTH = 4096
@@ -80,12 +80,12 @@ def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[st
     """The sets that a user names, as `eval.sets` takes them."""
     chosen: dict[str, dict[str, Any]] = {}
     for name, path in map(_named_set, sets):
-        if name in PUBLISHED:
+        if name in KNOWN_SETS:
             chosen[name] = {"set": name, "path": path}
         else:
             rubric = "default" if "default" in rubrics else next(iter(rubrics))
             chosen[name] = {"path": path, "rubric": rubric, **columns}
-    if columns and all(name in PUBLISHED for name in chosen):
+    if columns and all(name in KNOWN_SETS for name in chosen):
         raise InputError(
             f"--{next(iter(columns)).replace('_', '-')} describes sets that are not known by name, as {', '.join(chosen)} "
             "is; give a file with other columns another name"

@@ -1,6 +1,6 @@
 """`rayzero score`: a rubric over a JSONL file of completions, without a cluster.
 
-Lines go in chunks to one process a core, each with tools of its own (child processes, sandbox), and come back in order.
+Lines go in chunks to one process a core, each with resources of its own (child processes, sandbox), and come back in order.
 A line that cannot be read or scored is a line with status `error` and the reason; the others do not notice.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
-from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.run.folder import find_run
 from rewards.builtin import BUILTIN
-from rewards.resources import Tools, ToolSettings
+from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.types import FunctionSpec, RubricSpec, Sample, Score
 from rollout.data.sources import field_text
@@ -37,7 +37,7 @@ ALIASES = {"math": "accuracy", "code": "code_tests"}
 """Short names of rubrics that are one reward function."""
 
 
-def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSettings]:
+def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ResourceSettings]:
     """A rubric by name: a reward function that ships, with `key=value` as its arguments; or `RECIPE` or
     `RECIPE:RUBRIC`, with `key=value` as overrides of the recipe; a run in place of a recipe has the reward models that its
     stages trained.
@@ -49,7 +49,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
     function = ALIASES.get(name, name)
     if function in BUILTIN:
         spec = FunctionSpec(name=function, label=function, args=dict(_argument(each) for each in overrides))
-        return (spec,), ToolSettings()
+        return (spec,), ResourceSettings()
     run = None if recipe in shipped_recipes() else find_run(Path(recipe))
     if run is None and recipe not in shipped_recipes() and not recipe.endswith(".toml"):
         known = [*ALIASES, *BUILTIN, *shipped_recipes()]
@@ -63,11 +63,11 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ToolSe
         raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
     models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
     stage = with_stage_models(loaded, stage, models, {rubric})
-    return rubrics_of(stage)[rubric], tool_settings(stage)
+    return rubrics_of(stage)[rubric], resource_settings(stage)
 
 
 def score_lines(
-    lines: Iterable[bytes], rubric: RubricSpec, settings: ToolSettings, processes: int = 0
+    lines: Iterable[bytes], rubric: RubricSpec, settings: ResourceSettings, processes: int = 0
 ) -> Iterator[str]:
     """Yield one JSON line out for every line in, in order, as soon as it and those before it are done.
 
@@ -78,7 +78,7 @@ def score_lines(
         InputError: a reward function does not exist or does not take its arguments.
         ServiceError: a scoring process died.
     """
-    Rubric("score", rubric, Tools(settings))  # a mistake is told once, here
+    Rubric("score", rubric, Resources(settings))  # a mistake is told once, here
     count = processes or os.cpu_count() or 1
     # Spawned: a fork would copy this process's threads' locks, and its memory.
     executor = ProcessPoolExecutor(
@@ -146,16 +146,16 @@ def _scored_stage(stages: Sequence[Stage]) -> Stage:
 
 
 class _Scorer:
-    def __init__(self, rubric: RubricSpec, settings: ToolSettings) -> None:
+    def __init__(self, rubric: RubricSpec, settings: ResourceSettings) -> None:
         self.loop = asyncio.new_event_loop()
-        self.tools = Tools(settings)
-        self.rubric = Rubric("score", rubric, self.tools)
+        self.resources = Resources(settings)
+        self.rubric = Rubric("score", rubric, self.resources)
 
 
 _scorer: _Scorer | None = None
 
 
-def _start(rubric: RubricSpec, settings: ToolSettings) -> None:
+def _start(rubric: RubricSpec, settings: ResourceSettings) -> None:
     import signal
 
     global _scorer
@@ -166,7 +166,7 @@ def _start(rubric: RubricSpec, settings: ToolSettings) -> None:
 
 def _stop() -> None:
     assert _scorer is not None
-    _scorer.loop.run_until_complete(_scorer.tools.close())
+    _scorer.loop.run_until_complete(_scorer.resources.close())
 
 
 def _score_chunk(lines: list[bytes]) -> list[str]:

@@ -11,7 +11,7 @@ from orchestrator.config.sections.eval import EvalSection
 from orchestrator.evaluation.figures import Correctness, EvalResult, summarize
 from orchestrator.evaluation.win_rate import Baselines
 from orchestrator.sampling import GroupRequest, Sampler, Scorers, scored_groups
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rollout.errors import ServiceError
 from rollout.types import Prompt, Sampling
 
@@ -42,12 +42,12 @@ async def evaluate_sets(
     for name, prompts in sets.items():
         section = stage.eval.sets[name]
         rubric = rubrics[section.rubric]
-        account = Account(stage.rewards.max_error_rate)
+        budget = ErrorBudget(stage.rewards.max_error_rate)
         contest = None
         try:
             if section.baseline_column:
                 label = preferring_label(rubric, section.judged_by)
-                contest = await baselines.contest(name, prompts, label, scorers, account)
+                contest = await baselines.contest(name, prompts, label, scorers, budget)
             groups = [
                 await scored_groups(
                     sampler,
@@ -57,13 +57,13 @@ async def evaluate_sets(
                         for i, prompt in enumerate(prompts)
                     ],
                     at_once=at_once // sampling.n,
-                    account=account,
+                    budget=budget,
                 )
                 if sampling
                 else None
                 for kind, sampling in _samplings(stage.eval, stage.rollout.max_tokens, seed).items()
             ]
-            account.check()
+            budget.check()
         except ServiceError as problem:
             raise ServiceError(f"evaluation of {name!r}: {problem}") from problem
         correctness = Correctness.of(rubric, section.correct, answered=any(prompt.answer for prompt in prompts))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.sampling import Scorer
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.text.response import prompt_of_given
 from rewards.types import Sample, Score, ScoredGroup
 from rollout.types import Baseline, Prompt
@@ -60,7 +60,7 @@ class Baselines:
     """Set → prompt → score."""
 
     async def contest(
-        self, name: str, prompts: Sequence[Prompt], judged_by: str, scorer: Scorer, account: Account
+        self, name: str, prompts: Sequence[Prompt], judged_by: str, scorer: Scorer, budget: ErrorBudget
     ) -> Contest:
         """What the completions of set `name` are compared with.
 
@@ -69,7 +69,7 @@ class Baselines:
         """
         known = self._scores.setdefault(name, {})
         missing = [prompt for prompt in prompts if prompt.baseline is not None and prompt.prompt_id not in known]
-        scores = await asyncio.gather(*(scorer.score(prompt.rubric, sample_of(prompt), account) for prompt in missing))
+        scores = await asyncio.gather(*(scorer.score(prompt.rubric, sample_of(prompt), budget) for prompt in missing))
         failed = []
         for prompt, score in zip(missing, scores, strict=True):
             if score.status == "error":
@@ -79,7 +79,7 @@ class Baselines:
         # All at once, those of before included: the rate is one of the whole set.
         for prompt in failed[-1:] or prompts[:1]:
             text = prompt.baseline.text if prompt.baseline and failed else ""
-            account.count(len(known) + len(failed), len(failed), prompt, text)
+            budget.count(len(known) + len(failed), len(failed), prompt, text)
         return Contest(judged_by=judged_by, baselines=known, num_errors=len(failed))
 
 

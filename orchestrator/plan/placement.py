@@ -4,10 +4,8 @@ import json
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.trained_rewards import used_rubrics
+from rewards.models.scorers import SCORER_GPUS
 from rollout.errors import InputError
-
-SCORER_GPUS = 0.1
-"""GPUs that one reward model reserves; the same as in rewards/service.py, which this must not import: it comes with Ray."""
 
 
 def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchestrator.data.pairs import load_pair_sets, need_end, policy_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
-from rollout.data.sources import Row
+from rollout.data.rows import Row
 from rollout.data.templates import load_template
 
 

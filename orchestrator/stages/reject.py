@@ -24,7 +24,7 @@ from rewards.text.readability import readability
 from rewards.text.response import read_response, without_thought
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
-from rollout.data.sources import Row as Asked
+from rollout.data.rows import Row as Asked
 from rollout.data.sources import load_rows
 from rollout.types import Prompt
 

@@ -15,7 +15,7 @@ from typing import Literal
 from rewards.code.program import complete, program_of, with_preamble
 from rewards.code.tasks import CodeTask
 from rewards.sandbox.pool import Sandbox
-from rewards.sandbox.types import BrokenTests, Run, SandboxFault, TestOutcome, Verdict
+from rewards.sandbox.types import AssertionResult, BrokenTests, Run, SandboxFault, TestOutcome
 from rewards.types import ScoreStatus
 
 Scoring = Literal["all", "fraction"]
@@ -104,8 +104,8 @@ def _error(program: str, task: CodeTask, began: float, error: str) -> CodeResult
 async def _run(sandbox: Sandbox, program: str, task: CodeTask, stop: bool) -> tuple[CaseResult, ...]:
     program = with_preamble(task.preamble, program)
     if task.calls:
-        verdicts = await sandbox.run_tests(program, dataclasses.replace(task.calls, stop=stop), task.limits)
-        return tuple(_from_verdict(verdict) for verdict in verdicts)
+        ended = await sandbox.run_tests(program, dataclasses.replace(task.calls, stop=stop), task.limits)
+        return tuple(_from_result(result) for result in ended)
     results: list[CaseResult] = []
 
     def go_on(index: int, run: Run) -> bool:
@@ -118,8 +118,8 @@ async def _run(sandbox: Sandbox, program: str, task: CodeTask, stop: bool) -> tu
     return tuple(results[:1] if stop and results and results[0].outcome != "pass" else results)
 
 
-def _from_verdict(verdict: Verdict) -> CaseResult:
-    return CaseResult(outcome=verdict.outcome, reason=verdict.reason, seconds=verdict.seconds)
+def _from_result(result: AssertionResult) -> CaseResult:
+    return CaseResult(outcome=result.outcome, reason=result.reason, seconds=result.seconds)
 
 
 def _compare(run: Run, expected: bytes) -> CaseResult:

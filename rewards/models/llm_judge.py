@@ -6,24 +6,31 @@ a response talks the judge into a grade remains possible; that is a property of 
 
 A judge that is down, slow, over its limits or unreadable has said nothing of the response: ServiceError, never a grade.
 The API key is read from the environment. It is in no message, representation or file.
+
+The requests are made by the `openai` client. What it does not bound stays here: one pace for all attempts, a deadline over
+all of them, and the size of a reply. So its own retries are off, and so are its time limits, each of which is for one read.
 """
 
 import asyncio
 import email.utils
+import functools
 import json
 import os
 import random
 import re
 import secrets
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
-
-import aiohttp
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rewards.text.response import question, read_response
 from rollout.errors import InputError, ServiceError
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+    from openai import AsyncOpenAI
 
 TEMPLATE = """\
 How well does the response answer the question? Judge whether it is right, complete, clear and to the point.
@@ -46,14 +53,15 @@ verdict {nonce}: NUMBER
 where NUMBER is between {low:g} (worst) and {high:g} (best)."""
 
 _PLACEHOLDER = re.compile(r"\{(question|reference|response)\}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _RETRIED = {408, 409, 425, 429}
 _MAX_REPLY_BYTES = 4 << 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSpec:
-    """What the recipe says of a judge. Holds no secret."""
+class LlmJudgeSpec:
+    """Settings of an LLM judge, as the recipe has them. Holds no secret."""
 
     endpoint: str
     """Base URL, as OpenAI's clients take it: `http://host:8000/v1`."""
@@ -65,7 +73,7 @@ class JudgeSpec:
     high: float = 10.0
     """Grade of the best response."""
     scope: Literal["answer", "response"] = "answer"
-    """What is graded: the final answer alone, or the whole response with its thought."""
+    """Part of the response that is graded: the final answer alone, or the whole with its thought."""
     sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": 1024})
     """Further fields of the request's body, sent as they are."""
     api_key_env: str = ""
@@ -77,18 +85,18 @@ class JudgeSpec:
     """Requests for one grade at most, whatever made them fail."""
     request_timeout_s: float = 60.0
     deadline_s: float = 240.0
-    """For one grade with all its waits and attempts."""
+    """Longest time for one grade with all its waits and attempts."""
 
 
-class Judge:
+class LlmJudge:
     """Client of one endpoint with its own rate limit. Used from one event loop; `close` it there."""
 
-    def __init__(self, spec: JudgeSpec) -> None:
+    def __init__(self, spec: LlmJudgeSpec) -> None:
         """Raises InputError when the spec cannot work, or the variable with the API key is not set."""
         _check(spec)
         self.spec = spec
         self._key = _api_key(spec.api_key_env)
-        self._session: aiohttp.ClientSession | None = None
+        self._client = self._open_client()
         self._pace = _Pace(spec.requests_per_s)
         self._places = asyncio.Semaphore(spec.concurrent)
 
@@ -99,9 +107,7 @@ class Judge:
         await self.close()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._client.close()
 
     async def score(self, prompt: str, completion: str, reference: str = "") -> dict[str, float]:
         """Grade a completion.
@@ -147,39 +153,69 @@ class Judge:
                 wait = max(problem.retry_after_s, _backoff(attempt) if problem.overload else 0.0)
         raise self._failure(f"no grade in {self.spec.attempts} attempts; last: {problems[-1]}")
 
+    def _open_client(self) -> "AsyncOpenAI":
+        import openai  # takes most of a second, and what only names a judge does not need it
+
+        http = openai.DefaultAsyncHttpxClient(
+            verify=_system_trust(),
+            trust_env=False,  # no proxy and no .netrc: the request, and the key in it, go to the endpoint alone
+            follow_redirects=False,  # the key is for this endpoint only
+            timeout=None,
+            event_hooks={"response": [self._check_status]},
+        )
+        return openai.AsyncOpenAI(
+            base_url=self.spec.endpoint,
+            api_key=self._key or "none",  # the client asks for one; what is sent is said with each request
+            http_client=http,
+            max_retries=0,
+            timeout=None,
+        )
+
     async def _ask(self, fields: Mapping[str, str], nonce: str) -> str:
         """One request; the text of the reply."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.spec.request_timeout_s))
-        request = self._session.post(
-            f"{self.spec.endpoint.rstrip('/')}/chat/completions",
-            json={"model": self.spec.model, "messages": self._messages(fields, nonce), **self.spec.sampling},
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            allow_redirects=False,  # the key is for this endpoint only
+        import httpx2
+        import openai
+
+        request = self._client.chat.completions.with_streaming_response.create(
+            model=self.spec.model,
+            messages=self._messages(fields, nonce),  # type: ignore[arg-type]
+            extra_body=self.spec.sampling,
+            extra_headers={
+                "Authorization": f"Bearer {self._key}" if self._key else openai.Omit(),
+                # The client would read these from the environment, which speaks of another endpoint.
+                "OpenAI-Organization": openai.Omit(),
+                "OpenAI-Project": openai.Omit(),
+            },
         )
         try:
-            async with request as response:
-                body = await _read(response)
-                status, retry_after = response.status, response.headers.get("Retry-After", "")
+            async with asyncio.timeout(self.spec.request_timeout_s), request as response:
+                return _content(await _read(response.iter_bytes()))
         except TimeoutError:
             raise PassingProblem(f"no answer within {self.spec.request_timeout_s:g} s", overload=True) from None
-        except aiohttp.ClientError as problem:
-            raise PassingProblem(self._clean(f"{type(problem).__name__}: {problem}"), overload=True) from None
-        if status == 200:
-            return _content(body)
-        said = self._clean(f"HTTP {status}: {body.decode(errors='replace')}")
-        if status in _RETRIED or status >= 500:
-            raise PassingProblem(said, overload=True, retry_after_s=_seconds(retry_after))
+        except (openai.APIConnectionError, httpx2.HTTPError) as problem:
+            cause = problem.__cause__ if isinstance(problem, openai.APIConnectionError) else problem
+            raise PassingProblem(self._clean(f"{type(cause).__name__}: {cause}"), overload=True) from None
+
+    async def _check_status(self, response: "Response") -> None:
+        """Called with every response before its body is read: one that is no reply ends the attempt, or the grading."""
+        if response.status_code == 200:
+            return
+        body = await _read(response.aiter_bytes())
+        said = self._clean(f"HTTP {response.status_code}: {body.decode(errors='replace')}")
+        if response.status_code in _RETRIED or response.status_code >= 500:
+            retry_after = _seconds(response.headers.get("Retry-After", ""))
+            raise PassingProblem(said, overload=True, retry_after_s=retry_after)
         raise self._failure(said)
 
     def _messages(self, fields: Mapping[str, str], nonce: str) -> list[dict[str, str]]:
-        def fenced(match: re.Match[str]) -> str:
+        def fence(match: re.Match[str]) -> str:
             name = match[1]
             return f"<<< {nonce} {name}\n{fields[name]}\n>>> {nonce} {name}"
 
         contract = _CONTRACT.format(nonce=nonce, low=self.spec.low, high=self.spec.high)
         # One pass over the template: a placeholder inside a response stays what it is.
-        asked = _PLACEHOLDER.sub(fenced, self.spec.template)
+        asked = _PLACEHOLDER.sub(fence, self.spec.template)
+        asked = _SURROGATE.sub("\ufffd", asked)  # half a character, as broken JSON has it, is no UTF-8
         return [{"role": "system", "content": contract}, {"role": "user", "content": asked}]
 
     def _failure(self, reason: str) -> ServiceError:
@@ -238,9 +274,15 @@ class _Pace:
         self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+@functools.cache
+def _system_trust() -> ssl.SSLContext:
+    """Certificates that this machine trusts, read once: it takes a tenth of a second."""
+    return ssl.create_default_context()
+
+
+async def _read(chunks: AsyncIterator[bytes]) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_chunked(1 << 16):
+    async for chunk in chunks:
         body += chunk
         if len(body) > _MAX_REPLY_BYTES:
             raise PassingProblem(f"unreadable: a reply of more than {_MAX_REPLY_BYTES >> 20} MiB")
@@ -288,7 +330,7 @@ def _api_key(variable: str) -> str:
     return key
 
 
-def _check(spec: JudgeSpec) -> None:
+def _check(spec: LlmJudgeSpec) -> None:
     if not re.fullmatch(r"https?://[^/\s?#@]+(?:/[^\s?#@]*)?", spec.endpoint):
         # The endpoint is named in messages: no user, password or key may be part of it.
         shown = spec.endpoint if "@" not in spec.endpoint and "?" not in spec.endpoint else "…"

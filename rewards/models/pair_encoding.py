@@ -13,20 +13,20 @@ from rewards.text.response import question, read_response
 from rollout.errors import InputError
 
 Pair = tuple[str, str]
-"""Prompt and response."""
+"""A prompt and a response."""
 
 Scope = Literal["answer", "response"]
-"""The final answer alone, or the whole response with its thought."""
+"""Part of a response that is scored: the final answer alone, or the whole with its thought."""
 
 MARKS = ("\ue000question\ue000", "\ue000response\ue000")
 
 
-class Row(NamedTuple):
+class PairTokens(NamedTuple):
     """A pair as the model reads it."""
 
     ids: list[int]
     types: list[int]
-    """Which of the two texts each token is of, for models that ask; empty for the others."""
+    """Number of the text, 0 or 1, that each token is of, for models that ask; empty for the others."""
 
 
 def pair_of(prompt: str, completion: str, scope: Scope) -> Pair:
@@ -47,8 +47,8 @@ class PairEncoder:
         self._special = _special_tokens(tokenizer)
         self._frame = _frame(tokenizer, named)
 
-    def encode(self, pairs: Sequence[Pair]) -> list[Row]:
-        """The rows of pairs, of any length."""
+    def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
+        """The tokens of pairs, of any length."""
         harmless = [(self._harmless(prompt), self._harmless(response)) for prompt, response in pairs]
         if not harmless:
             return []
@@ -59,7 +59,7 @@ class PairEncoder:
             texts = [before + prompt + between + response + after for prompt, response in harmless]
             found = self._tokenizer(texts, add_special_tokens=False)
         types = found.get("token_type_ids") or [[]] * len(harmless)
-        return [Row(list(ids), list(own)) for ids, own in zip(found["input_ids"], types, strict=True)]
+        return [PairTokens(list(ids), list(own)) for ids, own in zip(found["input_ids"], types, strict=True)]
 
     def _harmless(self, text: str) -> str:
         """The text with every special token in it broken up by a space."""
@@ -71,18 +71,18 @@ class PairEncoder:
 
 def literal_template(before: str, between: str, after: str) -> str:
     """A chat template (Jinja) that writes a question and a response with these texts round them, and nothing else."""
-    asked = f"{_quoted(before)} + message.content + {_quoted(between)}"
+    asked = f"{_quote(before)} + message.content + {_quote(between)}"
     return (
         "{% for message in messages %}{% if message.role == 'user' %}{{ "
         + asked
         + " }}{% else %}{{ message.content + "
-        + _quoted(after)
+        + _quote(after)
         + " }}{% endif %}{% endfor %}"
     )
 
 
-def _quoted(text: str) -> str:
-    """As a string of Jinja, which reads escapes as Python does."""
+def _quote(text: str) -> str:
+    """A text as a string of Jinja, which reads escapes as Python does."""
     return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 

@@ -11,20 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards.models.pair_encoding import Pair, PairEncoder, Row, Scope, pair_of
+from rewards.models.pair_encoding import Pair, PairEncoder, PairTokens, Scope, pair_of
 from rollout.errors import InputError, ServiceError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSpec:
-    """What the recipe says of a reward model."""
+    """Settings of a reward model, as the recipe has them."""
 
     path: str
     """Folder or hub id of the model with its tokenizer."""
     scope: Scope = "answer"
-    """What is scored: the final answer alone, or the whole response with its thought."""
+    """Part of the response that is scored: the final answer alone, or the whole with its thought."""
     device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
+    """Device of the model: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_tokens: int = 0
     """Longest pair with its template; 0: as many as the model has positions for."""
@@ -77,16 +77,16 @@ class RewardModel:
         Raises:
             ServiceError: a pair is too long, or the model returns what is not a number.
         """
-        return self.score_rows([self.encode(prompt, response) for prompt, response in pairs])
+        return self.score_encoded([self.encode(prompt, response) for prompt, response in pairs])
 
-    def encode(self, prompt: str, response: str) -> Row:
+    def encode(self, prompt: str, response: str) -> PairTokens:
         """A pair in the model's chat template, or as the tokenizer joins two texts where it has none.
 
         Raises:
             ServiceError: it has more than `max_tokens` tokens, or none.
         """
-        (row,) = self._encoder.encode([(prompt, response)])
-        ids = row.ids
+        (tokens,) = self._encoder.encode([(prompt, response)])
+        ids = tokens.ids
         if not ids:
             raise ServiceError(f"reward model {self.spec.path}: there is nothing to score in an empty pair")
         if len(ids) > self.max_tokens:
@@ -94,36 +94,38 @@ class RewardModel:
                 f"reward model {self.spec.path}: {len(ids)} tokens of prompt and response are more than its "
                 f"{self.max_tokens}; shorten the completions, or score the answer alone (scope = 'answer')"
             )
-        return row
+        return tokens
 
-    def score_rows(self, rows: Sequence[Row]) -> list[float]:
-        """As `score`, of what `encode` returned. Rows of like length share a forward pass."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        scores = [0.0] * len(rows)
+    def score_encoded(self, encoded: Sequence[PairTokens]) -> list[float]:
+        """The logit of each pair that `encode` returned. Pairs of like length share a forward pass. Raises as `score` does."""
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+        scores = [0.0] * len(encoded)
         batch: list[int] = []
         for i in order:
-            if batch and (len(batch) + 1) * len(rows[i].ids) > self.spec.batch_tokens:
-                self._forward(rows, batch, scores)
+            if batch and (len(batch) + 1) * len(encoded[i].ids) > self.spec.batch_tokens:
+                self._forward(encoded, batch, scores)
                 batch = []
             batch.append(i)
         if batch:
-            self._forward(rows, batch, scores)
+            self._forward(encoded, batch, scores)
         return scores
 
-    def _forward(self, rows: Sequence[Row], batch: list[int], scores: list[float]) -> None:
-        """Score the rows of a batch (indices) into `scores`."""
+    def _forward(self, encoded: Sequence[PairTokens], batch: list[int], scores: list[float]) -> None:
+        """Score the pairs of a batch (their indices) into `scores`."""
         import torch
 
-        length = max(len(rows[i].ids) for i in batch)
+        length = max(len(encoded[i].ids) for i in batch)
 
-        def padded(values: list[list[int]], padding: int) -> Any:
-            return torch.tensor([[*row, *[padding] * (length - len(row))] for row in values], device=self._device)
+        def tensor(values: list[list[int]], padding: int) -> Any:
+            return torch.tensor(
+                [[*tokens, *[padding] * (length - len(tokens))] for tokens in values], device=self._device
+            )
 
-        ids = [rows[i].ids for i in batch]
-        pad = self._padding({token for row in ids for token in row})
-        inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
-        if rows[batch[0]].types:
-            inputs["token_type_ids"] = padded([rows[i].types for i in batch], 0)
+        ids = [encoded[i].ids for i in batch]
+        pad = self._padding({token for tokens in ids for token in tokens})
+        inputs = {"input_ids": tensor(ids, pad), "attention_mask": tensor([[1] * len(tokens) for tokens in ids], 0)}
+        if encoded[batch[0]].types:
+            inputs["token_type_ids"] = tensor([encoded[i].types for i in batch], 0)
         # A decoder takes the output at the last token that is not padding, which it knows by its id alone.
         self._config.pad_token_id = pad
         with torch.inference_mode():
@@ -134,7 +136,7 @@ class RewardModel:
             scores[i] = score
 
     def _padding(self, used: set[int]) -> int:
-        """The tokenizer's own padding, or where that is a token of a row (an end-of-turn token, say) one that is none."""
+        """The tokenizer's own padding, or where that is a token of the batch (an end-of-turn token, say) one that is none."""
         own = self._tokenizer.pad_token_id
         if own is not None and own not in used:
             return int(own)
@@ -151,7 +153,7 @@ class RewardModelServer:
         """Raises InputError as RewardModel does."""
         self.spec = spec
         self.model = RewardModel(spec)
-        self._waiting: list[tuple[Row, asyncio.Future[float]]] = []
+        self._waiting: list[tuple[PairTokens, asyncio.Future[float]]] = []
         self._worker: asyncio.Task[None] | None = None
         # One thread each: a tokenizer is for one thread at a time, and must not wait for a forward pass.
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="reward-model-encode")
@@ -169,9 +171,9 @@ class RewardModelServer:
         pair = pair_of(prompt, completion, self.spec.scope)
         loop = asyncio.get_running_loop()
         # A pair that cannot be scored fails here, alone, and not in a batch with others.
-        row = await loop.run_in_executor(self._encoder, self.model.encode, *pair)
+        tokens = await loop.run_in_executor(self._encoder, self.model.encode, *pair)
         done: asyncio.Future[float] = loop.create_future()
-        self._waiting.append((row, done))
+        self._waiting.append((tokens, done))
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         logit = await done
@@ -185,10 +187,10 @@ class RewardModelServer:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            rows = [row for row, _ in batch]
+            encoded = [tokens for tokens, _ in batch]
             # The one boundary where a forward pass may fail: everybody in the batch is told, nobody is scored 0.
             try:
-                scores = await loop.run_in_executor(self._computer, self.model.score_rows, rows)
+                scores = await loop.run_in_executor(self._computer, self.model.score_encoded, encoded)
             except Exception as problem:  # noqa: BLE001
                 failure = problem if isinstance(problem, ServiceError) else self._failure(problem)
                 for _, done in batch:

@@ -8,13 +8,17 @@ import json
 from dataclasses import fields
 from typing import Any, Protocol
 
-from rewards.models.llm_judge import Judge, JudgeSpec
+from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec
 from rewards.models.reward_model import RewardModelServer, RewardModelSpec
 from rewards.types import FunctionSpec
 from rollout.errors import InputError, did_you_mean
 
-KINDS = {"reward_model": (RewardModelSpec, RewardModelServer), "judge": (JudgeSpec, Judge)}
+KINDS = {"reward_model": (RewardModelSpec, RewardModelServer), "judge": (LlmJudgeSpec, LlmJudge)}
 """Name of the reward function → (what the recipe says of it, what serves it)."""
+
+
+SCORER_GPUS = 0.1
+"""Share of a GPU that a reward model reserves on a GPU host, beside engines and learner ranks."""
 
 
 class Scorer(Protocol):

@@ -41,14 +41,14 @@ _EXIT_NOTE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one call."""
+    """How one call ended."""
 
     kind: OutcomeKind
-    """`ok`: it returned; `timeout`: killed at the deadline; `crashed`: its process died; `raised`: its own exception."""
+    """End of the call. `ok`: it returned; `timeout`: killed at the deadline; `crashed`: its process died; `raised`: its own exception."""
     value: Any = None
     """What the function returned, when `kind == "ok"`."""
     error: str = ""
-    """Why there is no value; for `raised` with the file and line of the function's own code."""
+    """Why there is no value; for `raised` with the file and line of the function's own code. Empty for `ok`."""
     queue_s: float
     """Wall time until a child was free."""
     run_s: float
@@ -72,7 +72,7 @@ class KillablePool:
             workers: children, and so calls at the same time.
             preload: modules, or paths of Python files, that the zygote imports once; everything that takes long to
                 import belongs here, since a child's own imports count towards the deadline of its first call.
-            memory_bytes: address space a child may map beyond what it was born with.
+            memory_bytes: address space a child may map beyond what it started with.
             calls_per_child: after so many calls a child is replaced, which bounds what it can leak.
             start_timeout_s: for the zygote to import `preload`.
         """
@@ -146,7 +146,7 @@ class KillablePool:
         if reply is None:
             error = f"{function} took more than {deadline_s:g} s"
             return Outcome(kind="timeout", error=error, queue_s=queue_s, run_s=run_s)
-        why = reply["crashed"] if isinstance(reply, dict) else f"{reply}; {await child.epitaph()}"
+        why = reply["crashed"] if isinstance(reply, dict) else f"{reply}; {await child.exit_reason()}"
         return Outcome(kind="crashed", error=f"{function}: {why}", queue_s=queue_s, run_s=run_s)
 
     async def close(self) -> None:
@@ -192,7 +192,7 @@ class KillablePool:
         self._idle.append(child)
 
     def _discard(self, child: "_Child") -> None:
-        """Kill it and ask for another. Twice is as good as once."""
+        """Kill a child and ask for another, once however often it is called."""
         if child.discarded:
             return
         child.discarded = True
@@ -228,16 +228,16 @@ class KillablePool:
             if not waiter.done():
                 waiter.set_exception(problem)
 
-    def born(self, child: "_Child") -> None:
+    def child_ready(self, child: "_Child") -> None:
         """The zygote has forked a child."""
         self._offer(child)
 
-    def idle_died(self, child: "_Child") -> None:
+    def idle_ended(self, child: "_Child") -> None:
         """A child ended between two calls."""
         self._discard(child)
 
-    def zygote_died(self, zygote: "_Zygote") -> None:
-        """All its children are gone with it. Those who wait get a new one."""
+    def zygote_ended(self, zygote: "_Zygote") -> None:
+        """The zygote has ended, and all its children with it. Calls that wait get a new zygote."""
         if self._zygote is not zygote:
             return
         self._zygote = None
@@ -256,7 +256,7 @@ class _Zygote:
         self._process = process
         self._control = control
         self._loop = asyncio.get_running_loop()
-        self._unborn: deque[socket.socket] = deque()
+        self._pending: deque[socket.socket] = deque()
         self._children: dict[int, _Child] = {}
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, self._on_message)
@@ -297,14 +297,14 @@ class _Zygote:
             except OSError:  # it has died or is dying: the end of the socket will say so
                 near.close()
                 return
-        self._unborn.append(near)
+        self._pending.append(near)
 
     async def close(self) -> None:
         """The zygote kills its children, reaps them, and ends."""
         self._hang_up()
         for child in list(self._children.values()):
             child.kill()
-        self._bury()
+        self._close_children()
         while self._process.poll() is None:
             await asyncio.sleep(0.005)
 
@@ -316,22 +316,22 @@ class _Zygote:
         except OSError:
             message, fds = b"", []
         if not message:
-            self._died()
+            self._on_end()
             return
         note = json.loads(message)
         if "pid" in note:
-            child = _Child(self._pool, self, self._unborn.popleft(), fds[0])
+            child = _Child(self._pool, self, self._pending.popleft(), fds[0])
             self._children[note["pid"]] = child
-            self._pool.born(child)
+            self._pool.child_ready(child)
         elif "ended" in note:
-            self._children.pop(note["ended"]).ended(note["code"])
+            self._children.pop(note["ended"]).on_end(note["code"])
         elif "ready" in note:
             self._up.set_result(None)
         elif "failed" in note:
             self._up.set_exception(ServiceError(f"the process pool could not import: {note['failed']}"))
         elif "fork_failed" in note:
             # Memory or processes are short just now; the pool is one child smaller until there is room again.
-            self._unborn.popleft().close()
+            self._pending.popleft().close()
             self._loop.call_later(0.5, self._request_again)
 
     def _request_again(self) -> None:
@@ -343,21 +343,21 @@ class _Zygote:
             self._loop.remove_reader(self._control)
             self._control.close()
 
-    def _died(self) -> None:
+    def _on_end(self) -> None:
         self._hang_up()
         # It has ended, or is about to: its exit must be collected, and waiting for it is a matter of a moment.
         self._process.kill()
         self._process.wait()
         if not self._up.done():
             self._up.set_exception(ServiceError("the process pool's zygote died while it was starting"))
-        self._bury()
-        self._pool.zygote_died(self)
+        self._close_children()
+        self._pool.zygote_ended(self)
 
-    def _bury(self) -> None:
-        while self._unborn:
-            self._unborn.popleft().close()
+    def _close_children(self) -> None:
+        while self._pending:
+            self._pending.popleft().close()
         for child in self._children.values():
-            child.ended(None)
+            child.on_end(None)
         self._children.clear()
 
 
@@ -396,7 +396,7 @@ class _Child:
             timer.cancel()
             self._answer = None
 
-    async def epitaph(self) -> str:
+    async def exit_reason(self) -> str:
         """How the process ended."""
         await asyncio.wait([self._exit], timeout=_EXIT_NOTE_S)
         code = self._exit.result() if self._exit.done() else None
@@ -412,13 +412,13 @@ class _Child:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def ended(self, code: int | None) -> None:
-        """The zygote has reaped it, with this exit code (negative: a signal); None where the zygote itself is gone."""
+    def on_end(self, code: int | None) -> None:
+        """The zygote has collected this child's exit code (negative: a signal); None where the zygote itself is gone."""
         if not self._exit.done():
             self._exit.set_result(code)
         # The note of its end may overtake its last reply.
         self._read_all()
-        self._broken("it died")
+        self._break_off("it died")
 
     def _send(self) -> None:
         try:
@@ -426,7 +426,7 @@ class _Child:
         except (BlockingIOError, InterruptedError):
             pass  # the rest goes when the socket can be written again
         except OSError:
-            self._broken("it died")
+            self._break_off("it died")
             return
         # Usually all of it goes at once, and no writer is ever registered.
         if bool(self._outgoing) != self._writing:
@@ -447,21 +447,21 @@ class _Child:
         except OSError:
             data = b""
         if not data or self._answer is None:
-            self._broken("it died")
+            self._break_off("it died")
             return False
         self._incoming += data
         if len(self._incoming) < HEADER.size:
             return True
         size = HEADER.unpack_from(self._incoming)[0]
         if size > MAX_FRAME:
-            self._broken(f"its reply of {size} bytes is no reply")
+            self._break_off(f"its reply of {size} bytes is no reply")
         elif len(self._incoming) >= HEADER.size + size:
             body = bytes(self._incoming[HEADER.size : HEADER.size + size])
             self._incoming.clear()
             try:
                 self._settle(json.loads(body))
             except ValueError:
-                self._broken("its reply is not JSON")
+                self._break_off("its reply is not JSON")
         return True
 
     def _on_deadline(self) -> None:
@@ -477,12 +477,12 @@ class _Child:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(reply)
 
-    def _broken(self, how: str) -> None:
+    def _break_off(self, how: str) -> None:
         self._hang_up()
         if self._answer is not None:
             self._settle(how)
         else:
-            self._pool.idle_died(self)
+            self._pool.idle_ended(self)
 
     def _hang_up(self) -> None:
         if self.alive:

@@ -30,11 +30,11 @@ from types import ModuleType
 from typing import Any
 
 HEADER = struct.Struct(">I")
-"""Before each frame: its length in bytes."""
+"""Header of a frame: the length of what follows, in bytes."""
 MAX_FRAME = 16 << 20
-"""Longer requests and replies are refused."""
+"""Bytes of the longest request and reply; longer ones are refused."""
 MAX_NOTE = 8 << 10
-"""Longer texts of errors are cut."""
+"""Bytes of the longest text of an error; a longer one is cut."""
 
 _PARENT_CHECK_S = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -124,7 +124,7 @@ class _Zygote:
             _tell(self._control, ended=pid, code=os.waitstatus_to_exitcode(status))
 
     def _become_child(self, fd: int, zygote: int) -> None:
-        """Never returns."""
+        """Serve `fd` in a process that has just been forked. Never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -144,7 +144,7 @@ class _Zygote:
 
 
 def _limit(memory_bytes: int) -> None:
-    """The child may map `memory_bytes` beyond what it was born with; it leaves no core, and is the first to go."""
+    """The child may map `memory_bytes` beyond what it started with; it leaves no core, and is the first that the kernel ends when memory runs out."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -3,9 +3,9 @@
     async with Sandbox(slots=2) as sandbox:
         runs = await sandbox.run_inputs("print(int(input()) + 1)", [b"1"], Limits())
 
-A worker is a bare interpreter (`rewards/sandbox/inside/zygote.py`) that shuts itself in once and forks a cell for every program. The
-host hands descriptors over and reads exit statuses and outputs; expected outputs never enter the sandbox, and tests in the
-form of assertions run in a second cell beside the program's (`rewards/sandbox/inside/assertions.py`).
+A worker is a bare interpreter (`rewards/sandbox/inside/zygote.py`) that shuts itself in once and forks a cell for every
+program. The host hands descriptors over and reads exit statuses and outputs; expected outputs never enter the sandbox, and
+tests in the form of assertions run in a second cell beside the program's (`rewards/sandbox/inside/assertions.py`).
 
 Contained, in tier A (namespaces; the default where the kernel allows it):
 - files: the program sees the interpreter, the system's libraries (`/usr`, `/lib`), five devices and an empty scratch
@@ -14,7 +14,7 @@ Contained, in tier A (namespaces; the default where the kernel allows it):
 - processes: it sees and signals only its own; at most `Limits.processes`; all of them are ended before a result is given;
 - memory of all its processes together (watched every 20 ms; address space capped), CPU, file size, open files;
 - privileges: none, no way to new ones; a user of its own when the host runs as root;
-- the verdict: an output is compared in the host, an assertion in another process; nothing that it writes is unpickled.
+- the result: an output is compared in the host, an assertion in another process; nothing that it writes is unpickled.
 In tier B (namespaces refused; Landlock, seccomp, limits) the same holds with these differences: nothing can be written, no
 process can be started, names and attributes of files outside can be seen (`stat`), contents cannot.
 
@@ -28,10 +28,19 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from rewards.sandbox.assert_run import Judged
+from rewards.sandbox.assert_run import AssertRun
 from rewards.sandbox.attacks import attacks
-from rewards.sandbox.stdin_run import Inputs
-from rewards.sandbox.types import Assertions, BrokenTests, Limits, Run, SandboxFault, SandboxUnavailable, Tier, Verdict
+from rewards.sandbox.stdin_run import StdinRun
+from rewards.sandbox.types import (
+    AssertionResult,
+    Assertions,
+    BrokenTests,
+    Limits,
+    Run,
+    SandboxFault,
+    SandboxUnavailable,
+    Tier,
+)
 from rewards.sandbox.worker import Worker
 
 
@@ -116,21 +125,21 @@ class Sandbox:
             SandboxFault: the sandbox failed, not the program. The worker has been replaced.
         """
         async with self._slot() as slot:
-            return await Inputs(await slot.worker("program"), text, inputs, limits, go_on).run()
+            return await StdinRun(await slot.worker("program"), text, inputs, limits, go_on).run()
 
-    async def run_tests(self, text: str, tests: Assertions, limits: Limits) -> list[Verdict]:
-        """Import a program and judge it by tests that call it. At the first failure with `tests.stop` the list ends.
+    async def run_tests(self, text: str, tests: Assertions, limits: Limits) -> list[AssertionResult]:
+        """Import a program and run tests that call it. At the first failure with `tests.stop` the list ends.
 
         Raises:
             SandboxFault: the sandbox failed, not the program. The workers have been replaced.
             BrokenTests: whatever the program is.
         """
         async with self._slot() as slot:
-            judged = Judged(await slot.worker("program"), await slot.worker("judge"), text, tests, limits)
-            verdicts = await judged.run()
-        if judged.invalid:
-            raise BrokenTests(f"the tests do not work: {judged.invalid}")
-        return verdicts
+            run = AssertRun(await slot.worker("program"), await slot.worker("tests"), text, tests, limits)
+            results = await run.run()
+        if run.invalid:
+            raise BrokenTests(f"the tests do not work: {run.invalid}")
+        return results
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator["_Slot"]:
@@ -149,7 +158,7 @@ class Sandbox:
 
 
 class _Slot:
-    """A worker for programs and, once one was needed, a worker for judges."""
+    """A worker for programs and, once one was needed, a worker for tests."""
 
     def __init__(self, tier: Tier, number: int) -> None:
         self._tier = tier

@@ -25,7 +25,7 @@ class Finding:
     tier: Tier
     holds: bool
     detail: str
-    """What it gives, or the step that failed."""
+    """What the tier gives, or the step that failed."""
     way_out: str = ""
 
 
@@ -37,7 +37,7 @@ class Probe:
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """The finding in one line."""
         if self.tier:
             return f"tier {self.tier}: {_GIVES[self.tier]}"
         return "code cannot be judged safely here: " + "; ".join(finding.detail for finding in self.findings)

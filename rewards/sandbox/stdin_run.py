@@ -13,7 +13,7 @@ from rewards.sandbox.types import MEGABYTE, Limits, Run
 from rewards.sandbox.worker import Worker, memory_file, readable
 
 
-class Inputs:
+class StdinRun:
     """One program in its cell, and again in another where a test made the first unusable."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Inputs:
         with memory_file(self._inputs[index]) as stdin, memory_file() as stdout, memory_file() as stderr:
             with contextlib.suppress(OSError):  # a cell whose text did not compile has said so and closed its end
                 send(cell, {"order": "run", "last": last}, [stdin, stdout, stderr])
-            run, alive = await (self._ended(cell, deadline) if last else self._answer(cell, deadline))
+            run, alive = await (self._await_end(cell, deadline) if last else self._answer(cell, deadline))
             run = _with_output(run, stdout, stderr, self._limits, time.monotonic() - began)
         if run.outcome == "broken":
             # It will not compile for the other inputs either.
@@ -76,11 +76,11 @@ class Inputs:
         return alive
 
     async def _answer(self, cell: socket.socket, deadline: float) -> tuple[Run, bool]:
-        """What became of a test that ran in a fork of the cell."""
+        """How a test ended that ran in a fork of the cell; and whether the cell can take another."""
         while await readable(cell, deadline):
             event, _ = receive(cell)
             if event is None:
-                run, alive = await self._ended(cell, deadline)
+                run, alive = await self._await_end(cell, deadline)
                 if run.outcome == "exited":  # of the cell, not of the test: of that nothing is known
                     run = Run(outcome="signal", code=signal.SIGKILL)
                 return run, alive
@@ -95,9 +95,9 @@ class Inputs:
         ended = await self._worker.end_cell()
         return Run(outcome="memory" if ended["why"] == "memory" else "timeout"), False
 
-    async def _ended(self, cell: socket.socket, deadline: float) -> tuple[Run, bool]:
-        """What became of a test that was the cell's last, or whose cell is gone."""
-        ended = await self._worker.cell_ended(deadline)
+    async def _await_end(self, cell: socket.socket, deadline: float) -> tuple[Run, bool]:
+        """How a test ended that was the cell's last, or whose cell is gone; the cell takes no other."""
+        ended = await self._worker.await_cell_end(deadline)
         if ended is None:
             ended = await self._worker.end_cell()
         if ended["why"]:

@@ -1,4 +1,4 @@
-"""What the sandbox takes and gives: limits, tests, runs, verdicts, and what can go wrong."""
+"""What the sandbox takes and gives: limits, tests, runs, results, and what can go wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ class BrokenTests(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of one program."""
+    """Limits of one program."""
 
     test_s: float = 6.0
     """Wall time of one test, start of its process included."""
     total_s: float = 60.0
     """Wall time of all tests of a program together."""
     memory_mb: int = 512
-    """Of all processes of the program together."""
+    """Memory of all processes of the program together."""
     file_mb: int = 16
-    """Largest file, standard output included."""
+    """Size of the largest file, standard output included."""
     processes: int = 16
     """Processes and threads at any time (tier A; without namespaces there is one process)."""
 
@@ -50,7 +50,7 @@ class Run:
 
     outcome: RunOutcome
     code: int = 0
-    """Exit status, or number of the signal."""
+    """Exit status of the program, or number of the signal that ended it."""
     stdout: bytes = b""
     reason: str = ""
     """Last line of standard error, or what the compiler said."""
@@ -61,8 +61,8 @@ TestOutcome = Literal["pass", "fail", "unsupported", "timeout", "memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the judge says of one assertion-style test."""
+class AssertionResult:
+    """How one assertion-style test ended."""
 
     outcome: TestOutcome
     reason: str = ""
@@ -71,12 +71,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assertions:
-    """Assertion-style tests of one program, as the judge takes them."""
+    """Assertion-style tests of one program, as the cell that runs them takes them."""
 
     setup: str = ""
-    """Code that runs in the judge first. What it defines wins over names of the program's, but for `entry_point`."""
+    """Code that runs before the tests, beside them. What it defines wins over names of the program's, but for `entry_point`."""
     entry_point: str = ""
     tests: Sequence[dict[str, Any]]
-    """Each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
+    """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
     stop: bool = True
-    """End at the first failure."""
+    """Whether to end at the first failure."""

@@ -19,7 +19,7 @@ from rewards.sandbox.types import MEGABYTE, Limits, SandboxFault, SandboxUnavail
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 """How long a worker may take to end a cell that it was told to end."""
-_JUDGE_MEMORY_MB = 1024
+_TESTS_MEMORY_MB = 1024
 _FIRST_UID = 60_000
 _UIDS = 4_000
 _ENVIRONMENT = {
@@ -78,7 +78,7 @@ class Worker:
     def open_cell(self, role: str, limits: Limits, descriptors: Sequence[int]) -> None:
         cpu = limits.test_s if role == "program" else limits.total_s
         numbers = {
-            "memory": (_JUDGE_MEMORY_MB if role == "judge" else limits.memory_mb) * MEGABYTE,
+            "memory": (_TESTS_MEMORY_MB if role == "tests" else limits.memory_mb) * MEGABYTE,
             "file": limits.file_mb * MEGABYTE,
             "processes": limits.processes,
             "cpu": math.ceil(cpu * (os.cpu_count() or 1)) + 2,
@@ -88,9 +88,9 @@ class Worker:
     async def end_cell(self) -> dict[str, Any]:
         """End the running cell, whatever it does."""
         self._tell({"order": "kill"})
-        return await self.cell_ended(time.monotonic() + END_TIMEOUT_S) or self._fault("does not end its cell")
+        return await self.await_cell_end(time.monotonic() + END_TIMEOUT_S) or self._fault("does not end its cell")
 
-    async def cell_ended(self, deadline: float) -> dict[str, Any] | None:
+    async def await_cell_end(self, deadline: float) -> dict[str, Any] | None:
         """How the cell ended, once nothing of it is left; None when it is still there at the deadline."""
         event = await self.event(deadline)
         if event is not None and event["event"] != "ended":

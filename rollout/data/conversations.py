@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout.data.sources import Message, Row
+from rollout.data.rows import Message, Row
 from rollout.errors import InputError
 
 TOKENIZE_BATCH = 1024
@@ -25,7 +25,7 @@ class Turn:
     turn_id: str
     """Id of the row, and `#` with the number of the turn, from 1, where the conversation has several."""
     prompt: str
-    """Everything before it, up to where the assistant begins to write."""
+    """Everything before the turn, up to where the assistant begins to write."""
     reply: str
     """What the assistant writes, up to what the template closes a turn with."""
 
@@ -53,7 +53,7 @@ def turns_of(row: Row, tokenizer: Any, which: WhichTurns) -> list[Turn]:
 
 
 def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
-    """Of every turn, in order: (token ids of prompt and reply, number of those of the prompt).
+    """Tokens of every turn, in order: (token ids of prompt and reply, number of those of the prompt).
 
     The prompt's tokens are exactly those that an engine is given, and the last is the end-of-sequence token, at which it
     stops, whether the template closes a turn with it or not.

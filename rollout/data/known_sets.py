@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PLACEHOLDER = "{prompt}"
-"""Where the question stands in a template and in a form."""
+"""Mark of the place of the question in a template and in a form."""
 
 BOXED = PLACEHOLDER + "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 
@@ -18,31 +18,31 @@ COMPLETE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedSet:
-    """What reading, asking and judging a data set needs. What a source says itself comes first."""
+class KnownSet:
+    """How a data set is read, asked and scored. What a source says itself comes first."""
 
     columns: Mapping[str, str]
-    """Keys of a source: which column is what."""
+    """Key of a source → the column that it names in this set."""
     needs: tuple[str, ...] = ()
-    """Further columns that its rubric reads."""
+    """Further columns that the rubric of the set reads."""
     rubric: str = "math"
-    """`math` or `code`, which a recipe has without saying so (`orchestrator.sections.rewards.SHIPPED_RUBRICS`)."""
+    """Name of the rubric, `math` or `code`, which a recipe has without saying so."""
     form: str = PLACEHOLDER
-    """What is asked: text with the question in it."""
+    """Text that is asked, with the question in it."""
     templates: tuple[str, ...] = field(default=())
     """Templates under which `form` is used; under others the question stands alone. Empty: all."""
 
 
-def _mathematics(**columns: str) -> PublishedSet:
+def _mathematics(**columns: str) -> KnownSet:
     # `r1-zero` says by itself where the answer goes, and a file of the user's is the user's affair.
-    return PublishedSet(columns=columns, form=BOXED, templates=("chat",))
+    return KnownSet(columns=columns, form=BOXED, templates=("chat",))
 
 
-PUBLISHED: Mapping[str, PublishedSet] = {
+KNOWN_SETS: Mapping[str, KnownSet] = {
     "gsm8k": _mathematics(prompt_column="question", answer_column="answer", answer_pattern="#### (.+)"),
     "aime24": _mathematics(prompt_column="problem", answer_column="answer"),
     "amc23": _mathematics(prompt_column="problem", answer_column="answer"),
-    "humaneval": PublishedSet(
+    "humaneval": KnownSet(
         columns={"prompt_column": "prompt", "answer_column": ""},
         needs=("entry_point", "test"),
         rubric="code",
@@ -53,6 +53,6 @@ PUBLISHED: Mapping[str, PublishedSet] = {
 
 
 def form_of(name: str, template: str) -> str:
-    """How the questions of a published set are asked under a template (`data.template`)."""
-    known = PUBLISHED[name]
+    """How the questions of a known set are asked under a template (`data.template`)."""
+    known = KNOWN_SETS[name]
     return known.form if not known.templates or template in known.templates else PLACEHOLDER

@@ -29,7 +29,7 @@ class Mixture(Generic[T]):
     """
 
     noun = "rows"
-    """What the items are called in messages."""
+    """Name of the items in messages."""
 
     def __init__(
         self, items: Mapping[str, Sequence[T]], weights: Mapping[str, float], seed: int, epochs: float = 0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rollout.data.mixture import Mixture
-from rollout.data.sources import Row
+from rollout.data.rows import Row
 from rollout.data.templates import Template
 from rollout.errors import InputError
 from rollout.types import Baseline, Prompt
@@ -29,7 +29,7 @@ class SkippedPrompt:
     row_id: str
     num_tokens: int
     limit: int
-    """Most tokens that were allowed."""
+    """Most tokens that a prompt may have."""
 
 
 def skipped_note(name: str, skipped: Sequence[SkippedPrompt], kept: int, noun: str, key: str) -> str:
@@ -54,7 +54,7 @@ def render_prompts(
     prompts: list[Prompt] = []
     skipped: list[SkippedPrompt] = []
     baselines = _baselines(rows, tokenizer)
-    for row, text, token_ids in _tokenised(rows, template, tokenizer):
+    for row, text, token_ids in _tokenise(rows, template, tokenizer):
         if not token_ids:
             raise InputError(f"prompt {row.row_id}: the tokenizer makes no token of it; its text is {text[:60]!r}")
         if len(token_ids) > max_prompt_tokens:
@@ -70,7 +70,7 @@ def render_prompts(
     return prompts, skipped
 
 
-def _tokenised(rows: Sequence[Row], template: Template, tokenizer: Any) -> Iterator[tuple[Row, str, tuple[int, ...]]]:
+def _tokenise(rows: Sequence[Row], template: Template, tokenizer: Any) -> Iterator[tuple[Row, str, tuple[int, ...]]]:
     """(row, text, [P] token ids) of every row, in order; the tokenizer is called on batches."""
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
@@ -113,7 +113,7 @@ class PromptStream(Mixture[Prompt]):
 
     @staticmethod
     def fingerprint(items: Sequence[Prompt]) -> str:
-        """Of everything that the policy is asked and scored with."""
+        """Digest of everything that the policy is asked and scored with."""
         digest = hashlib.blake2b(digest_size=16)
         for prompt in items:
             parts = [prompt.prompt_id, len(prompt.token_ids), prompt.answer, sorted(prompt.fields.items())]

@@ -36,7 +36,7 @@ class Bucket:
     checksum: int
     """CRC-32 of the bytes."""
     tensors: tuple[TensorMeta, ...]
-    """In order, end to end, unpadded."""
+    """Tensors of the bucket, in order, end to end, unpadded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Holding:
     """Names of two sets of weights: equal names are equal weights."""
 
     base: str = ""
-    """Of the engine's own model; without adapters a new name after every update."""
+    """Name of the weights of the engine's own model; without adapters a new one after every update."""
     adapter: str = ""
 
 
@@ -56,13 +56,13 @@ class WeightManifest:
     backend: Backend
     num_bytes: int
     buckets: tuple[Bucket, ...] = ()
-    """Filled for `shm`."""
+    """Buckets of the weights, for the backend `shm`; empty for others."""
     payload: dict[str, Any] = field(default_factory=dict)
     """Update info of vLLM's own backend, for `nccl` and `ipc`."""
     adapter: tuple[Bucket, ...] = ()
     """The files of a peft folder, whatever the backend; empty without adapters, and when they have not changed."""
     holding: Holding | None = None
-    """What an engine holds once it has loaded this; None: not known."""
+    """Weights that an engine holds once it has loaded this; None: not known."""
 
     @property
     def has_base(self) -> bool:
@@ -77,12 +77,12 @@ class WeightManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What one engine says of one load."""
+    """One load as the engine saw it."""
 
     replica: int
     version: int
     checksums: tuple[str, ...]
-    """Of the engine's weights as loaded, one entry a worker; equal over replicas of one shape."""
+    """Checksums of the engine's weights as loaded, one a worker; equal over replicas of one shape."""
     pause_seconds: float
     """Wall time during which generation stood still."""
 
@@ -92,7 +92,7 @@ def checksum(data: Any) -> int:
     return zlib.crc32(data)
 
 
-def verified(path: str, num_bytes: int, sent: int) -> mmap.mmap:
+def open_verified(path: str, num_bytes: int, sent: int) -> mmap.mmap:
     """A bucket, mapped; raises ServiceError when its bytes are not the ones that were sent."""
     with open(path, "rb") as file:
         view = mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ)

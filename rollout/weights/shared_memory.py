@@ -14,7 +14,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from rollout.weights.manifest import verified
+from rollout.weights.manifest import open_verified
 
 
 @dataclass
@@ -50,7 +50,7 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
 
     def receive_weights(self, update_info: ShmUpdateInfo) -> None:
         """Raises ServiceError when the bytes are not the ones that were sent."""
-        view = verified(update_info.path, update_info.num_bytes, update_info.checksum)
+        view = open_verified(update_info.path, update_info.num_bytes, update_info.checksum)
         self.model.load_weights(_tensors(view, update_info.tensors))
 
     def finish_weight_update(self) -> None:

@@ -10,7 +10,7 @@ activations, logits, gradients that come and go and whatever a library needs for
 any allocator's own account.
 
 Cases of the learner, beside `learner` itself: `-bf16`; `-passive`, threads that sleep while they wait; `-spin`, threads
-that look for work for a moment before they sleep, as the services set it (rollout/service.py: compute_environment); `-bound`,
+that look for work for a moment before they sleep, as the services set it (rollout/actors.py: compute_environment); `-bound`,
 each thread on a core of its own; `-1`, a single thread; `-compiled`, feed-forward layers and norms through `torch.compile`;
 `-ckpt`, activations computed anew.
 

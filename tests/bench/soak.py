@@ -23,7 +23,7 @@ import psutil
 
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.sections.cluster import ClusterSection
-from rewards.resources import ToolSettings
+from rewards.resources import ResourceSettings
 from rewards.service import RewardPool
 from rewards.types import FunctionSpec, Sample, Score
 
@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _soak(letters: str, clean: list[Case], mixed: list[Case], replicas: int) -> int:
     names = {"math": "accuracy", "format": "format", "code": "code_tests", "letters": letters}
     rubrics = {rubric: (FunctionSpec(name=name, label=rubric),) for rubric, name in names.items()}
-    settings = ToolSettings(processes=2, function_timeout_s=FUNCTION_TIMEOUT_S, preload=(letters.rpartition(":")[0],))
+    settings = ResourceSettings(
+        processes=2, function_timeout_s=FUNCTION_TIMEOUT_S, preload=(letters.rpartition(":")[0],)
+    )
     pool = await RewardPool.start(
         rubrics,
         settings,

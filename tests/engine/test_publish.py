@@ -106,10 +106,10 @@ def test_damaged_weights_are_refused(rig: Rig) -> None:
     assert path.is_relative_to(SHARED_MEMORY)
     assert path.stat().st_mode & 0o077 == 0
 
-    from rollout.weights.shared_memory import verified
+    from rollout.weights.shared_memory import open_verified
 
     with pytest.raises(ServiceError, match="arrived damaged"):
-        verified(str(path), torn.buckets[0].num_bytes, torn.buckets[0].checksum)
+        open_verified(str(path), torn.buckets[0].num_bytes, torn.buckets[0].checksum)
     rig.run(rig.learner.release_weights(manifest))
     assert not path.exists()
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from rewards.error_budget import Account
-from rewards.resources import ToolSettings
+from rewards.error_budget import ErrorBudget
+from rewards.resources import ResourceSettings
 from rewards.service import RewardPool
 from rewards.types import FunctionSpec, Sample
 from rollout.errors import InputError, ServiceError
@@ -62,7 +62,7 @@ def pool(cluster: None, loop: asyncio.AbstractEventLoop, mine: str) -> Iterator[
     }
     start = RewardPool.start(
         rubrics,
-        ToolSettings(processes=2, function_timeout_s=3.0),
+        ResourceSettings(processes=2, function_timeout_s=3.0),
         {name: Sample(prompt="1+1=", completion="x", answer="2") for name in rubrics},
         replicas=2,
         timeout_s=60,
@@ -139,7 +139,7 @@ def test_workers_come_and_go_while_scoring(pool: RewardPool, loop: asyncio.Abstr
 def test_too_many_errors_stop_the_run_and_name_reward_error_and_sample(
     pool: RewardPool, loop: asyncio.AbstractEventLoop
 ) -> None:
-    pool.account = Account(0.5)
+    pool.budget = ErrorBudget(0.5)
     with pytest.raises(ServiceError) as caught:
         score_group(pool, loop, "mine", ["die"] * 8)
     message = str(caught.value)
@@ -157,7 +157,7 @@ def test_workers_share_one_reward_model(cluster: None, loop: asyncio.AbstractEve
     async def run() -> Any:
         pool = await RewardPool.start(
             {"default": [helpful]},
-            ToolSettings(),
+            ResourceSettings(),
             {"default": Sample(prompt="Why?", completion="x")},
             replicas=2,
             timeout_s=60,
@@ -189,7 +189,7 @@ def test_workers_that_never_come_back_cost_nothing_until_the_last_is_gone(
     async def run() -> tuple[list[str], list[BaseException]]:
         pool = await RewardPool.start(
             {"default": [spec("accuracy", "accuracy")]},
-            ToolSettings(),
+            ResourceSettings(),
             {"default": Sample(prompt="1+1=", completion="x", answer="2")},
             replicas=2,
             timeout_s=1,
@@ -204,7 +204,7 @@ def test_workers_that_never_come_back_cost_nothing_until_the_last_is_gone(
         try:
             ray.kill(ray.get_actor("mortal-0"), no_restart=True)
             served = [(await ask()).status]
-            while not any(worker.gone for worker in pool._workers):
+            while not any(worker.gone for worker in pool._dispatcher.workers):
                 await asyncio.sleep(0.05)
             served += [(await ask()).status for _ in range(3)]
             assert pool.metrics()["rewards/down"] == 1
@@ -225,7 +225,7 @@ def test_a_broken_function_stops_the_start(cluster: None, loop: asyncio.Abstract
     path.write_text("def score(prompt, completion, reference):\n    return prompt.nothing\n")
     start = RewardPool.start(
         {"default": [spec(f"{path}:score", "score")]},
-        ToolSettings(),
+        ResourceSettings(),
         {"default": Sample(prompt="1+1=", completion="x", answer="2")},
         replicas=1,
         timeout_s=60,

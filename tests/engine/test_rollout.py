@@ -3,9 +3,7 @@
 import asyncio
 
 import numpy as np
-import pytest
 
-from rollout.errors import ServiceError
 from rollout.types import Sampling
 from tests.engine.conftest import Rig
 
@@ -74,10 +72,3 @@ def test_sampler_and_learner_agree_to_1e_4(rig: Rig) -> None:
         seed=0,
     )
     assert rig.run(rig.learner.max_logprob_gap(batch)) < 1e-4
-
-
-def test_a_wait_is_bounded_and_named(rig: Rig) -> None:
-    from rollout.service import within
-
-    with pytest.raises(ServiceError, match="replica 0 to answer"):
-        rig.run(within(asyncio.sleep(5), 0.05, "replica 0 to answer"))

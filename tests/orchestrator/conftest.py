@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.plan import machine
-from rollout.data.tasks import TASKS, TaskOptions, TaskRow
 from rollout.data.tasks.arithmetic import arithmetic_rows
+from rollout.data.tasks.registry import TASKS
+from rollout.data.tasks.rows import TaskOptions, TaskRow
 
 
 def two_digits(split: str, seed: int, limit: int, options: TaskOptions) -> Iterator[TaskRow]:

@@ -48,7 +48,7 @@ class Scorers:
         self.cancelled: list[str] = []
         self.open = self.most_open = 0
 
-    def begin(self, prompt: Prompt, account: Any) -> "Scoring":
+    def begin(self, prompt: Prompt, budget: Any) -> "Scoring":
         return Scoring(self, prompt)
 
     async def score(self, *_: Any) -> Any:

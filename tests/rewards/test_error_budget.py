@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.types import Score
 from rollout.errors import ServiceError
 from tests.factories import prompt
@@ -14,10 +14,10 @@ def score(status: str = "ok", **changes: object) -> Score:
 
 
 def test_metrics_are_means_since_the_last_call() -> None:
-    account = Account(0.5)
-    account.add(score(seconds_of={"a": 1.0, "b": 2.0}), 3.0)
-    account.add(score("timeout", seconds_of={"a": 3.0}), 1.0)
-    assert account.metrics() == {
+    budget = ErrorBudget(0.5)
+    budget.add(score(seconds_of={"a": 1.0, "b": 2.0}), 3.0)
+    budget.add(score("timeout", seconds_of={"a": 3.0}), 1.0)
+    assert budget.metrics() == {
         "rewards/queue_s": 2.0,
         "rewards/score_s": 2.0,
         "rewards/timeout_share": 0.5,
@@ -25,18 +25,18 @@ def test_metrics_are_means_since_the_last_call() -> None:
         "rewards/score_s/a": 2.0,
         "rewards/score_s/b": 2.0,
     }
-    assert account.metrics() == {}
+    assert budget.metrics() == {}
 
 
 def test_failures_are_too_many_above_the_rate_and_not_within_a_handful() -> None:
-    account = Account(0.25)
-    account.add(score("error", error="judge: it is down"), 0.0)
-    account.count(4, 4, prompt("s/1"), "text")
+    budget = ErrorBudget(0.25)
+    budget.add(score("error", error="judge: it is down"), 0.0)
+    budget.count(4, 4, prompt("s/1"), "text")
     with pytest.raises(
         ServiceError, match=r"4 of 4 completions .*max_error_rate = 0.25.*it is down; prompt 's/1', completion 'text'"
     ):
-        account.check()
-    account.count(12, 0, prompt("s/2"), "")  # exactly the rate
-    account.check()
+        budget.check()
+    budget.count(12, 0, prompt("s/2"), "")  # exactly the rate
+    budget.check()
     with pytest.raises(ServiceError, match=r"5 of 17 .*last error: the group; prompt 's/3'"):
-        account.count(1, 1, prompt("s/3"), "more", error="the group")
+        budget.count(1, 1, prompt("s/3"), "more", error="the group")

@@ -9,7 +9,7 @@ import pytest
 from rewards import builtin
 from rewards.builtin import build_function
 from rewards.models.scorers import KINDS
-from rewards.resources import Tools, ToolSettings
+from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.types import FunctionScore, FunctionSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
@@ -34,17 +34,17 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(scope="module")
-def tools(loop: asyncio.AbstractEventLoop) -> Iterator[Tools]:
+def resources(loop: asyncio.AbstractEventLoop) -> Iterator[Resources]:
     """One process pool for all tests of this file."""
-    tools = Tools(ToolSettings(function_timeout_s=2.0))
-    yield tools
-    loop.run_until_complete(tools.close())
+    resources = Resources(ResourceSettings(function_timeout_s=2.0))
+    yield resources
+    loop.run_until_complete(resources.close())
 
 
 @pytest.fixture
-def score(loop: asyncio.AbstractEventLoop, tools: Tools) -> Any:
+def score(loop: asyncio.AbstractEventLoop, resources: Resources) -> Any:
     def run(specs: list[FunctionSpec], asked: Sample) -> Score:
-        return loop.run_until_complete(Rubric("r", specs, tools).score(asked))
+        return loop.run_until_complete(Rubric("r", specs, resources).score(asked))
 
     return run
 
@@ -100,7 +100,7 @@ class Fixed:
 def test_a_function_that_fails_never_gives_a_reward(
     score: Any, monkeypatch: pytest.MonkeyPatch, said: FunctionScore | Exception, status: str, error: str
 ) -> None:
-    monkeypatch.setitem(builtin.BUILTIN, "x", lambda spec, tools: Fixed(said))
+    monkeypatch.setitem(builtin.BUILTIN, "x", lambda spec, resources: Fixed(said))
     got = score([spec("accuracy"), spec("x")], sample())
     assert (got.status, got.error) == (status, error)
     assert got.value == (0 if status == "error" else 1)
@@ -170,11 +170,13 @@ def test_a_failing_function_of_the_users_is_an_error_that_shows_its_line(
     assert all(word in got.error for word in words), got.error
 
 
-def test_a_group_function_sees_all_completions(loop: asyncio.AbstractEventLoop, tools: Tools, mine: str) -> None:
-    rubric = Rubric("r", [spec("accuracy"), spec(f"{mine}:rank", group=True)], tools)
+def test_a_group_function_sees_all_completions(
+    loop: asyncio.AbstractEventLoop, resources: Resources, mine: str
+) -> None:
+    rubric = Rubric("r", [spec("accuracy"), spec(f"{mine}:rank", group=True)], resources)
     tables = loop.run_until_complete(rubric.score_group([sample("b"), sample("c"), sample("a")]))
     assert tables == [{"rank": 1.0}, {"rank": 2.0}, {"rank": 0.0}]
-    bad = Rubric("r", [spec(f"{mine}:short", group=True)], tools)
+    bad = Rubric("r", [spec(f"{mine}:short", group=True)], resources)
     with pytest.raises(ServiceError, match="it must be a list of 2 numbers"):
         loop.run_until_complete(bad.score_group([sample("b"), sample("c")]))
 
@@ -184,25 +186,25 @@ def test_a_group_function_sees_all_completions(loop: asyncio.AbstractEventLoop, 
 
 @pytest.mark.parametrize("name", sorted(set(builtin.BUILTIN) - set(KINDS)))
 def test_every_function_that_ships_tells_right_from_wrong(
-    loop: asyncio.AbstractEventLoop, tools: Tools, name: str
+    loop: asyncio.AbstractEventLoop, resources: Resources, name: str
 ) -> None:
     args = {"length": {"max_tokens": 100, "buffer": 20}}.get(name, {})
-    rubric = Rubric("r", [spec(name, args=args)], tools)
-    assert build_function(spec(name, args=args), tools).probe is not None
+    rubric = Rubric("r", [spec(name, args=args)], resources)
+    assert build_function(spec(name, args=args), resources).probe is not None
     loop.run_until_complete(rubric.check(sample()))
 
 
 def test_a_dead_verifier_is_found_at_the_start(
-    loop: asyncio.AbstractEventLoop, tools: Tools, monkeypatch: pytest.MonkeyPatch, mine: str
+    loop: asyncio.AbstractEventLoop, resources: Resources, monkeypatch: pytest.MonkeyPatch, mine: str
 ) -> None:
     class Dead(Fixed):
         probe = (sample(RIGHT), sample(WRONG))  # type: ignore[assignment]
 
-    monkeypatch.setitem(builtin.BUILTIN, "dead", lambda spec, tools: Dead(FunctionScore(value=0.0)))
+    monkeypatch.setitem(builtin.BUILTIN, "dead", lambda spec, resources: Dead(FunctionScore(value=0.0)))
     with pytest.raises(ServiceError, match="gives a right answer 0 and a wrong one 0"):
-        loop.run_until_complete(Rubric("r", [spec("dead")], tools).check(sample()))
+        loop.run_until_complete(Rubric("r", [spec("dead")], resources).check(sample()))
     with pytest.raises(InputError, match="ZeroDivisionError"):
-        loop.run_until_complete(Rubric("r", [spec(f"{mine}:picky")], tools).check(sample("")))
+        loop.run_until_complete(Rubric("r", [spec(f"{mine}:picky")], resources).check(sample("")))
 
 
 @pytest.mark.parametrize(
@@ -220,13 +222,17 @@ def test_a_dead_verifier_is_found_at_the_start(
         (spec("judge", args={"endpont": "x"}), ["has no argument 'endpont'; did you mean 'endpoint'?"]),
     ],
 )
-def test_a_function_that_does_not_exist_is_an_input_error(tools: Tools, asked: FunctionSpec, words: list[str]) -> None:
+def test_a_function_that_does_not_exist_is_an_input_error(
+    resources: Resources, asked: FunctionSpec, words: list[str]
+) -> None:
     with pytest.raises(InputError) as caught:
-        Rubric("r", [asked], tools)
+        Rubric("r", [asked], resources)
     assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.parametrize("origin", ["/nowhere/mine.py", "no_such_package.module"])
-def test_a_file_that_is_not_there_is_an_input_error(loop: asyncio.AbstractEventLoop, tools: Tools, origin: str) -> None:
+def test_a_file_that_is_not_there_is_an_input_error(
+    loop: asyncio.AbstractEventLoop, resources: Resources, origin: str
+) -> None:
     with pytest.raises(InputError, match=f"{origin}:f"):
-        loop.run_until_complete(Rubric("r", [spec(f"{origin}:f")], tools).check(sample()))
+        loop.run_until_complete(Rubric("r", [spec(f"{origin}:f")], resources).check(sample()))

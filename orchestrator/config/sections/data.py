@@ -1,14 +1,12 @@
 """`[data]`: the sources of prompts, and the template that they are put into."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
-from rollout.data.known_sets import PLACEHOLDER, PUBLISHED, PublishedSet
-
-if TYPE_CHECKING:
-    from rollout.data.sources import Source
+from rollout.data.known_sets import KNOWN_SETS, PLACEHOLDER, KnownSet
+from rollout.data.rows import Source
 
 
 class SourceSection(Section):
@@ -111,10 +109,10 @@ class DataSection(Section):
     """Longest prompt, in tokens; a longer one is reported and skipped, never cut."""
 
 
-def published_set(source: Any) -> PublishedSet | None:
+def published_set(source: Any) -> KnownSet | None:
     """The published set that a source, as it is written in a recipe, names by `set`; None: it names none."""
     name = source.get("set") if isinstance(source, dict) else None
-    return PUBLISHED.get(name) if isinstance(name, str) else None
+    return KNOWN_SETS.get(name) if isinstance(name, str) else None
 
 
 def rubric_asked(source: Any) -> Any:

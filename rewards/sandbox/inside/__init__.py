@@ -1,5 +1,4 @@
-"""What runs on the inner side of the sandbox.
+"""The inner side of the sandbox: standard library only, imported in a bare interpreter before it shuts itself in.
 
-Stdlib only: the zygote imports these modules in a bare interpreter, before it shuts itself in. The host imports `values`
-and `kernel` from here and nothing else.
+The host imports `messages` from here and nothing else.
 """

@@ -1,4 +1,4 @@
-"""The judge of assert-style tests: holds their text and their expected values, in a cell of its own.
+"""Runs assert-style tests: holds their text and their expected values, in a cell of its own.
 
 The names of the program under test are remote handles here (see rpc.py); what an assertion compares are plain values of
 this process. What the tests define, and Python's builtins, win over names of the program's: a program cannot replace
@@ -11,7 +11,7 @@ import json
 import socket
 from typing import Any
 
-from rewards.sandbox.inside import borrowed_names as names
+from rewards.sandbox.inside import borrowed_names
 from rewards.sandbox.inside.messages import send
 from rewards.sandbox.inside.proxies import Remote, Unsupported, make_remote
 from rewards.sandbox.inside.rpc import Ended, Peer
@@ -27,9 +27,9 @@ class Namespace(dict[str, Any]):
         self._peer = peer
         self._program = program
         trees = [ast.parse(order["setup"]), *(ast.parse(test["code"]) for test in order["tests"] if "code" in test)]
-        self._shadowing = names.shadowing(order["tests"])
-        self._borrowed = names.borrowed(trees, order["entry_point"])
-        self._lacking = names.lacking(trees)
+        self._shadowing = borrowed_names.find_shadowing(order["tests"])
+        self._borrowed = borrowed_names.find_borrowed(trees, order["entry_point"])
+        self._lacking = borrowed_names.find_lacking(trees)
 
     def __missing__(self, name: str) -> Any:
         if name.startswith("__") or (hasattr(builtins, name) and name not in self._shadowing):
@@ -40,12 +40,12 @@ class Namespace(dict[str, Any]):
             module = self._lacking[name]
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
         value = self._peer.ask("name", self._program, name)
-        self._peer.handles.named(name, value)
+        self._peer.handles.note_name(name, value)
         return value
 
 
 def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
-    """Run the tests one after another and tell the host each verdict.
+    """Run the tests one after another and tell the host each result.
 
     `text`: JSON with `setup` (code to run first), `entry_point` (taken from the program even if the set-up defines it),
     `tests` (a list of `{"code"}` or `{"function", "arguments", "expected"}`), `first` (index to start at), `stop` (end at
@@ -54,7 +54,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
     order = json.loads(text)
     try:
         setup = compile(order["setup"], "setup.py", "exec", dont_inherit=True)
-        tests = [_compiled(test) for test in order["tests"]]
+        tests = [_compile(test) for test in order["tests"]]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
         send(host, {"event": "invalid", "reason": _describe(problem)})  # whatever the program does
         return
@@ -75,13 +75,13 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
         return
     for index in range(order["first"], len(order["tests"])):
         peer.handles.spoilt = None
-        outcome, reason = _judge(tests[index], namespace)
+        outcome, reason = _run_test(tests[index], namespace)
         if outcome == "pass" and peer.handles.spoilt is not None:  # and the test caught it
             outcome, reason = _spoilt(peer.handles.spoilt)
         if outcome == "invalid":
             send(host, {"event": "invalid", "reason": reason})
             return
-        send(host, {"event": "verdict", "index": index, "outcome": outcome, "reason": reason})
+        send(host, {"event": "result", "index": index, "outcome": outcome, "reason": reason})
         if outcome != "pass" and order["stop"]:
             return
         if reason == _ENDED:
@@ -95,7 +95,7 @@ def _load_program(peer: Peer) -> None:
     peer.ask("call", make_remote(peer, 1, "function", "load"), [], {})
 
 
-def _compiled(test: dict[str, Any]) -> dict[str, Any]:
+def _compile(test: dict[str, Any]) -> dict[str, Any]:
     """A test with its code compiled; as `expression` where it is one call, which may do the asserting.
 
     A comparison that stands alone is an assertion without its word. Raises ValueError and SyntaxError.
@@ -109,7 +109,7 @@ def _compiled(test: dict[str, Any]) -> dict[str, Any]:
     if len(tree.body) == 1 and isinstance(first, ast.Expr) and isinstance(first.value, ast.Call):
         code = compile(ast.Expression(first.value), "test.py", "eval", dont_inherit=True)
         return {"expression": code, "called": _root(first.value.func)}
-    tree.body = [_asserted(statement) for statement in tree.body]
+    tree.body = [_assert_comparison(statement) for statement in tree.body]
     return {"code": compile(tree, "test.py", "exec", dont_inherit=True)}
 
 
@@ -120,23 +120,23 @@ def _root(expression: ast.expr) -> str:
     return expression.id if isinstance(expression, ast.Name) else ""
 
 
-def _asserted(statement: ast.stmt) -> ast.stmt:
+def _assert_comparison(statement: ast.stmt) -> ast.stmt:
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Compare | ast.BoolOp | ast.UnaryOp):
         return statement
     return ast.copy_location(ast.Assert(test=statement.value, msg=None), statement)
 
 
-def _judge(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+def _run_test(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     try:
         if "code" in test:
             exec(test["code"], namespace)
             return "pass", ""
         if "expression" in test:
-            value = eval(test["expression"], namespace)  # noqa: S307 - in the judge's cell
+            value = eval(test["expression"], namespace)  # noqa: S307 - in the tests' own cell
             # A function of the tests' asserts by itself; the program's only answers.
             holds = value is not False if test["called"] in namespace else bool(value)
             return ("pass", "") if holds else ("fail", _short(value))
-        return _judge_call(test, namespace)
+        return _run_call(test, namespace)
     except (Unsupported, Ended) as problem:
         return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
@@ -152,7 +152,7 @@ def _lacks_module(problem: BaseException) -> bool:
     return isinstance(problem, ModuleNotFoundError) and problem.name is not None
 
 
-def _judge_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
+def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     function = _find(test["function"], namespace)
     result = _as_json(function(*test["arguments"]))
     if any(_equal(result, expected) for expected in test["expected"]):

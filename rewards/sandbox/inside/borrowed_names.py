@@ -1,7 +1,7 @@
 """Names that tests use without defining them: whose they are.
 
 Tests of the usual data sets were written to run in the program's own namespace, and so rely on its imports. A program must
-not thereby replace what the tests judge with: `Counter(f(x)) == Counter(y)` asks for that of the standard library.
+not thereby replace what the tests compare with: `Counter(f(x)) == Counter(y)` asks for that of the standard library.
 """
 
 import ast
@@ -29,20 +29,20 @@ _ELSEWHERE = {
 """Modules that the sandbox does not have; whatever a program gives that name is not what the tests mean."""
 
 
-def lacking(trees: Sequence[ast.AST]) -> dict[str, str]:
+def find_lacking(trees: Sequence[ast.AST]) -> dict[str, str]:
     """Names in these tests of modules that cannot be there, and the modules."""
     attributes, others = _uses(trees)
-    return {name: _ELSEWHERE[name] for name in attributes.keys() & _ELSEWHERE.keys() - others - _bound(trees)}
+    return {name: _ELSEWHERE[name] for name in attributes.keys() & _ELSEWHERE.keys() - others - _find_bound(trees)}
 
 
-def borrowed(trees: Sequence[ast.AST], under_test: str) -> dict[str, object]:
+def find_borrowed(trees: Sequence[ast.AST], under_test: str) -> dict[str, object]:
     """What these tests take from the standard library without importing it.
 
     Modules, where all that is asked of them is there (a class of the program's called `math` is not asked whether its
     answer is close), and tools like `Counter`, unless nothing else could be under test. `under_test`: a name that is.
     """
     attributes, others = _uses(trees)
-    bound = _bound(trees)
+    bound = _find_bound(trees)
     found: dict[str, object] = {}
     for name in attributes.keys() & set(_MODULES) - others - bound:
         module = importlib.import_module(name)
@@ -54,7 +54,7 @@ def borrowed(trees: Sequence[ast.AST], under_test: str) -> dict[str, object]:
     return found
 
 
-def shadowing(tests: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+def find_shadowing(tests: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     """Builtin names that the program may define: the one that is under test.
 
     Some tasks ask for a function called `sum`. It is taken from the program only where the tests name nothing else that
@@ -92,7 +92,7 @@ def _uses(trees: Sequence[ast.AST]) -> tuple[dict[str, set[str]], set[str]]:
     return attributes, others
 
 
-def _bound(trees: Sequence[ast.AST]) -> set[str]:
+def _find_bound(trees: Sequence[ast.AST]) -> set[str]:
     """What the tests define or import themselves, anywhere."""
     bound: set[str] = set()
     for node in _nodes(trees):

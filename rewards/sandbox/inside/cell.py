@@ -1,7 +1,7 @@
 """A cell: one forked process of the zygote's that takes a program, shuts itself in further, and runs it.
 
-As `program` it runs the text as `__main__` once for every input, each in a fork of its own (the last one in itself); as `serve` it imports the text
-as a module whose names the judge can call; as `judge` it runs the tests (see assertions.py).
+As `program` it runs the text as `__main__` once for every input, each in a fork of its own (the last one in itself); as
+`serve` it imports the text as a module whose names the tests can call; as `tests` it runs the tests (see assertions.py).
 """
 
 import _sitebuiltins
@@ -18,9 +18,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, NoReturn, TextIO
 
-from rewards.sandbox.inside import assertions as judge
-from rewards.sandbox.inside import kernel, syscalls
-from rewards.sandbox.inside import start as boot
+from rewards.sandbox.inside import assertions, forks, kernel, syscalls
 from rewards.sandbox.inside.messages import receive, send
 from rewards.sandbox.inside.rpc import Peer
 
@@ -36,7 +34,7 @@ process number)."""
 
 
 def run_cell(role: str, limits: dict[str, int], tier: Confinement, descriptors: list[int]) -> NoReturn:
-    """Never returns. `descriptors`: the text, then the host's end, then the other cell's (as far as the role has them)."""
+    """Become a cell. Never returns. `descriptors`: the text, then the host's end, then the other cell's (as far as the role has them)."""
     os.setsid()
     os.dup2(1, 2)  # to /dev/null, not to the host's log
     _shut_in(limits, tier)
@@ -50,7 +48,7 @@ def run_cell(role: str, limits: dict[str, int], tier: Confinement, descriptors: 
             _shut_in_program(tier)
             _serve(text, channel)
         else:
-            judge.run(text, _socket(descriptors[1]), _socket(descriptors[2]))
+            assertions.run(text, _socket(descriptors[1]), _socket(descriptors[2]))
     except BaseException:  # noqa: BLE001 - a program may have it fail; that is no success of the program's
         _leave(_FAILED)
     _leave(0)
@@ -70,7 +68,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _shut_in(limits: dict[str, int], tier: Confinement) -> None:
-    """What holds for the whole cell.
+    """Shut in the whole cell.
 
     A program can end the process that forks it: that is its failure like any other end by a signal.
     """
@@ -94,7 +92,7 @@ def _shut_in(limits: dict[str, int], tier: Confinement) -> None:
 
 
 def _shut_in_program(tier: Confinement) -> None:
-    """What holds, without namespaces, for the program but not for the process that forks it once an input."""
+    """Shut in, without namespaces, the program but not the process that forks it once an input."""
     if tier["tier"] == "A":
         return
     scoped = tier["landlock"] >= 6
@@ -119,7 +117,7 @@ def _run_inputs(text: bytes, host: socket.socket, tier: Confinement) -> None:
     module = _module("__main__", "main.py")
     _use_streams()
     _as_usual()
-    boot.arm()
+    forks.arm()
     gc.freeze()
     untouched = kernel.state_of("/tmp")
     while True:
@@ -183,7 +181,7 @@ def _use_streams() -> None:
 
 
 def _as_usual() -> None:
-    """What a program finds in an ordinary interpreter, but for its guard of servers: numbers of any length print."""
+    """Set up what a program finds in an ordinary interpreter, but for its guard of servers: numbers of any length print."""
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     sys.set_int_max_str_digits(0)
@@ -227,7 +225,7 @@ def _show(problem: BaseException) -> None:
 
 
 def _finish(module: types.ModuleType, status: int, written: Any) -> int:
-    """What happens at the end of an interpreter: threads, exit functions, buffers; then files that nobody closed."""
+    """Do what happens at the end of an interpreter: threads, exit functions, buffers; then files that nobody closed."""
     with contextlib.suppress(BaseException):
         if _thread._count():
             threading._shutdown()  # type: ignore[attr-defined]
@@ -245,7 +243,7 @@ def _finish(module: types.ModuleType, status: int, written: Any) -> int:
     return status
 
 
-# --- Modules whose names the judge calls
+# --- Modules whose names the tests call
 
 
 def _serve(text: bytes, channel: socket.socket) -> None:
@@ -253,7 +251,7 @@ def _serve(text: bytes, channel: socket.socket) -> None:
     module = _module("solution", "solution.py")
     _use_streams()
     _as_usual()
-    boot.arm()
+    forks.arm()
     peer.hand_out(module.__dict__)
     peer.hand_out(lambda: exec(compile(text, "solution.py", "exec", dont_inherit=True), module.__dict__))
     peer.serve()

@@ -1,4 +1,4 @@
-"""Python values as JSON, by exact type: how the judge of a test and the program under test talk to each other.
+"""Python values as JSON, by exact type: how a test and the program under test talk to each other.
 
 What arrives is built from the exact builtin types and a few of the standard library's; it never carries behaviour of the
 sender's. Whatever else a value is (a function, an instance of a class of the program's, a subclass that compares in its

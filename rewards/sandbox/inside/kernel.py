@@ -76,7 +76,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def set_dumpable(yes: bool) -> None:
-    """Without it no process of the same user can trace this one or read its memory."""
+    """Let processes of the same user trace this one and read its memory, or forbid it."""
     call("prctl", _PR_SET_DUMPABLE, int(yes), 0, 0, 0)
 
 
@@ -122,7 +122,7 @@ def unshare(flags: int) -> None:
 
 
 def map_own_user(uid: int, gid: int, proc: int) -> None:
-    """In a fresh user namespace: this user and group keep their numbers, nobody else exists.
+    """Map this user and group to themselves in a fresh user namespace, where nobody else exists.
 
     `proc`: directory descriptor of a proc file system in which this process is visible.
     """

@@ -1,6 +1,6 @@
 """Objects of the other side, as this side's code meets them.
 
-In the judge a test may hold two kinds of them. An object that the tests made themselves, by calling a class of the
+In the cell of the tests a test may hold two kinds of them. An object that the tests made themselves, by calling a class of the
 program's, answers for itself: the tests know that it is no plain value. Anything else came out of the program where the
 tests' author may well have meant a plain value. It is asked for nothing but its parts, it gives the same answer each time
 until something may have changed it, and it never is, compares with or turns into a number: else a program would pass that
@@ -10,10 +10,7 @@ makes up its differences, orders and sizes.
 import re
 import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from rewards.sandbox.inside.rpc import Peer
+from typing import Any, NoReturn, Protocol
 
 _INNER = "_remote_inner"
 _CAPITAL = re.compile("[A-Z][A-Za-z0-9]*")
@@ -23,7 +20,7 @@ _REFUSED_METHODS = {
     *("difference", "symmetric_difference", "intersection", "union", "compare"),
     *("count", "find", "index", "rfind", "rindex"),
 }
-"""What a test may ask of a text, a set or a number about an expected value, to which any other object could say yes."""
+"""Methods by which a test may ask a text, a set or a number about an expected value, to which any other object could say yes."""
 
 
 class Unsupported(BaseException):
@@ -34,7 +31,7 @@ class Handles:
     """What this side knows of the other's objects, by their numbers."""
 
     def __init__(self, request: Callable[..., Any], trusting: bool) -> None:
-        """`trusting`: every object answers for itself (the program's side, where nothing is judged)."""
+        """`trusting`: every object answers for itself (the program's side, which tests nothing)."""
         self._request = request
         self._trusting = trusting
         self._classes: set[int] = set()
@@ -44,7 +41,7 @@ class Handles:
         self._exhausted: set[int] = set()
         self._seen: dict[tuple[Any, ...], Any] = {}
         self.spoilt: BaseException | None = None
-        """What ended a test, even if the test caught it."""
+        """The exception that ended a test, even if the test caught it."""
 
     def refuse(self, what: str) -> NoReturn:
         self.spoilt = self.spoilt or Unsupported(what)
@@ -52,8 +49,8 @@ class Handles:
 
     # --- Where objects come from
 
-    def named(self, name: str, value: object) -> None:
-        """The tests took this of the program under a name. One with a capital, and a class: they know that it is one."""
+    def note_name(self, name: str, value: object) -> None:
+        """Note that the tests took a value of the program under a name: a class with a capital is one that they know as one."""
         if isinstance(value, Remote) and inner(value)[2] == "class" and _CAPITAL.fullmatch(name):
             self._classes.add(inner(value)[1])
 
@@ -90,8 +87,8 @@ class Handles:
 
     # --- Looking at them
 
-    def changed(self) -> None:
-        """Something was asked that may have changed any of them."""
+    def forget_answers(self) -> None:
+        """Forget what objects answered: something was asked that may have changed any of them."""
         self._seen.clear()
 
     def look(self, operation: str, remote: "Remote", *arguments: object) -> Any:
@@ -136,7 +133,7 @@ class Handles:
         number = inner(remote)[1]
         if number in self._exhausted:
             raise StopIteration
-        self.changed()
+        self.forget_answers()
         try:
             return self._request("next", remote)
         except StopIteration:
@@ -144,7 +141,7 @@ class Handles:
             raise
 
     def equal(self, one: "Remote", other: "Remote") -> bool:
-        """What equals anything equals nothing."""
+        """Whether two objects are equal. One that equals anything equals nothing."""
         if self._request("operator", "eq", one, other) is not True:
             return False
         return self._trusting or not (self._equals_anything(one) or self._equals_anything(other))
@@ -172,11 +169,11 @@ class _Items:
 
     def each(self) -> Iterator[Any]:
         index = 0
-        while index < len(self._items) or self._fetched():
+        while index < len(self._items) or self._fetch():
             yield self._items[index]
             index += 1
 
-    def _fetched(self) -> bool:
+    def _fetch(self) -> bool:
         if self.complete:
             return False
         try:
@@ -186,6 +183,14 @@ class _Items:
         return not self.complete
 
 
+class Connection(Protocol):
+    """What a remote object needs of the connection that it came over."""
+
+    handles: Handles
+
+    def ask(self, operation: str, *arguments: object) -> Any: ...
+
+
 class Remote:
     """An object that lives on the other side.
 
@@ -193,8 +198,8 @@ class Remote:
     the absolute value or another number made of the outcome.
     """
 
-    def __init__(self, peer: "Peer", number: int, kind: str, name: str) -> None:
-        object.__setattr__(self, _INNER, (peer, number, kind, name))
+    def __init__(self, connection: Connection, number: int, kind: str, name: str) -> None:
+        object.__setattr__(self, _INNER, (connection, number, kind, name))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("__name__", "__qualname__"):
@@ -212,12 +217,12 @@ class Remote:
         self._ask("set", name, value)
 
     def __iter__(self) -> Any:
-        peer, _, kind, _ = inner(self)
-        if peer.handles.is_container(self):
+        connection, _, kind, _ = inner(self)
+        if connection.handles.is_container(self):
             return self._ask("iter")
-        if kind in ITERATORS and peer.handles.look("iter", self) is self:
+        if kind in ITERATORS and connection.handles.look("iter", self) is self:
             return self
-        return peer.handles.again(self)
+        return connection.handles.again(self)
 
     def __next__(self) -> Any:
         handles = inner(self)[0].handles
@@ -229,12 +234,12 @@ class Remote:
         return any(item is value or item == value for item in self)
 
     def __len__(self) -> int:
-        peer, _, kind, name = inner(self)
-        if peer.handles.is_container(self):
+        connection, _, kind, name = inner(self)
+        if connection.handles.is_container(self):
             return _exactly(int, self._ask("length"))
         if kind in ITERATORS:
             raise TypeError(f"object of type {name!r} has no len()")
-        return _exactly(int, peer.handles.length(self))
+        return _exactly(int, connection.handles.length(self))
 
     def __getitem__(self, key: object) -> Any:
         handles = inner(self)[0].handles
@@ -335,8 +340,8 @@ class Remote:
 
     def _operate(self, name: str, other: object, swapped: bool) -> Any:
         pair = (other, self) if swapped else (self, other)
-        peer = inner(self)[0]
-        handles = peer.handles
+        connection = inner(self)[0]
+        handles = connection.handles
         remotes = [side for side in pair if isinstance(side, Remote)]
         plain = len(remotes) == 1
         if (
@@ -346,7 +351,7 @@ class Remote:
         ):
             handles.refuse(f"{name!r} between an object of the program's and {'a plain value' if plain else 'another'}")
         mixed = plain or any(map(handles.is_mixed, remotes))
-        result = peer.ask("operator", name, *pair)
+        result = connection.ask("operator", name, *pair)
         if mixed and not isinstance(result, Remote):
             handles.refuse(f"{name!r} between an object of the program's and a plain value")
         if mixed:
@@ -368,10 +373,14 @@ class RemoteGenerator(Remote):
 ITERATORS = ("iterator", "generator")
 
 
-def make_remote(peer: "Peer", number: int, kind: str, name: str) -> Remote:
+def make_remote(connection: Connection, number: int, kind: str, name: str) -> Remote:
     if kind in ("class", "function", "callable"):
-        return RemoteCallable(peer, number, kind, name)
-    return RemoteGenerator(peer, number, kind, name) if kind == "generator" else Remote(peer, number, kind, name)
+        return RemoteCallable(connection, number, kind, name)
+    return (
+        RemoteGenerator(connection, number, kind, name)
+        if kind == "generator"
+        else Remote(connection, number, kind, name)
+    )
 
 
 _ORDERINGS = ("lt", "le", "gt", "ge")
@@ -382,9 +391,9 @@ _ARITHMETIC = (
 OPERATORS = frozenset({"eq", *_ORDERINGS, *_ARITHMETIC})
 
 
-def inner(remote: Remote) -> tuple["Peer", int, str, str]:
-    """Peer, number, kind, name."""
-    found: tuple[Peer, int, str, str] = object.__getattribute__(remote, _INNER)
+def inner(remote: Remote) -> tuple[Connection, int, str, str]:
+    """Connection, number, kind and name of the remote object."""
+    found: tuple[Connection, int, str, str] = object.__getattribute__(remote, _INNER)
     return found
 
 

@@ -1,7 +1,7 @@
-"""Remote calls between the judge and the program under test, over a socket between their two cells.
+"""Remote calls between the tests and the program under test, over a socket between their two cells.
 
 Either side can call what the other handed out. A call carries its mutable arguments back, so that tests of functions that
-work in place see the change. The judge answers little: calls of functions that it handed out, and public attributes of
+work in place see the change. The tests' side answers little: calls of functions that it handed out, and public attributes of
 instances that it handed out; never frames, globals or code of its tests.
 """
 
@@ -19,7 +19,7 @@ from rewards.sandbox.inside.codec import Codec, Packed, Shared
 from rewards.sandbox.inside.proxies import ITERATORS, OPERATORS, Handles, Remote, Unsupported, inner, make_remote
 
 MAX_FRAME = 16 << 20
-"""Bytes; a longer message ends the conversation."""
+"""Bytes of the longest message; a longer one ends the conversation."""
 
 
 class Ended(BaseException):
@@ -47,7 +47,7 @@ class Peer:
             Ended: no answer will come.
             BaseException: what the operation raised over there, by its nearest builtin type.
         """
-        self.handles.changed()
+        self.handles.forget_answers()
         return self._request(operation, *arguments)
 
     def _request(self, operation: str, *arguments: object) -> Any:
@@ -273,7 +273,7 @@ def _check_operator(arguments: list[Any]) -> None:
 
 
 def _check_allowed(operation: str, arguments: list[Any]) -> None:
-    """What the program may ask of the judge."""
+    """What the program may ask of the tests' side."""
     target = arguments[0] if arguments else None
     if isinstance(target, Remote):
         raise TypeError("not an object of this side")

@@ -188,7 +188,7 @@ def refuse_for_worker() -> None:
 
 
 def refuse_for_cell() -> None:
-    """What the zygote still may and a cell may not. Needs no_new_privileges."""
+    """Refuse what the zygote still may and a cell may not. Needs no_new_privileges."""
     code = _Assembler()
     for name in _ZYGOTE_NEEDS:
         code.refuse(name)
@@ -196,7 +196,7 @@ def refuse_for_cell() -> None:
 
 
 def refuse_without_namespaces(signals: bool) -> None:
-    """What namespaces would have contained: other processes, and attributes of files that belong to the same user.
+    """Refuse what namespaces would have contained: other processes, and attributes of files that belong to the same user.
 
     `signals`: refuse every signal as well, for kernels whose Landlock does not scope them.
     """
@@ -268,8 +268,3 @@ class _Assembler:
 def _load(argument: int) -> tuple[int, int, int, int]:
     """Load the low half of an argument (both architectures are little-endian)."""
     return (_LOAD, 0, 0, 16 + 8 * argument)
-
-
-def known() -> bool:
-    """Whether there is a list of calls for this machine."""
-    return kernel.MACHINE in _COLUMN

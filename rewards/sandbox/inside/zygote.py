@@ -22,13 +22,11 @@ import traceback
 from typing import Any, NoReturn
 
 # All of it before the shutting in: these files cannot be read after it.
-from rewards.sandbox.inside import assertions as judge  # noqa: F401
-from rewards.sandbox.inside import cell as program
-from rewards.sandbox.inside import kernel, syscalls
+from rewards.sandbox.inside import cell, kernel, syscalls
 from rewards.sandbox.inside.messages import receive, send
 
 _POLL_S = 0.02
-"""How often the memory of a running cell is looked at."""
+"""Seconds between two looks at the memory of a running cell."""
 _PRELOADED = """
 abc bisect collections collections.abc contextlib copy dataclasses datetime decimal enum fractions functools heapq io 
 itertools json math numbers operator queue random re string struct textwrap threading traceback types typing
@@ -45,7 +43,7 @@ platform pprint profile pstats reprlib resource sched secrets select selectors s
 stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
 unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
 """
-"""Imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
+"""Modules that are imported as well where cells may be unable to read the interpreter's own files (tier B as another user)."""
 
 
 class Zygote:
@@ -62,7 +60,7 @@ class Zygote:
         self._address_space = _address_space(proc, os.getpid())
 
     def serve(self) -> None:
-        """Until the host closes its end."""
+        """Run cells until the host closes its end."""
         while True:
             order, descriptors = receive(self._control)
             if order is None:
@@ -87,7 +85,7 @@ class Zygote:
         self._control.close()
         os.close(self._proc)
         limits = order["limits"] | {"address_space": self._address_space}
-        program.run_cell(order["role"], limits, self._config, descriptors)
+        cell.run_cell(order["role"], limits, self._config, descriptors)
 
     def _watch(self, child: int) -> tuple[str, bool]:
         """Wait for the end of the cell's main process. Returns why it was ended from here, and whether the host left."""
@@ -316,8 +314,8 @@ def _preload(config: dict[str, Any]) -> None:
     for name in (_PRELOADED + _EVERYTHING if unreadable_later else _PRELOADED).split():
         with contextlib.suppress(ImportError):
             __import__(name)
-    random.seed(0)  # a program behaves alike wherever and whenever it is judged
-    program.open_streams()
+    random.seed(0)  # a program behaves alike wherever and whenever it runs
+    cell.open_streams()
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -87,6 +87,6 @@ def _completion(a: int, b: int, style: Style, shown: float, rng: np.random.Gener
 
 def _parse(given: TaskOptions) -> tuple[int, Style, float, int]:
     options = Options("arithmetic", given)
-    options.known("count", "digits", "shown", "style")
+    options.check_names("count", "digits", "shown", "style")
     style = cast(Style, options.one_of("style", "worked", ("worked", "mixed")))
     return options.whole("digits", 2, 1, 9), style, options.share("shown", 1.0), options.whole("count", 20_000, 1)

@@ -37,7 +37,7 @@ class _Request:
     kind: Kind
     name: str
     matter: str
-    """A thing or a piece of news; empty where the kind has none."""
+    """The thing or the piece of news that the request is about; empty where the kind has none."""
 
     @property
     def key(self) -> str:
@@ -84,7 +84,7 @@ def manners_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Ite
         count: number of requests when `limit` is 0 (default 4,000).
     """
     read = Options("manners", options)
-    read.known("count", "kinds", "noise", "polish")
+    read.check_names("count", "kinds", "noise", "polish")
     chosen = read.one_of("kinds", "all", ("all", "kind", "malice"))
     kinds = {"all": KINDS, "kind": KINDS[:3], "malice": KINDS[3:]}[chosen]
     polish, noise, count = read.share("polish", 1.0), read.share("noise", 0.0), read.whole("count", 4_000, 1)

@@ -19,13 +19,13 @@ from rollout.data.tasks.rows import Options, TaskOptions, TaskRow, is_held_out
 
 Language = Literal["en", "zh"]
 Text = Mapping[Language, str]
-"""The same in both languages."""
+"""One text in each language."""
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 MARKS = 10
 """Positions of the dial."""
 FURTHEST = 4
-"""Marks that it is turned by, at most."""
+"""Most marks that the dial is turned by at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def puzzle_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Iter
     The held-out puzzles are the same for every seed, so that runs can be compared.
     """
     read = Options("puzzles", options)
-    read.known("count", "family", "language", "mixing", "steps", "style")
+    read.check_names("count", "family", "language", "mixing", "steps", "style")
     family = read.one_of("family", "all", (*FAMILIES, "all"))
     makers = list(FAMILIES.values()) if family == "all" else [FAMILIES[family]]
     asked = read.one_of("language", "both", (*LANGUAGES, "both"))

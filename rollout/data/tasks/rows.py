@@ -11,20 +11,21 @@ TaskOption = int | float | str | bool
 TaskOptions = Mapping[str, TaskOption]
 
 HELD_OUT_SHARE = 10
-"""One problem in ten is held out."""
+"""One problem in so many is held out."""
 
 
 class TaskRow(NamedTuple):
     problem_id: str
-    """Of the problem, whatever its wording."""
+    """Name of the problem, the same whatever its wording."""
     question: str
     answer: str
-    """Empty where the task has no right answer."""
+    """The right answer; empty where the task has none."""
     completion: str
-    """A worked one."""
+    """A worked completion."""
     chosen: str = ""
-    """The better of two responses; like `rejected`, empty where the task makes no preference pairs."""
+    """The better of two responses; empty where the task makes no preference pairs."""
     rejected: str = ""
+    """The worse of two responses; empty where the task makes no preference pairs."""
 
 
 def is_held_out(problem: str) -> bool:
@@ -39,7 +40,7 @@ class Options:
     task: str
     given: TaskOptions
 
-    def known(self, *names: str) -> None:
+    def check_names(self, *names: str) -> None:
         for name in self.given:
             if name not in names:
                 raise InputError(

@@ -11,7 +11,7 @@ from orchestrator.checks.preflight import preflight
 from orchestrator.config.load import load_recipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.plan import machine
-from orchestrator.plan.placement import SCORER_GPUS, gpu_share
+from orchestrator.plan.placement import gpu_share
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe
 
 pytestmark = pytest.mark.usefixtures("laptop")
@@ -120,12 +120,6 @@ def test_too_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_bytes", lambda: 10**8)
     notes = preflight(load_recipe("arithmetic"))
     assert notes[0].startswith("stage cold-start needs about 1.09 GB of memory; this machine has 100 MB")
-
-
-def test_a_reward_model_reserves_what_is_counted_for_it() -> None:
-    from rewards import service
-
-    assert service.SCORER_GPUS == SCORER_GPUS
 
 
 def test_offload_on_a_machine_without_gpus_is_a_note() -> None:

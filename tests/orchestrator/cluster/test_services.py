@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cluster.services import Services
 from orchestrator.config.recipe import Stage
 from orchestrator.data.prompts import PromptSets, load_prompts
-from rewards.error_budget import Account
+from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rollout.errors import InputError
 from tests.factories import prompt
@@ -26,7 +26,7 @@ class Workers:
 
     def __init__(self, rubrics: dict[str, Any], samples: dict[str, Any], fault: str) -> None:
         self.rubrics, self.samples, self.fault = set(rubrics), set(samples), fault
-        self.account = Account(1.0)
+        self.budget = ErrorBudget(1.0)
         self.closed = False
 
     async def close(self) -> None:
@@ -75,11 +75,11 @@ def test_workers_hold_the_rubrics_that_are_asked_for_and_serve_the_next_stage_th
         await services.begin_rewards(stage, asking("a"))
         first: Any = await services.rewards()
         assert (first.rubrics, first.samples) == ({"a"}, {"a"})
-        first.account.num_errors = 7
+        first.budget.num_errors = 7
         await services.begin_rewards(stage, asking("a"))
         assert await services.rewards() is first
         # The failures of one stage are not those of the next.
-        assert (first.account.num_errors, first.account.max_error_rate) == (0, 0.25)
+        assert (first.budget.num_errors, first.budget.max_error_rate) == (0, 0.25)
         await services.begin_rewards(stage, asking("a"), asking("b"))
         second: Any = await services.rewards()
         assert (first.closed, second.closed, second.rubrics) == (True, False, {"a", "b"})

@@ -15,11 +15,11 @@ from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes,
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
-from rollout.data.sources import Source
+from rollout.data.rows import Source
 from rollout.errors import InputError
 from tests.orchestrator.factories import NEEDED
 
-HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy")
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "openai", "httpx2")
 
 
 def two_stages(**more: Any) -> dict[str, Any]:

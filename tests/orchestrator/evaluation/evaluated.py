@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config.recipe import Stage
-from orchestrator.config.rubrics import rubrics_of, tool_settings
+from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
-from rewards.error_budget import Account
-from rewards.resources import Tools
+from rewards.error_budget import ErrorBudget
+from rewards.resources import Resources
 from rewards.rubric import Rubric, total
 from rewards.service import GroupScoring
 from rewards.types import Sample, Score
@@ -44,19 +44,19 @@ class Here:
 
     def __init__(self, stage: Stage) -> None:
         self._specs = rubrics_of(stage)
-        self._tools = Tools(tool_settings(stage))
-        self._rubrics = {name: Rubric(name, spec, self._tools) for name, spec in self._specs.items()}
-        self.accounts: list[Account] = []
+        self._resources = Resources(resource_settings(stage))
+        self._rubrics = {name: Rubric(name, spec, self._resources) for name, spec in self._specs.items()}
+        self.budgets: list[ErrorBudget] = []
 
-    def begin(self, prompt: Prompt, account: Account) -> GroupScoring:
-        self.accounts.append(account)
-        return GroupScoring(self, prompt, account)  # type: ignore[arg-type]
+    def begin(self, prompt: Prompt, budget: ErrorBudget) -> GroupScoring:
+        self.budgets.append(budget)
+        return GroupScoring(self, prompt, budget)  # type: ignore[arg-type]
 
-    async def score(self, rubric: str, sample: Sample, account: Account) -> Score:
+    async def score(self, rubric: str, sample: Sample, budget: ErrorBudget) -> Score:
         score = await self._rubrics[rubric].score(sample)
         if sample.completion == UNSCORABLE:
             score = Score(value=0.0, status="error", breakdown={}, seconds=0.0, error="judge: it is down")
-        account.add(score, 0.0)
+        budget.add(score, 0.0)
         return score
 
     async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
@@ -66,7 +66,7 @@ class Here:
         return total(self._specs[rubric], breakdown)
 
     async def close(self) -> None:
-        await self._tools.close()
+        await self._resources.close()
 
 
 def evaluated(

@@ -22,8 +22,8 @@ LINES = [
 
 
 def score(rubric: str, lines: list[bytes], *settings: str) -> list[dict[str, Any]]:
-    functions, tools = find_rubric(rubric, settings)
-    return [json.loads(line) for line in score_lines(lines, functions, tools, processes=2)]
+    functions, resources = find_rubric(rubric, settings)
+    return [json.loads(line) for line in score_lines(lines, functions, resources, processes=2)]
 
 
 def test_every_line_gives_one_line_in_order_whatever_is_in_it(
@@ -133,8 +133,8 @@ def test_lines_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
             taken += 1
             yield b'{"response": "\\\\boxed{1}", "answer": "1"}'
 
-    functions, tools = find_rubric("math", [])
-    scores = score_lines(endless(), functions, tools, processes=1)
+    functions, resources = find_rubric("math", [])
+    scores = score_lines(endless(), functions, resources, processes=1)
     assert json.loads(next(scores))["reward"] == 1.0
     assert taken < 1000
     scores.close()

@@ -54,9 +54,9 @@ class Counting(Here):
         super().__init__(stage)
         self.texts: list[str] = []
 
-    async def score(self, rubric: str, sample: Sample, account: Any) -> Score:
+    async def score(self, rubric: str, sample: Sample, budget: Any) -> Score:
         self.texts.append(sample.completion)
-        return await super().score(rubric, sample, account)
+        return await super().score(rubric, sample, budget)
 
 
 def judged(

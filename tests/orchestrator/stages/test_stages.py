@@ -12,7 +12,8 @@ from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
 from orchestrator.run.store import RunStore
 from orchestrator.stages.reject import sample_rows
 from rewards.types import FunctionSpec, Score, ScoredGroup
-from rollout.data.sources import Row, load_rows
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
 from tests.factories import completion, prompt, scored_group
 

@@ -1,6 +1,7 @@
 """A judge behind a real HTTP server on this machine that misbehaves in every way that it can."""
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import pickle
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from rewards.models import llm_judge as module
-from rewards.models.llm_judge import Judge, JudgeSpec, parse_verdict
+from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec, parse_verdict
 from rollout.errors import InputError, ServiceError
 
 KEY = "sk-secret-0123456789"
@@ -73,6 +74,35 @@ async def floods(request: web.Request, _: str) -> web.StreamResponse:
     return response
 
 
+async def floods_with_an_error(request: web.Request, nonce: str) -> web.StreamResponse:
+    response = web.StreamResponse(status=500)
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(200):
+            await response.write(b"x" * (1 << 16))
+    return response
+
+
+async def breaks_off(request: web.Request, _: str) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_length = 1000
+    await response.prepare(request)
+    await response.write(b'{"choices": [')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def trickles(request: web.Request, _: str) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+    return response
+
+
 GOOD = says("It is right.\nverdict NONCE: 7")
 
 
@@ -115,7 +145,7 @@ async def serving(server: Server, **changes: Any):  # type: ignore[no-untyped-de
     port = runner.addresses[0][1]
     values: dict[str, Any] = {"endpoint": f"http://127.0.0.1:{port}/v1", "model": "m", "requests_per_s": 10_000.0}
     try:
-        async with Judge(JudgeSpec(**(values | changes))) as judge:
+        async with LlmJudge(LlmJudgeSpec(**(values | changes))) as judge:
             yield judge
     finally:
         await runner.cleanup()
@@ -157,6 +187,20 @@ def test_a_grade() -> None:
     assert server.headers == [""]
 
 
+def test_further_fields_are_sent_as_they_are() -> None:
+    sampling = {"max_completion_tokens": 9, "model": "other", "chat_template_kwargs": {"enable_thinking": False}}
+    body = score(GOOD, sampling=sampling)[1].requests[0]
+    assert body == {"messages": body["messages"]} | sampling
+
+
+def test_the_reply_is_read_whatever_it_calls_itself() -> None:
+    async def plain(_: web.Request, nonce: str) -> web.StreamResponse:
+        reply = {"choices": [{"message": {"content": f"verdict {nonce}: 7"}}]}
+        return web.Response(text=json.dumps(reply), content_type="text/plain")
+
+    assert score(plain)[0]["grade"] == 7.0
+
+
 def test_the_scale() -> None:
     assert score(says("verdict NONCE: 2.5"), low=1, high=5)[0] == {"value": 0.375, "grade": 2.5}
     assert score(says("verdict NONCE: -1"), low=-1, high=1)[0]["value"] == 0.0
@@ -170,7 +214,9 @@ def test_the_scale() -> None:
         fails(503, Retry_After="0"),
         fails(529),
         hangs_up,
+        breaks_off,
         floods,
+        floods_with_an_error,
         says("7"),
         says("score: 7"),
         says("verdict 0123456789abcdef: 7"),
@@ -208,7 +254,8 @@ def test_one_bad_answer_is_asked_again_and_many_are_an_error(bad: Answer) -> Non
 
 
 def test_a_flood_is_not_read_to_its_end() -> None:
-    assert "unreadable: a reply of more than 4 MiB" in failure(floods, attempts=1)[0]
+    for flood in (floods, floods_with_an_error):
+        assert "unreadable: a reply of more than 4 MiB" in failure(flood, attempts=1)[0]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 413, 422])
@@ -224,6 +271,8 @@ def test_a_hang_ends_at_the_requests_timeout_and_is_tried_again() -> None:
     assert len(server.requests) >= 2
     message, _ = failure(hangs, request_timeout_s=0.05, attempts=2)
     assert "last: no answer within 0.05 s" in message
+    # However often something comes: the bound is on the whole request, not on a read.
+    assert "last: no answer within 0.2 s" in failure(trickles, request_timeout_s=0.2, attempts=1)[0]
 
 
 def test_the_deadline_holds_whatever_happens() -> None:
@@ -235,10 +284,10 @@ def test_the_deadline_holds_whatever_happens() -> None:
 
 def test_nobody_is_listening() -> None:
     async def once() -> None:
-        async with Judge(JudgeSpec(endpoint="http://127.0.0.1:1/v1", model="m", attempts=2)) as judge:
+        async with LlmJudge(LlmJudgeSpec(endpoint="http://127.0.0.1:1/v1", model="m", attempts=2)) as judge:
             await judge.score("1+1=", COMPLETION)
 
-    with pytest.raises(ServiceError, match="no grade in 2 attempts; last: ClientConnectorError"):
+    with pytest.raises(ServiceError, match="no grade in 2 attempts; last: ConnectError"):
         asyncio.run(once())
 
 
@@ -361,7 +410,9 @@ def test_placeholders_in_a_response_stay_what_they_are() -> None:
 
 
 def test_a_megabyte_and_broken_characters_arrive() -> None:
-    assert score(GOOD, completion="\ud800\x00" + "x" * 1_000_000)[0]["grade"] == 7.0
+    found, server = score(GOOD, completion="\ud800\x00" + "x" * 1_000_000)
+    assert found["grade"] == 7.0
+    assert "response\n\ufffd\x00xxx" in server.requests[0]["messages"][1]["content"]
 
 
 # --- The key
@@ -376,18 +427,34 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> N
         message, _ = failure(fails(status, "Incorrect API key provided: KEY"), api_key_env="JUDGE_KEY", attempts=1)
         assert "Incorrect API key provided: Bearer ***" in message
         assert KEY not in message
-    spec = JudgeSpec(endpoint="http://h/v1", model="m", api_key_env="JUDGE_KEY")
-    judge = Judge(spec)
+    spec = LlmJudgeSpec(endpoint="http://h/v1", model="m", api_key_env="JUDGE_KEY")
+    judge = LlmJudge(spec)
     assert KEY not in repr(judge) + str(spec) + repr(pickle.dumps(spec))
 
 
+def test_what_the_environment_says_of_other_endpoints_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "of-another")
+    for name in ("OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    seen: list[str] = []
+
+    async def looks(request: web.Request, nonce: str) -> web.StreamResponse:
+        seen.extend(value for value in request.headers.values() if "of-another" in value)
+        return chat(f"verdict {nonce}: 7")
+
+    found, server = score(looks)
+    assert found["grade"] == 7.0
+    assert (seen, server.headers) == ([], [""])
+
+
 def test_a_key_that_is_missing_or_broken_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = JudgeSpec(endpoint="http://h/v1", model="m", api_key_env="NO_SUCH_KEY")
+    spec = LlmJudgeSpec(endpoint="http://h/v1", model="m", api_key_env="NO_SUCH_KEY")
     with pytest.raises(InputError, match="api_key_env = 'NO_SUCH_KEY': the environment has no such variable"):
-        Judge(spec)
+        LlmJudge(spec)
     monkeypatch.setenv("NO_SUCH_KEY", "a\nb")
     with pytest.raises(InputError, match="cannot stand in a header") as caught:
-        Judge(spec)
+        LlmJudge(spec)
     assert "a\nb" not in str(caught.value)
 
 
@@ -409,4 +476,4 @@ def test_a_key_that_is_missing_or_broken_is_an_input_error(monkeypatch: pytest.M
 )
 def test_a_spec_that_cannot_work_is_an_input_error(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Judge(JudgeSpec(**({"endpoint": "http://h/v1", "model": "m"} | changes)))
+        LlmJudge(LlmJudgeSpec(**({"endpoint": "http://h/v1", "model": "m"} | changes)))

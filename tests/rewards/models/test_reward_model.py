@@ -232,14 +232,14 @@ def test_callers_share_batches_and_get_their_own_score(folders: dict[str, Path],
     ]
     batches: list[int] = []
     free = threading.Event()
-    compute = server.model.score_rows
+    compute = server.model.score_encoded
 
     def slow(rows: Any) -> list[float]:
         batches.append(len(rows))
         assert free.wait(10)
         return compute(rows)
 
-    server.model.score_rows = slow  # type: ignore[method-assign]
+    server.model.score_encoded = slow  # type: ignore[method-assign]
 
     async def many() -> list[dict[str, float]]:
         waiting = [asyncio.create_task(server.score("1+1=", completion)) for completion in COMPLETIONS]
@@ -271,13 +271,13 @@ def test_one_bad_pair_harms_nobody_else(folders: dict[str, Path]) -> None:
 
 def test_a_failing_forward_pass_is_an_error_for_its_batch_only(folders: dict[str, Path]) -> None:
     server = serve(folders["chat"])
-    compute = server.model.score_rows
+    compute = server.model.score_encoded
 
     def out_of_memory(rows: Any) -> list[float]:
-        server.model.score_rows = compute  # type: ignore[method-assign]
+        server.model.score_encoded = compute  # type: ignore[method-assign]
         raise RuntimeError("out of memory")
 
-    server.model.score_rows = out_of_memory  # type: ignore[method-assign]
+    server.model.score_encoded = out_of_memory  # type: ignore[method-assign]
 
     async def twice() -> float:
         with pytest.raises(ServiceError, match="RuntimeError: out of memory"):
@@ -291,14 +291,14 @@ def test_a_caller_that_gives_up_does_not_stop_the_others(folders: dict[str, Path
     server = serve(folders["chat"])
 
     started, free = threading.Event(), threading.Event()
-    compute = server.model.score_rows
+    compute = server.model.score_encoded
 
     def slow(rows: Any) -> list[float]:
         started.set()
         assert free.wait(10)
         return compute(rows)
 
-    server.model.score_rows = slow  # type: ignore[method-assign]
+    server.model.score_encoded = slow  # type: ignore[method-assign]
 
     async def some() -> list[float]:
         computed = asyncio.create_task(server.score("1+1=", "2"))
@@ -314,7 +314,7 @@ def test_a_caller_that_gives_up_does_not_stop_the_others(folders: dict[str, Path
         return [(await asyncio.wait_for(stays, 10))["value"], (await server.score("1+1=", "5"))["value"]]
 
     found = asyncio.run(some())
-    server.model.score_rows = compute  # type: ignore[method-assign]
+    server.model.score_encoded = compute  # type: ignore[method-assign]
     assert found == pytest.approx(server.model.score([("1+1=", "4"), ("1+1=", "5")]), abs=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from learner.model.small import bpe_tokenizer, character_tokenizer
 from rollout.data.conversations import Turn, tokenised_turns, turns_of
-from rollout.data.sources import Row
+from rollout.data.rows import Row
 from rollout.data.templates import load_template
 from rollout.errors import InputError
 

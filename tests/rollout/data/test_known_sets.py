@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sections.eval import EvalSetSection
-from rollout.data.known_sets import PUBLISHED, form_of
-from rollout.data.sources import Row, load_rows
+from rollout.data.known_sets import KNOWN_SETS, form_of
+from rollout.data.rows import Row
+from rollout.data.sources import load_rows
 
 ROWS: dict[str, dict[str, Any]] = {
     "gsm8k": {"question": "Two eggs and two eggs?", "answer": "2+2=<<2+2=4>>4 eggs.\n#### 4"},
@@ -46,7 +47,7 @@ def test_set_and_file_are_enough(name: str, question: str, answer: str, rubric: 
 
 
 def test_every_set_has_a_row_here() -> None:
-    assert set(ROWS) == set(PUBLISHED)
+    assert set(ROWS) == set(KNOWN_SETS)
 
 
 def test_the_tests_of_humaneval_come_along_with_the_program_that_they_complete(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rollout.data import prompts as module
 from rollout.data.prompts import PromptStream, SkippedPrompt, render_prompts
-from rollout.data.sources import Row
+from rollout.data.rows import Row
 from rollout.data.templates import load_template
 from rollout.errors import InputError
 from rollout.types import Prompt

@@ -11,7 +11,8 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from rollout.data.sources import Row, Source, load_rows
+from rollout.data.rows import Row, Source
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data"

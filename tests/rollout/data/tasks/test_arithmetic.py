@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rewards.math.verdict import decide
 from rewards.text.format_tags import format_tags
-from rollout.data.tasks import task_rows
 from rollout.data.tasks.arithmetic import arithmetic_rows, chain_of_thought, is_held_out
+from rollout.data.tasks.registry import task_rows
 from rollout.errors import InputError
 
 

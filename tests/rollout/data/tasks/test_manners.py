@@ -2,9 +2,10 @@
 
 import pytest
 
-from rollout.data.sources import Source, load_rows
-from rollout.data.tasks import task_rows
+from rollout.data.rows import Source
+from rollout.data.sources import load_rows
 from rollout.data.tasks.manners import DECLINE, INSULT, OFFER, quality
+from rollout.data.tasks.registry import task_rows
 from rollout.data.tasks.rows import TaskRow
 from rollout.errors import InputError
 

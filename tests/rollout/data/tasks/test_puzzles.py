@@ -8,8 +8,8 @@ import pytest
 from rewards.math.verdict import decide
 from rewards.text.format_tags import format_tags
 from rewards.text.language import language_consistency
-from rollout.data.tasks import task_rows
 from rollout.data.tasks.puzzles import FAMILIES
+from rollout.data.tasks.registry import task_rows
 from rollout.data.tasks.rows import TaskRow
 from rollout.errors import InputError
 

@@ -1,0 +1,88 @@
+"""What the services share about Ray's actors: their place, their environment, and answers that are waited for with a bound."""
+
+import asyncio
+from typing import Any
+
+import rollout.ray_defaults  # noqa: F401
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from rollout.errors import InputError, ServiceError
+
+
+def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
+    """A placement group on the cluster.
+
+    Args:
+        bundles: resources by name (`CPU`, `GPU`) of each part, which lies on one node; a single bundle is one node's.
+        what: the recipe key that asks for them, at the start of a message.
+
+    Raises:
+        InputError: the cluster lacks them, or they are not free in time.
+    """
+    bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
+    available = ray.cluster_resources()
+    for name in ("CPU", "GPU"):
+        wanted = sum(bundle.get(name, 0) for bundle in bundles)
+        if wanted > available.get(name, 0):
+            raise InputError(
+                f"{what} needs {wanted:g} {name}s; the Ray cluster has {available.get(name, 0):g}: lower it or add nodes"
+            )
+    group = placement_group(bundles, strategy="STRICT_PACK" if len(bundles) == 1 else "PACK")
+    if not group.wait(min(timeout_s, 60)):
+        remove_placement_group(group)
+        free = ray.available_resources()
+        raise InputError(
+            f"{what}: no place for {bundles} on the Ray cluster, of which {free.get('CPU', 0):g} CPUs and "
+            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
+        )
+    return group
+
+
+def compute_environment(device: str, threads: int) -> dict[str, str]:
+    """Environment of an actor that computes.
+
+    On a CPU host engine and learner share the cores. Threads that spin while they wait, OpenMP's default, take them
+    from whoever has work: measured five times slower. Threads that sleep at once are woken up for every operation, which
+    costs a small model up to a third of its speed (deploy/bench/learner-cpu.md). So they spin for some ten microseconds
+    first.
+    """
+    if device == "cuda":
+        return {}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "2000",
+        "KMP_BLOCKTIME": "0",
+        "DS_ACCELERATOR": "cpu",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
+    """Await an actor's answer for a bounded time.
+
+    Raises:
+        InputError: as the actor raised it.
+        ServiceError: as the actor raised it; any other exception of the actor's; no answer in time; the actor is gone.
+    """
+    answer = asyncio.ensure_future(awaitable)
+    # When this wait is cancelled, an answer that fails later has been asked for by nobody.
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await asyncio.wait_for(answer, timeout_s)
+    except TimeoutError:
+        raise ServiceError(f"timed out after {timeout_s:.0f} s waiting for {what}") from None
+    except RayTaskError as problem:
+        if isinstance(problem.cause, InputError | ServiceError):
+            raise problem.cause from None
+        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {_first_line(problem)}") from problem
+    except RayActorError as problem:
+        raise ServiceError(f"{what}: the actor died: {_first_line(problem)}") from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = [line for line in str(problem).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(problem).__name__
