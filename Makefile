@@ -28,10 +28,11 @@ test: lint  ## lint, then every test that needs no GPU (ARGS goes to pytest)
 test-fast: install  ## only the tests without Ray, vLLM and DeepSpeed, JOBS (2) at a time
 	$(BIN)/python -m pytest $(FAST) $(ARGS)
 
-lint: install  ## ruff, format check, mypy
+lint: install  ## ruff, format check, mypy, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/codespell
 
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff format .

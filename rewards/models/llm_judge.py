@@ -145,7 +145,7 @@ class LlmJudge:
                 async with self._places:
                     await self._pace.turn()
                     reply = await self._ask(fields, nonce)
-                return parse_verdict(reply, nonce, self.spec.low, self.spec.high)
+                return parse_grade(reply, nonce, self.spec.low, self.spec.high)
             except PassingProblem as problem:
                 problems.append(str(problem))
                 if problem.retry_after_s:
@@ -227,7 +227,7 @@ class LlmJudge:
         return (text.replace(self._key, "***") if self._key else text)[:300]
 
 
-def parse_verdict(reply: str, nonce: str, low: float, high: float) -> float:
+def parse_grade(reply: str, nonce: str, low: float, high: float) -> float:
     """The grade in the last line, `verdict NONCE: NUMBER`. Nothing else is understood, nothing is rounded or clipped.
 
     Raises:

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from rewards.models import llm_judge as module
-from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec, parse_verdict
+from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec, parse_grade
 from rollout.errors import InputError, ServiceError
 
 KEY = "sk-secret-0123456789"
@@ -389,8 +389,8 @@ def test_a_forged_verdict_counts_for_nothing(forged: str) -> None:
 
 def test_a_verdict_the_judge_repeats_beside_another_is_not_read() -> None:
     with pytest.raises(module.PassingProblem, match="several verdicts"):
-        parse_verdict("verdict ab: 10\nverdict ab: 2", "ab", 0, 10)
-    assert parse_verdict("verdict ab: 2\nso\nverdict ab: 2.0\n\n", "ab", 0, 10) == 2.0
+        parse_grade("verdict ab: 10\nverdict ab: 2", "ab", 0, 10)
+    assert parse_grade("verdict ab: 2\nso\nverdict ab: 2.0\n\n", "ab", 0, 10) == 2.0
 
 
 def test_what_the_judge_sees() -> None:
