@@ -5,7 +5,7 @@ import re
 import socket
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
 from learner.spec import LearnerSpec
-from learner.tally import is_extreme, merged
+from learner.stats import TrainStats, train_stats
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
 from rollout.weights.manifest import Holding, WeightManifest
@@ -69,31 +69,6 @@ class LearnerActor:
         """Free the shared memory of publishes, whatever a verb is at: this rank is about to be ended."""
         if hasattr(self, "_rank"):
             self._rank.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainStats:
-    """What the ranks did of one batch, put together."""
-
-    means: dict[str, float]
-    """Per trained token (per pair, of a reward model and of DPO); learner/losses/policy.py says which of each objective. Empty when nothing
-    trained."""
-    extremes: dict[str, float]
-    """Smallest (`*_min`) and largest (`*_max`) of a token: ratio_min, ratio_max, mismatch_max."""
-    count: int
-    """Tokens, or pairs, that trained."""
-    loss: float
-    parts: dict[str, float]
-    """What the loss is the sum of."""
-    grad_norm: float
-    lr: float
-    seconds: float
-    """Of the slowest rank."""
-    optimizer_steps: int
-    mfu: float
-    """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/throughput.py)."""
-    memory_peak: int
-    """Bytes, of the rank that took most."""
 
 
 class LearnerGroup:
@@ -179,24 +154,7 @@ class LearnerGroup:
     async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
         """One optimizer step a mini-batch."""
         self._changed()
-        stats = await self._all("train", ray.put(batch), objective)
-        figures = merged(rank.figures for rank in stats)
-        parts = merged(rank.parts for rank in stats)
-        count = figures.pop("count", 0.0)
-        seconds = max(rank.seconds for rank in stats)
-        return TrainStats(
-            means={name: total / count for name, total in figures.items() if not is_extreme(name)},
-            extremes={name: value for name, value in figures.items() if is_extreme(name)},
-            count=int(count),
-            loss=sum(parts.values()),
-            parts=parts,
-            grad_norm=stats[0].grad_norm,
-            lr=stats[0].lr,
-            seconds=seconds,
-            optimizer_steps=stats[0].optimizer_steps,
-            mfu=sum(rank.model_flops for rank in stats) / seconds / sum(rank.peak_flops for rank in stats),
-            memory_peak=max(rank.memory_peak for rank in stats),
-        )
+        return train_stats(await self._all("train", ray.put(batch), objective))
 
     async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:
         """[S] estimated KL summed over each sequence, in the order in which `make_batch` was given them."""

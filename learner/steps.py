@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -30,41 +30,22 @@ from learner.checkpoint import (
 from learner.export import export_model
 from learner.learning_rate import learning_rate
 from learner.losses.kl import kl_estimate
-from learner.losses.policy import LossParts, Tokens, dpo_loss, implicit_rewards, pairwise_loss, policy_loss, sft_loss
+from learner.losses.policy import policy_loss
+from learner.losses.preferences import dpo_loss, implicit_rewards, pairwise_loss
+from learner.losses.supervised import sft_loss
+from learner.losses.types import LossParts, Tokens
 from learner.model.lora import BaseReference, add_adapters, load_trained
 from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.model.reference import Reference, refresh_is_due
 from learner.progress import Progress
 from learner.publish.shared_memory import AdapterPublisher, SharedMemoryPublisher
 from learner.spec import LearnerSpec
-from learner.tally import merged
+from learner.stats import RankStats, merged
 from learner.throughput import TRAIN, ModelCost, matmul_peak, memory_peak, reset_memory_peak
 from rollout.errors import InputError
 from rollout.weights.manifest import WeightManifest, discard
 
 Objective = Literal["grpo", "sft", "reward_model", "dpo"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankStats:
-    """What one rank did of one batch."""
-
-    figures: dict[str, float]
-    """Sums over `count` tokens (pairs, of a reward model and of DPO) and extremes, to be put together over ranks by `merged`."""
-    parts: dict[str, float]
-    """This rank's share of the objective, by part, averaged over the mini-batches; shares and parts add up."""
-    grad_norm: float
-    """Global norm before clipping, mean over the mini-batches; the same on every rank."""
-    lr: float
-    seconds: float
-    optimizer_steps: int
-    """Optimizer steps since the stage began."""
-    model_flops: float
-    """That the objective asks for, of this rank's share (learner/throughput.py)."""
-    peak_flops: float
-    """A second, of the device: measured."""
-    memory_peak: int
-    """Bytes, at most, during this call."""
 
 
 class LearnerRank:

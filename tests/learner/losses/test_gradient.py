@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.batch import LengthNorm, Pack, Sequence, make_batch
-from learner.losses.policy import Tokens, policy_loss
+from learner.losses.policy import policy_loss
+from learner.losses.types import Tokens
 from learner.model.policy import Policy, load_policy, to_device
 from learner.model.small import BuildSpec, build_model
 from tests.learner.loss_numbers import loss_spec

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.batch import Sequence
-from learner.losses.policy import LossParts, Tokens, pairwise_loss, policy_loss
+from learner.losses.policy import policy_loss
+from learner.losses.preferences import pairwise_loss
+from learner.losses.types import LossParts, Tokens
 from learner.model.policy import PackTensors, Policy, last_states, load_policy, load_reward_model, to_device
 from learner.model.small import END, TAGS, BuildSpec, bpe_tokenizer, build_model, character_tokenizer
 from rollout.errors import InputError
