@@ -4,10 +4,10 @@ import asyncio
 import re
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import ray
@@ -18,11 +18,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
-from learner.spec import LearnerSpec
+from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
+from learner.verbs import RankVerbs
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool, compute_environment, reserve, within
 from rollout.weights.manifest import Holding, WeightManifest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 GRACE_S = 10.0
 """After the first rank failed: how long the others may take to finish, fail, or be found dead."""
@@ -36,6 +40,7 @@ class LearnerActor:
     def __init__(self, rank: int) -> None:
         self._index = rank
         self._progress = Progress()
+        self._rank: RankVerbs | None = None
 
     def address(self) -> tuple[str, int, str]:
         """(ip, free port, node id) of this actor's host, for the rendezvous."""
@@ -45,7 +50,7 @@ class LearnerActor:
         return ray.util.get_node_ip_address(), port, str(ray.get_runtime_context().get_node_id())
 
     def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float) -> bool:
-        from learner.steps import LearnerRank
+        from learner.rank import LearnerRank
 
         with self._progress.verb("meet"):
             self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress)
@@ -54,10 +59,10 @@ class LearnerActor:
     def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
         return build_model(spec, iter(texts), Path(folder))
 
-    def call(self, verb: str, *args: Any) -> Any:
-        """One of LearnerRank's verbs."""
+    def call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """One of the verbs of learner/verbs.py."""
         with self._progress.verb(verb):
-            return getattr(self._rank, verb)(*args)
+            return getattr(self._rank, verb)(*args, **kwargs)
 
     @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[Note, float]:
@@ -67,7 +72,7 @@ class LearnerActor:
     @ray.method(concurrency_group="progress")
     def free(self) -> None:
         """Free the shared memory of publishes, whatever a verb is at: this rank is about to be ended."""
-        if hasattr(self, "_rank"):
+        if self._rank is not None:
             self._rank.close()
 
 
@@ -83,7 +88,6 @@ class LearnerGroup:
         self._ended = ""
         self.node = ""
         """Node of rank 0, from which weights are published."""
-        self.start_seconds = 0.0
         self._adapts = False
         self._holding = Holding()
 
@@ -106,8 +110,6 @@ class LearnerGroup:
             InputError: the cluster cannot place them.
             ServiceError: they did not meet in time.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
         group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
         remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
@@ -127,7 +129,7 @@ class LearnerGroup:
         address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
         meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
-        learner.node, learner.start_seconds = node, loop.time() - began
+        learner.node = node
         return learner
 
     @property
@@ -141,46 +143,38 @@ class LearnerGroup:
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
-        count = int((await self._all("open", spec))[0])
+        counts = await self._all(RankVerbs.open, spec)
         self._adapts = spec.lora_rank > 0
         self._holding = Holding(base=spec.model_path)
         self._changed()
-        return count
+        return counts[0]
 
     async def plan(self, total_steps: int, warmup_steps: int) -> None:
         """The length of the stage and of its warm-up, in optimizer steps, where `open` could not know them yet."""
-        await self._all("plan", total_steps, warmup_steps)
+        await self._all(RankVerbs.plan, total_steps, warmup_steps)
 
-    async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
+    async def train(self, batch: TrainingBatch, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch."""
         self._changed()
-        return train_stats(await self._all("train", ray.put(batch), objective))
+        return train_stats(await self._all(RankVerbs.train, _shared(batch), objective))
 
     async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:
         """[S] estimated KL summed over each sequence, in the order in which `make_batch` was given them."""
-        shares = await self._all("kl_to_reference", ray.put(batch))
-        kl = np.empty(batch.num_sequences)
-        for rows, sums in shares:
-            kl[rows] = sums
-        return kl
+        return _in_order(await self._all(RankVerbs.kl_to_reference, _shared(batch)), batch.num_sequences)
 
     async def scores(self, batch: TrainingBatch) -> np.ndarray:
         """[S] what ranks the answers to a prompt, in the order in which `make_batch` was given them: a reward model's score,
         or of a policy DPO's implicit reward."""
-        shares = await self._all("scores", ray.put(batch))
-        scores = np.empty(batch.num_sequences)
-        for rows, found in shares:
-            scores[rows] = found
-        return scores
+        return _in_order(await self._all(RankVerbs.scores, _shared(batch)), batch.num_sequences)
 
     async def mean_nll(self, batch: TrainingBatch) -> float:
         """−log p of a target, in nats, over all targets of a batch; nothing trains."""
-        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _shared(batch)) for pair in rank]
         return -sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in pairs) / batch.num_targets
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""
-        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _shared(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
     async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
@@ -189,31 +183,32 @@ class LearnerGroup:
         base = held is None or held.base != now.base
         # An engine that takes another base drops its adapter.
         adapter = base or held is None or held.adapter != now.adapter
-        manifest: WeightManifest = (await self._all("stage_weights", version, base, adapter))[0]
+        manifest = (await self._all(RankVerbs.stage_weights, version, base, adapter))[0]
+        assert manifest is not None, "rank 0 answers with the manifest"
         return replace(manifest, holding=now)
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
-        await self._all("send_weights")
+        await self._all(RankVerbs.send_weights)
 
     async def meet(self, pool: RolloutPool) -> None:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
         address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
-        await asyncio.gather(pool.meet(address, port, size), self._all("meet_engines", address, port, size))
+        await asyncio.gather(pool.meet(address, port, size), self._all(RankVerbs.meet_engines, address, port, size))
 
     async def release_weights(self, manifest: WeightManifest) -> None:
-        await self._all("release_weights", manifest)
+        await self._all(RankVerbs.release_weights, manifest)
 
     async def save(self, folder: Path, state: dict[str, Any]) -> None:
-        await self._all("save", str(folder), state)
+        await self._all(RankVerbs.save, str(folder), state)
 
     async def load(self, folder: Path) -> None:
         self._changed()
-        await self._all("load", str(folder))
+        await self._all(RankVerbs.load, str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
-        await self._all("export", str(folder), tokenizer_from)
+        await self._all(RankVerbs.export, str(folder), tokenizer_from)
 
     async def close(self) -> None:
         """Free shared memory, then end the actors and their reservation."""
@@ -226,10 +221,13 @@ class LearnerGroup:
         name = uuid.uuid4().hex
         self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
 
-    async def _all(self, verb: str, *args: Any) -> list[Any]:
+    async def _all(self, verb: Callable[Concatenate[RankVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """The answers of all ranks to one verb, given as a function of RankVerbs."""
+        name = verb.__name__
         if self._ended:
-            raise ServiceError(f"`{verb}`: the learner was ended before: {self._ended}")
-        return await self._together(verb, [actor.call.remote(verb, *args) for actor in self._actors], self.timeout_s)
+            raise ServiceError(f"`{name}`: the learner was ended before: {self._ended}")
+        calls = [actor.call.remote(name, *args, **kwargs) for actor in self._actors]
+        return await self._together(name, calls, self.timeout_s)
 
     async def _together(self, verb: str, calls: list[Any], timeout_s: float) -> list[Any]:
         """The answers of all ranks.
@@ -287,6 +285,19 @@ class LearnerGroup:
         await asyncio.wait({asyncio.ensure_future(freeing)}, timeout=ANSWER_S)
         for actor in self._actors:
             ray.kill(actor)
+
+
+def _shared(value: T) -> T:
+    """A large argument, which Ray then stores once for all ranks and hands to each as it is."""
+    return cast(T, ray.put(value))
+
+
+def _in_order(shares: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """[count] values of all ranks' sequences, from ([S] their rows, [S] their values) of each rank."""
+    values = np.empty(count)
+    for rows, own in shares:
+        values[rows] = own
+    return values
 
 
 def _problem(answer: Any) -> BaseException | None:

@@ -5,6 +5,10 @@ from typing import Literal
 
 from rollout.weights.manifest import Backend
 
+ObjectiveName = Literal["grpo", "sft", "reward_model", "dpo"]
+"""Names of learner/objectives.py."""
+Head = Literal["language", "score"]
+"""What stands on the last layer: the model's own output layer, or one number a sequence (reward models)."""
 PolicyLoss = Literal["clip", "gspo", "cispo", "reinforce"]
 KlEstimator = Literal["k1", "k2", "k3"]
 ImportanceMode = Literal["truncate", "mask"]
@@ -65,8 +69,8 @@ class LearnerSpec(LossSpec):
     lora_targets: tuple[str, ...] = ()
     """Names of the layers that get one; empty: all linear ones but the head."""
 
-    head: Literal["language", "score"] = "language"
-    """What stands on the last layer: the model's own, or one number a sequence (reward models)."""
+    head: Head = "language"
+    """Output layer of the model."""
     dpo_beta: float = 0.1
     """β of DPO: how strongly the reference holds."""
     dpo_label_smoothing: float = 0.0

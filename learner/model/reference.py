@@ -1,7 +1,7 @@
 """The frozen reference: where the policy began, or what it was at the last refresh."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +12,15 @@ FILE = "reference.safetensors"
 """In a checkpoint of a policy whose reference was refreshed; otherwise the reference is still the stage's first model."""
 
 
+class FrozenPolicy(Protocol):
+    """What a policy is compared with."""
+
+    def logprobs(self, pack: PackTensors, temperature: float) -> Tensor:
+        """[N] float32 log-probabilities of the targets, without gradient; a collective under ZeRO-3."""
+
+
 class Reference:
-    """Answers with its logprobs; never trained. On every rank the whole of it, under ZeRO-3 a shard."""
+    """A frozen policy with weights of its own. On every rank the whole of it, under ZeRO-3 a shard."""
 
     def __init__(self, policy: Policy, config: dict[str, Any], sharded: bool) -> None:
         """`config`: DeepSpeed's, for the sharding."""

@@ -19,8 +19,6 @@ from rollout.weights.manifest import WeightManifest
 class NcclPublisher:
     """Weights → NCCL broadcast. `connect` must have met the engines before the first `send`."""
 
-    backend = "nccl"
-
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
@@ -73,8 +71,6 @@ class NcclPublisher:
 class IpcPublisher:
     """Weights → CUDA IPC handles. The tensors are kept until `release`; under ZeRO-3 they are a whole second model."""
 
-    backend = "ipc"
-
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
@@ -119,13 +115,16 @@ class IpcPublisher:
 
 
 class _Source:
-    """vLLM's `WeightSource` over the learner's model as it is when `send` is called."""
+    """vLLM's `WeightSource`: the weights of the learner's model as they are when `send` is called."""
 
     def __init__(self, bucket_bytes: int, dtype: torch.dtype) -> None:
         self._bucket_bytes = bucket_bytes
         self._dtype = dtype
+        self._model: Any = None
+        self._sharded = False
 
     def aim(self, model: Any, sharded: bool) -> None:
+        """Read from this model from now on."""
         self._model, self._sharded = model, sharded
 
     def metadata(self) -> list[Any]:

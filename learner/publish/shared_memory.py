@@ -1,11 +1,4 @@
-"""Learner side of a publish: the current weights, bucket by bucket, on their way to the engines.
-
-    shm    rank 0 writes buckets to shared memory before generation is paused; engines map them
-    nccl   the engines are told first, then rank 0 broadcasts into vLLM's own transfer engine
-    ipc    CUDA handles of rank 0's tensors travel in the manifest; engines on the same GPU map them
-
-Adapters (LoRA) are small, and travel as a peft folder in shared memory on every host.
-"""
+"""Learner side of a publish on one host, and of adapters: files in shared memory, which engines map."""
 
 import json
 from pathlib import Path
@@ -34,8 +27,6 @@ def base_parameters(model: Any) -> Named:
 
 class SharedMemoryPublisher:
     """Weights → files in shared memory. One version lives at a time."""
-
-    backend = "shm"
 
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         """`dtype`: the engine's, in which the bytes are written."""

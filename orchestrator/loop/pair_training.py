@@ -2,13 +2,14 @@
 
 import time
 
+from learner.spec import ObjectiveName
 from orchestrator.data.pairs import PairSets, PairStream, pair_batch
 from orchestrator.evaluation.pair_metrics import judge_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.metrics import learner_speed
 
 
-async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, batch_size: int) -> None:
+async def train_on_pairs(context: StageContext, sets: PairSets, objective: ObjectiveName, batch_size: int) -> None:
     """All steps of a stage, from its newest checkpoint on. `objective`: of the learner."""
     stage, loop = context.stage, context.stage.loop
     for note in sets.notes:

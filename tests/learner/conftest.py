@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from learner.steps import LearnerRank
+from learner.rank import LearnerRank
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 
 from learner.batch import Sequence, make_batch
 from learner.model.small import build_model
-from learner.steps import LearnerRank
+from learner.rank import LearnerRank
 from orchestrator.plan.memory import TRAINING_BYTES
 from tests.learner.specs import build_spec, learner_spec
 
@@ -40,7 +40,7 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
     batch = make_batch(rows, ranks=1, seed=0, temperature=1.0, **cut)
     rank.train(batch, "grpo")  # the first step makes the moments
     held = []
-    step = rank.ds_engine.step
+    step = rank.model.engine.step
 
     def counted() -> None:
         """Between the last backward pass and the step, when there is most."""
@@ -48,7 +48,7 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
         held.append(sum(size for size in map(torch.UntypedStorage.nbytes, new.values()) if size < BUCKET))
         step()
 
-    monkeypatch.setattr(rank.ds_engine, "step", counted)
+    monkeypatch.setattr(rank.model.engine, "step", counted)
     rank.train(batch, "grpo")
     whole, sharded = TRAINING_BYTES[getattr(torch, dtype).itemsize][stage]
     assert held[0] / count == pytest.approx(whole + sharded, abs=0.5)
