@@ -17,8 +17,7 @@ so the sum over any partition into packs and ranks is the same objective.
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence as Sequence_
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +32,7 @@ LengthNorm = Literal["sequence", "token", "constant"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Sequence:
+class TrainingSequence:
     """One row to train on: T tokens, of which the last L (its completion) may train."""
 
     token_ids: np.ndarray
@@ -111,7 +110,9 @@ class TrainingBatch:
         return padding / forwarded if forwarded else 0.0
 
 
-def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
+def sequences_of(
+    group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False
+) -> list[TrainingSequence]:
     """The completions of a scored group, each with its advantage. `advantages`: [G'] of all of them, in order.
 
     overlong_filtering: without those that were cut at the token limit (DAPO, arXiv:2503.14476, section 3.4). What they
@@ -120,7 +121,7 @@ def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filteri
     """
     prompt = np.asarray(group.prompt.token_ids, dtype=np.int64)
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([prompt, completion.token_ids.astype(np.int64)]),
             first_target=len(prompt),
             advantage=float(advantage),
@@ -132,7 +133,7 @@ def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filteri
 
 
 def make_batch(
-    sequences: Sequence_[Sequence],
+    sequences: Sequence[TrainingSequence],
     *,
     ranks: int,
     mini_batches: int,
@@ -166,7 +167,7 @@ def make_batch(
     )
 
 
-_Unit = list[tuple[int, Sequence]]
+_Unit = list[tuple[int, TrainingSequence]]
 """Sequences that stay together, each with its number."""
 
 
@@ -177,7 +178,7 @@ def _split(
     sequences = [sequence for unit in units for _, sequence in unit]
     total_targets = sum(sequence.num_targets for sequence in sequences)
 
-    def weight(sequence: Sequence) -> float:
+    def weight(sequence: TrainingSequence) -> float:
         match length_norm:
             case "sequence":
                 return 1 / (len(sequences) * sequence.num_targets)
@@ -258,7 +259,7 @@ def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     raise AssertionError("a pack for every piece is always enough")
 
 
-def _pack(members: _Unit, weight: Callable[[Sequence], float]) -> Pack:
+def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
     spans: list[np.ndarray] = []
     """Token ids of each span."""
     firsts: list[int] = []

@@ -97,7 +97,7 @@ def run_learner(
     **changes: object,
 ) -> dict[str, float]:
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
-    from learner.batch import Sequence, make_batch
+    from learner.batch import TrainingSequence, make_batch
     from learner.rank import LearnerRank
     from tests.bench.workload import draw
     from tests.learner.specs import learner_spec
@@ -110,7 +110,7 @@ def run_learner(
             for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
                 part.compile(dynamic=True)
     sequences = [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([work.prompts[row // work.group_size], completion]),
             first_target=len(work.prompts[row // work.group_size]),
             advantage=float(work.advantages[row]),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.batch import LengthNorm, Pack, Sequence, TrainingBatch, make_batch, sequences_of
+from learner.batch import LengthNorm, Pack, TrainingBatch, TrainingSequence, make_batch, sequences_of
 from rollout.types import FinishReason
 from tests.factories import completion, prompt, scored_group
 
@@ -19,14 +19,14 @@ norms = st.sampled_from(["sequence", "token", "constant"])
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:
+def rows(lengths: list[tuple[int, int]]) -> list[TrainingSequence]:
     """(prompt tokens, targets) of each; every token of all rows has an id of its own."""
     sequences, first = [], 1
     for index, (asked, targets) in enumerate(lengths):
         token_ids = np.arange(first, first + asked + targets)
         first += asked + targets
         sequences.append(
-            Sequence(
+            TrainingSequence(
                 token_ids=token_ids,
                 first_target=asked,
                 advantage=index + 0.5,
@@ -36,7 +36,7 @@ def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:
     return sequences
 
 
-def batch_of(sequences: list[Sequence], **changes: Any) -> TrainingBatch:
+def batch_of(sequences: list[TrainingSequence], **changes: Any) -> TrainingBatch:
     values: dict[str, Any] = {
         "ranks": 1,
         "mini_batches": 1,
@@ -239,7 +239,7 @@ def test_a_sequence_over_the_budget_stands_alone_and_whole() -> None:
 
 
 def test_supervised_rows_have_no_sampler() -> None:
-    row = Sequence(token_ids=np.array([5, 6, 7]), first_target=1)
+    row = TrainingSequence(token_ids=np.array([5, 6, 7]), first_target=1)
     (pack,) = packs_of(batch_of([row], length_norm="token"))
     assert pack.targets.tolist() == [6, 7]
     assert pack.rollout_logprobs.tolist() == [0, 0]
@@ -292,7 +292,7 @@ def test_completions_that_left_the_group_do_not_train() -> None:
 # --- Shared prompts
 
 
-def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[Sequence]:
+def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[TrainingSequence]:
     """Completions of so many tokens of prompts of so many tokens."""
     rng = np.random.default_rng(0)
     sequences = []
@@ -300,7 +300,7 @@ def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[Seque
         prompt_ids = rng.integers(0, 1000, asked)
         for length in lengths:
             token_ids = np.concatenate([prompt_ids, rng.integers(0, 1000, length)])
-            sequences.append(Sequence(token_ids=token_ids, first_target=asked))
+            sequences.append(TrainingSequence(token_ids=token_ids, first_target=asked))
     return sequences
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch import Sequence
+from learner.batch import TrainingSequence
 from learner.model.policy import PackTensors
 from learner.objectives import OBJECTIVES, RANKED_BY
 from learner.spec import Head, LearnerSpec, ObjectiveName
@@ -44,7 +44,9 @@ class Model:
 
 def pack() -> PackTensors:
     rows = [
-        Sequence(token_ids=np.arange(3, 3 + length), first_target=4, rollout_logprobs=np.zeros(length - 4, np.float32))
+        TrainingSequence(
+            token_ids=np.arange(3, 3 + length), first_target=4, rollout_logprobs=np.zeros(length - 4, np.float32)
+        )
         for length in (9, 12)
     ]
     return packs_of(rows, together=2)[0]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, TrainingBatch, make_batch
+from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.model.small import build_model
 from learner.rank import LearnerRank
 from learner.spec import LearnerSpec
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def batch(seed: int, **changes: Any) -> TrainingBatch:
     rng = np.random.default_rng(seed)
     rows = [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 90, size=length),
             first_target=4,
             advantage=float(rng.normal()),

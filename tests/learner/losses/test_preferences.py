@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch import Sequence
+from learner.batch import TrainingSequence
 from learner.losses.preferences import dpo_loss, implicit_rewards, pairwise_loss
 from learner.losses.types import LossParts
 from learner.model.policy import load_policy
@@ -139,7 +139,7 @@ def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str)
         prompt = rng.integers(3, 100, size=rng.integers(2, 12))
         for _ in range(2):
             response = rng.integers(3, 100, size=rng.integers(1, 15))
-            sequences.append(Sequence(token_ids=np.concatenate([prompt, response]), first_target=len(prompt)))
+            sequences.append(TrainingSequence(token_ids=np.concatenate([prompt, response]), first_target=len(prompt)))
 
     def total(**how: int) -> tuple[float, Tensor, dict[str, float]]:
         policy.zero_grad()

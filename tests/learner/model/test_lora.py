@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, TrainingBatch, make_batch
+from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.model.policy import load_policy
 from learner.model.reference import Reference
 from learner.model.small import BuildSpec, build_model
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def batch(seed: int = 0, **changes: Any) -> TrainingBatch:
     rng = np.random.default_rng(seed)
     rows = [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 90, size=length),
             first_target=4,
             advantage=float(rng.normal()),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import Sequence
+from learner.batch import TrainingSequence
 from learner.losses.policy import policy_loss
 from learner.losses.preferences import pairwise_loss
 from learner.losses.types import LossParts, Tokens
@@ -56,11 +56,11 @@ def policy(folder: str) -> Policy:
     return open_policy(folder)
 
 
-def rows() -> list[Sequence]:
+def rows() -> list[TrainingSequence]:
     """Six sequences; prompts and completions of several lengths."""
     rng = np.random.default_rng(0)
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 100, size=length),
             first_target=first,
             advantage=float(rng.normal()),
@@ -70,7 +70,7 @@ def rows() -> list[Sequence]:
     ]
 
 
-def alone(folder: str, row: Sequence, temperature: float) -> tuple[Tensor, Tensor]:
+def alone(folder: str, row: TrainingSequence, temperature: float) -> tuple[Tensor, Tensor]:
     """By `transformers` itself: logprobs of the targets and entropies where they are drawn, for one sequence."""
     from transformers import AutoModelForCausalLM
 
@@ -222,7 +222,7 @@ def test_only_positions_before_targets_receive_a_gradient_from_the_loss(policy: 
 def test_a_last_token_is_predicted_but_never_read(policy: Policy) -> None:
     # Token 101 stands only at the ends: its embedding feeds no prediction, but its output row is trained.
     ended = [
-        Sequence(
+        TrainingSequence(
             token_ids=np.append(row.token_ids, 101),
             first_target=row.first_target,
             advantage=1.0,
@@ -237,11 +237,11 @@ def test_a_last_token_is_predicted_but_never_read(policy: Policy) -> None:
 
 def test_a_sequence_of_weight_zero_leaves_no_trace(policy: Policy) -> None:
     # A sequence of tokens 3–9 between two others that use none of them.
-    mine = Sequence(
+    mine = TrainingSequence(
         token_ids=np.array([3, 4, 5, 6, 7, 8, 9]), first_target=2, advantage=2.0, rollout_logprobs=np.zeros(5)
     )
     others = [
-        Sequence(token_ids=ids, first_target=2, advantage=1.0, rollout_logprobs=np.full(len(ids) - 2, -4.0))
+        TrainingSequence(token_ids=ids, first_target=2, advantage=1.0, rollout_logprobs=np.full(len(ids) - 2, -4.0))
         for ids in (np.arange(20, 30), np.arange(30, 35))
     ]
     (pack,) = packs_of([mine, *others])
@@ -274,7 +274,7 @@ def test_an_update_raises_what_was_better_than_its_group(folder: str) -> None:
 # --- Reward models
 
 
-def pairs(count: int = 12) -> list[Sequence]:
+def pairs(count: int = 12) -> list[TrainingSequence]:
     """Chosen and rejected in turn; what is chosen ends with token 50, the rest is noise."""
     rng = np.random.default_rng(1)
     found = []
@@ -282,7 +282,7 @@ def pairs(count: int = 12) -> list[Sequence]:
         asked = rng.integers(3, 40, size=3)
         for last in (50, 51):
             token_ids = np.concatenate([asked, rng.integers(3, 40, size=rng.integers(1, 9)), [last]])
-            found.append(Sequence(token_ids=token_ids, first_target=3))
+            found.append(TrainingSequence(token_ids=token_ids, first_target=3))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, make_batch
+from learner.batch import TrainingSequence, make_batch
 from learner.model.small import build_model
 from learner.rank import LearnerRank
 from orchestrator.plan.memory import TRAINING_BYTES
@@ -33,7 +33,9 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
     others = storages()  # held, so that what is allocated from now on cannot take their places
     count = rank.open(learner_spec(folder, dtype=dtype, zero_stage=stage))
     rows = [
-        Sequence(token_ids=np.arange(3, 15), first_target=4, advantage=sign, rollout_logprobs=np.zeros(8, np.float32))
+        TrainingSequence(
+            token_ids=np.arange(3, 15), first_target=4, advantage=sign, rollout_logprobs=np.zeros(8, np.float32)
+        )
         for sign in (1.0, -1.0)
     ]
     cut = {"mini_batches": 1, "micro_batch_tokens": 64, "length_norm": "sequence", "constant_length": 16}
