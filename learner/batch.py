@@ -33,24 +33,25 @@ LengthNorm = Literal["sequence", "token", "constant"]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TrainingSequence:
-    """One row to train on: T tokens, of which the last L (its completion) may train."""
+    """One prompt and completion to train on: T tokens, of which the last L (the completion) train."""
 
     token_ids: np.ndarray
     """[T] int64, prompt then completion."""
     first_target: int
     """Index of the first token that trains, ≥ 1."""
     advantage: float = 0.0
+    """Advantage of the completion; 0 for supervised data."""
     rollout_logprobs: np.ndarray | None = None
-    """[L] float32 of the tokens from `first_target` on; None for supervised data."""
+    """[L] float32 log-probabilities that the sampler gave the targets; None for supervised data."""
 
     @property
     def prompt(self) -> bytes:
-        """The same for sequences that may share their prompt; empty: too short to be worth it."""
+        """Key of the prompt, the same for sequences that may share it; empty: too short to be worth sharing."""
         return self.token_ids[: self.first_target].tobytes() if self.first_target >= _LEAST_SHARED else b""
 
     @property
     def num_targets(self) -> int:
-        """L: tokens that train."""
+        """L, the number of tokens that train."""
         return len(self.token_ids) - self.first_target
 
 
@@ -62,21 +63,21 @@ class Pack:
     """
 
     token_ids: np.ndarray
-    """[T] int64"""
+    """[T] int64 tokens of all spans, end to end."""
     position_ids: np.ndarray
-    """[T] int64 place in the sequence."""
+    """[T] int64 place of each token in its sequence."""
     lengths: np.ndarray
     """[K] int64 tokens of each span; sums to T."""
     prefixes: np.ndarray
     """[K] int64 which span is read before this one (the shared prompt); −1: none."""
-    rows: np.ndarray
-    """[S] int64 which of the sequences given to `make_batch` each is; −1 in an empty pack."""
+    indices: np.ndarray
+    """[S] int64 index of each sequence among those given to `make_batch`; −1 in an empty pack."""
     ends: np.ndarray
     """[S] int64 index into T of each sequence's last token."""
     target_positions: np.ndarray
     """[N] int64 index into T of the token that a target follows; the end of a shared prompt once for each of its sequences."""
     targets: np.ndarray
-    """[N] int64 token ids."""
+    """[N] int64 token ids that are to be predicted."""
     segments: np.ndarray
     """[N] int64 index into S: the sequence that the target belongs to."""
     weights: np.ndarray
@@ -84,7 +85,7 @@ class Pack:
     advantages: np.ndarray
     """[N] float32 advantage of the target's completion."""
     rollout_logprobs: np.ndarray
-    """[N] float32 sampler's; 0 for supervised data."""
+    """[N] float32 log-probabilities that the sampler gave the targets; 0 for supervised data."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -94,16 +95,17 @@ class TrainingBatch:
     packs: tuple[tuple[tuple[Pack, ...], ...], ...]
     """[mini-batch][rank][micro-batch]; every rank has the same number of micro-batches."""
     temperature: float
-    """The sampler's; the learner divides its logits by it."""
+    """Temperature of the samples; the learner divides its logits by it."""
     num_sequences: int
+    """Number of sequences in all packs."""
     num_tokens: int
-    """Of all sequences, prompts included, also where a shared one is forwarded once."""
+    """Number of tokens of all sequences, prompts included, also where a shared one is forwarded once."""
     num_targets: int
-    """Tokens that train."""
+    """Number of tokens that train."""
 
     @property
     def padding_share(self) -> float:
-        """Of the tokens that pass through the model, those of empty packs: 0 unless a rank has less work than another."""
+        """Share of empty packs in the tokens that pass through the model: 0 unless a rank has less work than another."""
         packs = [pack for mini in self.packs for rank in mini for pack in rank]
         forwarded = sum(len(pack.token_ids) for pack in packs)
         padding = sum(len(pack.token_ids) for pack in packs if not pack.weights.any())
@@ -116,8 +118,8 @@ def sequences_of(
     """The completions of a scored group, each with its advantage. `advantages`: [G'] of all of them, in order.
 
     overlong_filtering: without those that were cut at the token limit (DAPO, arXiv:2503.14476, section 3.4). What they
-    would have been is unknown, so they earn neither blame nor praise, and have no share in the means over what trains; the
-    group is still judged with them.
+    would have been is unknown, so they do not train and have no share in the means over what trains; the advantages of the
+    group are still made with them.
     """
     prompt = np.asarray(group.prompt.token_ids, dtype=np.int64)
     return [
@@ -196,7 +198,7 @@ def _split(
 
 
 def _num_tokens(members: _Unit) -> int:
-    """To forward: a prompt that sequences share counts once."""
+    """Number of tokens to forward: a prompt that sequences share counts once."""
     total, seen = 0, set()
     for _, sequence in members:
         total += sequence.num_targets if sequence.prompt in seen else len(sequence.token_ids)
@@ -213,7 +215,7 @@ def _cut(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     """
     mean = sum(map(_num_tokens, units)) / ranks
     sizes = {budget} | {min(budget, math.ceil(mean / parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32)}
-    candidates = [_balanced(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
+    candidates = [_balance(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
     return min(candidates, key=lambda packs: sum(map(_num_tokens, packs[::ranks])))
 
 
@@ -224,19 +226,19 @@ def _pieces(units: list[_Unit], size: int) -> list[_Unit]:
         by_prompt.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
     pieces: list[_Unit] = []
     for same in by_prompt.values():
-        asked = same[0][0][1].first_target
+        shared = same[0][0][1].first_target
         used = math.inf
         for unit in same:
             cost = _num_tokens(unit)
-            if used + cost - asked > size:
+            if used + cost - shared > size:
                 pieces.append([])
-                used = asked
+                used = shared
             pieces[-1].extend(unit)
-            used += cost - asked
+            used += cost - shared
     return pieces
 
 
-def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
+def _balance(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     """Pieces → packs, a multiple of `ranks` and as few as the budget allows, the fullest first.
 
     Largest first, each to the pack with the least so far. A piece over the budget (one long sequence) stands alone.
@@ -263,15 +265,15 @@ def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
     spans: list[np.ndarray] = []
     """Token ids of each span."""
     firsts: list[int] = []
-    """Position of its first token in the sequence."""
+    """Position of each span's first token in its sequence."""
     prefixes: list[int] = []
     uses = Counter(sequence.prompt for _, sequence in members if sequence.prompt)
     shared: dict[bytes, int] = {}
-    """Prompt → its span."""
+    """Shared prompt → its span."""
     sources, own = [], []
-    """Of each sequence: spans of the token before its first target, and of its last."""
+    """Span of the token before the first target of each sequence, and span of its last token."""
     for _, sequence in members:
-        asked = sequence.first_target
+        first = sequence.first_target
         if uses[sequence.prompt] < 2:
             spans.append(sequence.token_ids)
             firsts.append(0)
@@ -280,12 +282,12 @@ def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
         else:
             if sequence.prompt not in shared:
                 shared[sequence.prompt] = len(spans)
-                spans.append(sequence.token_ids[:asked])
+                spans.append(sequence.token_ids[:first])
                 firsts.append(0)
                 prefixes.append(-1)
             sources.append(shared[sequence.prompt])
-            spans.append(sequence.token_ids[asked:])
-            firsts.append(asked)
+            spans.append(sequence.token_ids[first:])
+            firsts.append(first)
             prefixes.append(shared[sequence.prompt])
         own.append(len(spans) - 1)
     lengths = np.array([len(span) for span in spans], dtype=np.int64)
@@ -304,7 +306,7 @@ def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
         ),
         lengths=lengths,
         prefixes=np.array(prefixes, dtype=np.int64),
-        rows=np.array([row for row, _ in members], dtype=np.int64),
+        indices=np.array([index for index, _ in members], dtype=np.int64),
         ends=ends,
         target_positions=np.concatenate(positions),
         targets=np.concatenate([sequence.token_ids[sequence.first_target :] for sequence in sequences]),
@@ -328,7 +330,7 @@ def _empty_pack(together: int) -> Pack:
         position_ids=np.tile(np.arange(2), together),
         lengths=np.full(together, 2),
         prefixes=np.full(together, -1),
-        rows=np.full(together, -1),
+        indices=np.full(together, -1),
         ends=first + 1,
         target_positions=first,
         targets=np.zeros(together, np.int64),

@@ -26,7 +26,7 @@ from learner.objectives import OBJECTIVES, RANKED_BY, Objective
 from learner.progress import Progress
 from learner.publish.model import ModelPublisher
 from learner.spec import Head, LearnerSpec, ObjectiveName
-from learner.stats import RankStats, merged
+from learner.stats import RankStats, merge_figures
 from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
 from rollout.errors import InputError
@@ -83,6 +83,7 @@ class LearnerRank:
 
     @property
     def publisher(self) -> ModelPublisher:
+        """What sends the stage's own model to the engines: made once, with the first model."""
         assert self._publisher is not None, "no model was opened"
         return self._publisher
 
@@ -143,7 +144,7 @@ class LearnerRank:
         model.refresh_reference(steps_before)
         own = (pack for mini in batch.packs for pack in mini[self.rank])
         return RankStats(
-            figures=merged(figures),
+            figures=merge_figures(figures),
             parts={name: share / count for name, share in parts.items()},
             grad_norm=sum(norms) / max(len(norms), 1),
             lr=lr,
@@ -155,36 +156,36 @@ class LearnerRank:
         )
 
     def kl_to_reference(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
-        """([S] rows of this rank's sequences, [S] float64 the KL estimate summed over the targets of each).
+        """([S] indices of this rank's sequences in the batch, [S] float64 KL estimate summed over the targets of each).
 
         Raises:
             InputError: no reference was opened.
         """
-        model, rows, sums = self.model, [], []
+        model, indices, sums = self.model, [], []
         for pack, tensors in self._own(batch):
             logprobs = model.logprobs(tensors, batch.temperature)
             reference = model.needed_reference.logprobs(tensors, batch.temperature)
             kl = kl_estimate(logprobs, reference, model.spec.kl_estimator).double().cpu().numpy()
             if pack.weights.any():
-                rows.append(pack.rows)
-                sums.append(np.bincount(pack.segments, kl, minlength=len(pack.rows)))
-        return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0), *sums])
+                indices.append(pack.indices)
+                sums.append(np.bincount(pack.segments, kl, minlength=len(pack.indices)))
+        return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *sums])
 
     def scores(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
-        """([S] rows of this rank's sequences, [S] float64 what ranks the answers to a prompt).
+        """([S] indices of this rank's sequences in the batch, [S] float64 what ranks the answers to a prompt).
 
         A reward model's score; of a policy DPO's implicit reward, β log(π / π_ref) of the completion.
 
         Raises:
             InputError: a policy without a reference.
         """
-        ranking, rows, found = RANKED_BY[self.model.spec.head], [], []
+        ranking, indices, found = RANKED_BY[self.model.spec.head], [], []
         for pack, tensors in self._own(batch):
             values = ranking.scores(self.model, tensors, batch.temperature)
             if pack.weights.any():
-                rows.append(pack.rows)
-                found.append(values[: len(pack.rows)].double().cpu().numpy())
-        return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0), *found])
+                indices.append(pack.indices)
+                found.append(values[: len(pack.indices)].double().cpu().numpy())
+        return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *found])
 
     def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
         """(learner's logprobs, sampler's logprobs) of this rank's targets, pack by pack, each [N] float32."""

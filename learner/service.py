@@ -29,9 +29,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GRACE_S = 10.0
-"""After the first rank failed: how long the others may take to finish, fail, or be found dead."""
+"""Seconds that the other ranks have, after the first one failed, to finish, fail, or be reported gone by Ray."""
 ANSWER_S = 5.0
-"""How long a rank may take to say where it stands."""
+"""Seconds that a rank has to say where it is in its work."""
 
 
 class LearnerActor:
@@ -66,7 +66,7 @@ class LearnerActor:
 
     @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[Note, float]:
-        """Answers while a verb runs: where this rank stands, and for how many seconds already."""
+        """What this rank is at, and for how many seconds already; answered while a verb runs too."""
         return self._progress.read()
 
     @ray.method(concurrency_group="progress")
@@ -77,8 +77,8 @@ class LearnerActor:
 
 
 class LearnerGroup:
-    """The ranks as one service. Every verb goes to all of them, and they fail together: when one dies, raises or hangs,
-    all are ended, and the error names it."""
+    """The ranks as one service. Every verb goes to all of them, and they fail together: when the process of one ends, or
+    a verb raises or hangs on it, all are ended, and the error names it."""
 
     def __init__(self, actors: list[Any], group: PlacementGroup, timeout_s: float) -> None:
         self._actors = actors
@@ -146,7 +146,7 @@ class LearnerGroup:
         counts = await self._all(RankVerbs.open, spec)
         self._adapts = spec.lora_rank > 0
         self._holding = Holding(base=spec.model_path)
-        self._changed()
+        self._new_holding()
         return counts[0]
 
     async def plan(self, total_steps: int, warmup_steps: int) -> None:
@@ -155,26 +155,26 @@ class LearnerGroup:
 
     async def train(self, batch: TrainingBatch, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch."""
-        self._changed()
-        return train_stats(await self._all(RankVerbs.train, _shared(batch), objective))
+        self._new_holding()
+        return train_stats(await self._all(RankVerbs.train, _store(batch), objective))
 
     async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:
         """[S] estimated KL summed over each sequence, in the order in which `make_batch` was given them."""
-        return _in_order(await self._all(RankVerbs.kl_to_reference, _shared(batch)), batch.num_sequences)
+        return _in_order(await self._all(RankVerbs.kl_to_reference, _store(batch)), batch.num_sequences)
 
     async def scores(self, batch: TrainingBatch) -> np.ndarray:
         """[S] what ranks the answers to a prompt, in the order in which `make_batch` was given them: a reward model's score,
         or of a policy DPO's implicit reward."""
-        return _in_order(await self._all(RankVerbs.scores, _shared(batch)), batch.num_sequences)
+        return _in_order(await self._all(RankVerbs.scores, _store(batch)), batch.num_sequences)
 
     async def mean_nll(self, batch: TrainingBatch) -> float:
         """−log p of a target, in nats, over all targets of a batch; nothing trains."""
-        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _shared(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
         return -sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in pairs) / batch.num_targets
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""
-        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _shared(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
     async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
@@ -204,7 +204,7 @@ class LearnerGroup:
         await self._all(RankVerbs.save, str(folder), state)
 
     async def load(self, folder: Path) -> None:
-        self._changed()
+        self._new_holding()
         await self._all(RankVerbs.load, str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
@@ -216,8 +216,8 @@ class LearnerGroup:
             await self._end(self._actors)
         remove_placement_group(self._group)
 
-    def _changed(self) -> None:
-        """The weights are, or may be, other ones than before: with adapters, those alone."""
+    def _new_holding(self) -> None:
+        """Give the weights a new name, since they are, or may be, other ones than before: with adapters, those alone."""
         name = uuid.uuid4().hex
         self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
 
@@ -238,13 +238,13 @@ class LearnerGroup:
         """
         answers = [asyncio.ensure_future(call) for call in calls]
         for answer in answers:
-            # When this wait is cancelled, an answer that fails later has been asked for by nobody.
+            # When this wait is cancelled, nobody else reads what an answer that fails later raised, and asyncio complains.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         began = asyncio.get_running_loop().time()
         _, waiting = await asyncio.wait(answers, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
         failed = any(_problem(answer) for answer in answers)
         if failed and waiting:
-            # The ranks that a dead one leaves behind fail too, often before its death is noticed.
+            # The peers of a rank whose process ended fail too, often before Ray notices that it ended.
             _, waiting = await asyncio.wait(waiting, timeout=GRACE_S)
         mistakes = [problem for problem in map(_problem, answers) if isinstance(problem, InputError)]
         if not failed and not waiting:
@@ -260,7 +260,7 @@ class LearnerGroup:
         raise ServiceError(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
 
     async def _states(self, answers: list[Any]) -> dict[int, RankState]:
-        """Ask every rank where it stands. They answer from a thread of its own, in the middle of a verb too."""
+        """What every rank is at. They answer from a thread of its own, in the middle of a verb too."""
 
         async def ask(rank: int, answer: Any) -> RankState:
             problem = _problem(answer)
@@ -287,16 +287,16 @@ class LearnerGroup:
             ray.kill(actor)
 
 
-def _shared(value: T) -> T:
-    """A large argument, which Ray then stores once for all ranks and hands to each as it is."""
+def _store(value: T) -> T:
+    """A large argument, stored by Ray once for all ranks; each gets the value itself."""
     return cast(T, ray.put(value))
 
 
 def _in_order(shares: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
-    """[count] values of all ranks' sequences, from ([S] their rows, [S] their values) of each rank."""
+    """[count] values of all sequences of a batch, from ([S] indices, [S] values) of each rank's sequences."""
     values = np.empty(count)
-    for rows, own in shares:
-        values[rows] = own
+    for indices, own in shares:
+        values[indices] = own
     return values
 
 
@@ -309,7 +309,7 @@ def _problem(answer: Any) -> BaseException | None:
 
 
 def _reason(problem: BaseException) -> str:
-    """In one line."""
+    """What went wrong, in one line."""
     text = " ".join(str(problem).split())
     if isinstance(problem, RayActorError):
         # Ray's account ends in a paragraph of advice about memory.

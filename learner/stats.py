@@ -9,7 +9,7 @@ class RankStats:
     """Figures of one batch on one rank."""
 
     figures: dict[str, float]
-    """Sums over `count` tokens (pairs, where the objective compares pairs) and extremes, to be put together by `merged`."""
+    """Sums over `count` tokens (pairs, where the objective compares pairs) and extremes, to be put together by `merge_figures`."""
     parts: dict[str, float]
     """This rank's share of the loss, by part, averaged over the mini-batches; shares and parts add up."""
     grad_norm: float
@@ -59,8 +59,8 @@ class TrainStats:
 
 def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
     """The figures of all ranks of one batch as one."""
-    figures = merged(rank.figures for rank in ranks)
-    parts = merged(rank.parts for rank in ranks)
+    figures = merge_figures(rank.figures for rank in ranks)
+    parts = merge_figures(rank.parts for rank in ranks)
     count = figures.pop("count", 0.0)
     seconds = max(rank.seconds for rank in ranks)
     return TrainStats(
@@ -78,7 +78,7 @@ def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
     )
 
 
-def merged(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def merge_figures(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Figures of several packs or ranks: `*_min` the smallest, `*_max` the largest, everything else summed."""
     total: dict[str, float] = {}
     for part in parts:

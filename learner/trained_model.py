@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.checkpoint import TAG, Layout, load_relaid, read_record, write_record
+from learner.checkpoint import TAG, Layout, load_other_layout, read_record, write_record
 from learner.learning_rate import learning_rate
 from learner.model.lora import BaseReference, add_adapters, load_trained
 from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model
@@ -144,7 +144,7 @@ class TrainedModel:
             if self.engine.load_checkpoint(str(folder), tag=TAG, custom_load_fn=load_trained)[0] is None:
                 raise FileNotFoundError(f"{folder} holds no learner checkpoint")
         else:
-            load_relaid(self.engine, folder)
+            load_other_layout(self.engine, folder)
         if reference := self._second_model:
             reference.load(folder)
 

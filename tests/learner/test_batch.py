@@ -100,7 +100,7 @@ def test_packs_are_well_formed(
         assert pack.position_ids.tolist() == [i for length in pack.lengths for i in range(length)]
         columns = (pack.target_positions, pack.targets, pack.segments, pack.weights, pack.advantages)
         assert len(pack.rollout_logprobs) == len(pack.targets)
-        assert len(pack.rows) == len(pack.lengths)
+        assert len(pack.indices) == len(pack.lengths)
         assert len({len(column) for column in columns}) == 1
         assert pack.token_ids.dtype == pack.target_positions.dtype == pack.targets.dtype == np.int64
         assert pack.weights.dtype == pack.advantages.dtype == pack.rollout_logprobs.dtype == np.float32
@@ -172,12 +172,12 @@ def test_rows_and_segments_say_where_a_target_comes_from(
     batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget)
     packs = [pack for pack in packs_of(batch) if not is_empty(pack)]
     for pack in packs:
-        for segment, row in enumerate(pack.rows):
+        for segment, row in enumerate(pack.indices):
             sequence = sequences[row]
             assert (
                 pack.targets[pack.segments == segment].tolist() == sequence.token_ids[sequence.first_target :].tolist()
             )
-    assert sorted(row for pack in packs for row in pack.rows) == list(range(len(sequences)))
+    assert sorted(row for pack in packs for row in pack.indices) == list(range(len(sequences)))
 
 
 @fast
@@ -189,14 +189,14 @@ def test_sequences_that_belong_together_stay_together_in_their_order(
     batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, together=2)
     seen = []
     for pack in packs_of(batch):
-        pairs = pack.rows.reshape(-1, 2)
+        pairs = pack.indices.reshape(-1, 2)
         if is_empty(pack):
             assert pairs.tolist() == [[-1, -1]]
             continue
         assert (pairs[:, 0] % 2 == 0).all()
         assert (pairs[:, 1] == pairs[:, 0] + 1).all()
         assert len(pack.token_ids) <= budget or len(pairs) == 1
-        seen += pack.rows.tolist()
+        seen += pack.indices.tolist()
     assert sorted(seen) == list(range(len(sequences)))
 
 
@@ -308,7 +308,7 @@ def read_back(pack: Pack) -> dict[int, list[int]]:
     """Row → token ids of the sequence, through its span and the span before it."""
     starts = np.concatenate([[0], np.cumsum(pack.lengths)])
     found = {}
-    for row, end in zip(pack.rows, pack.ends, strict=True):
+    for row, end in zip(pack.indices, pack.ends, strict=True):
         span = int(np.searchsorted(starts, end, side="right")) - 1
         spans = [span] if pack.prefixes[span] < 0 else [pack.prefixes[span], span]
         assert end == starts[span + 1] - 1
@@ -333,11 +333,11 @@ def test_sequences_can_be_read_back_from_their_spans(
         if is_empty(pack):
             continue
         found |= read_back(pack)
-        assert len(pack.token_ids) <= budget or len(pack.rows) == 1
-        before = [read_back(pack)[int(row)] for row in pack.rows]
+        assert len(pack.token_ids) <= budget or len(pack.indices) == 1
+        before = [read_back(pack)[int(row)] for row in pack.indices]
         for segment, tokens in enumerate(before):
             mine = pack.segments == segment
-            first = sequences[pack.rows[segment]].first_target
+            first = sequences[pack.indices[segment]].first_target
             assert pack.targets[mine].tolist() == tokens[first:]
             assert pack.token_ids[pack.target_positions[mine]].tolist() == tokens[first - 1 : -1]
     assert found == {row: sequence.token_ids.tolist() for row, sequence in enumerate(sequences)}

@@ -3,17 +3,17 @@
 import math
 from typing import Any
 
-from learner.stats import RankStats, is_extreme, merged, train_stats
+from learner.stats import RankStats, is_extreme, merge_figures, train_stats
 
 
 def test_sums_minima_and_maxima() -> None:
     parts = [{"count": 2, "kl": -1.0, "ratio_min": 0.5, "ratio_max": 2.0}, {"count": 3, "kl": 0.25, "ratio_min": 0.75}]
-    assert merged(parts) == {"count": 5, "kl": -0.75, "ratio_min": 0.5, "ratio_max": 2.0}
-    assert merged([]) == {}
+    assert merge_figures(parts) == {"count": 5, "kl": -0.75, "ratio_min": 0.5, "ratio_max": 2.0}
+    assert merge_figures([]) == {}
 
 
 def test_the_empty_pack_does_not_move_an_extreme() -> None:
-    assert merged([{"ratio_min": math.inf, "gap_max": 0}, {"ratio_min": 1.5, "gap_max": 0.1}]) == {
+    assert merge_figures([{"ratio_min": math.inf, "gap_max": 0}, {"ratio_min": 1.5, "gap_max": 0.1}]) == {
         "ratio_min": 1.5,
         "gap_max": 0.1,
     }

@@ -27,7 +27,7 @@ from torch import Tensor
 from learner.losses.policy import clipped_surrogate, policy_loss
 from learner.losses.types import Tokens
 from learner.spec import LossSpec
-from learner.stats import merged
+from learner.stats import merge_figures
 from tests.learner.loss_numbers import finite_difference, gradient, loss_spec, numbers, vector
 
 A, B = math.sqrt(1.5), math.sqrt(0.5)
@@ -338,7 +338,7 @@ def test_cutting_between_completions_changes_neither_loss_nor_gradient_nor_figur
         slopes[indices] = slopes_of(part, spec)
     assert sum(part.loss for part in found).item() == pytest.approx(whole.loss.item(), abs=1e-12)
     torch.testing.assert_close(slopes, slopes_of(tokens, spec), rtol=1e-12, atol=1e-14)
-    assert merged(map(numbers, found)) == pytest.approx(numbers(whole), abs=1e-12)
+    assert merge_figures(map(numbers, found)) == pytest.approx(numbers(whole), abs=1e-12)
 
 
 def _pick(tokens: Tokens, indices: Tensor) -> Tokens:

@@ -13,7 +13,7 @@ from learner.losses.preferences import dpo_loss, implicit_rewards, pairwise_loss
 from learner.losses.types import LossParts
 from learner.model.policy import load_policy
 from learner.model.small import build_model
-from learner.stats import merged
+from learner.stats import merge_figures
 from tests.learner.loss_numbers import finite_difference, gradient, numbers, vector
 from tests.learner.packs import packs_of
 from tests.learner.specs import build_spec
@@ -152,7 +152,7 @@ def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str)
             parts.loss.backward()
             loss += parts.loss.item()
             figures.append(numbers(parts))
-        return loss, policy.model.base_model.layers[0].mlp.up_proj.weight.grad.clone(), merged(figures)
+        return loss, policy.model.base_model.layers[0].mlp.up_proj.weight.grad.clone(), merge_figures(figures)
 
     loss, slopes, figures = total()
     assert slopes.abs().max() > 1e-4

@@ -308,7 +308,7 @@ def test_scores_are_those_of_transformers(folder: str) -> None:
     (pack,) = numbers_of_packs(sequences)
     with torch.no_grad():
         found = model(to_device(pack, CPU))
-        expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.rows]
+        expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.indices]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner.publish import buckets as gather_module
+from learner.publish import buckets as bucket_module
 from learner.publish import shared_memory as publish
 from learner.publish.shared_memory import SharedMemoryPublisher
 from rollout.weights import manifest as weights
@@ -101,7 +101,7 @@ def test_release_removes_the_files_and_close_the_folder(shared_memory: Path) -> 
 
 
 def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in bytes alive: of the gathered parameters, and of the copies that go into the files."""
+    """Counted in bytes held: of the gathered parameters, and of the copies that go into the files."""
     net = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(9)).to(torch.float32)
     size, limit = 4 * 16 * 16, 2 * 4 * 16 * 16
     alive: set[int] = set()
@@ -128,7 +128,7 @@ def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(mon
         return original(path, [], metas)
 
     original = publish.write_bucket
-    monkeypatch.setattr(gather_module, "gathered", gather)
+    monkeypatch.setattr(bucket_module, "gather", gather)
     monkeypatch.setattr(publish, "write_bucket", write)
     for dtype, most in ((torch.float32, 2 * limit), (torch.bfloat16, 2 * limit + size // 2)):
         peak, gathered = 0, threading.Semaphore(0)
