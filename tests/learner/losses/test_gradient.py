@@ -108,7 +108,7 @@ def packs_of(sequences: list[TrainingSequence], cut: Cut, norm: LengthNorm) -> l
 
 
 def gradient(policy: Policy, packs: list[Pack], cut: Cut, loss: dict[str, Any]) -> dict[str, Tensor]:
-    """Of the whole objective, summed pack by pack as the learner does."""
+    """Gradients of the whole objective, summed pack by pack as the learner does."""
     policy.zero_grad()
     policy.chunk = cut.chunk
     if cut.recompute:

@@ -170,7 +170,7 @@ def test_gradient_by_hand() -> None:
     torch.testing.assert_close(slopes, WEIGHTS * (-CUT * free * RATIO * ADVANTAGES + 0.4 * pull), rtol=0, atol=1e-14)
 
 
-# --- Its kin
+# --- Other surrogates
 
 
 def test_dual_clip_by_hand() -> None:

@@ -111,7 +111,7 @@ def test_entropy_of_a_flat_distribution_is_the_log_of_the_vocabulary(folder: str
 
 
 def loss_of(policy: Policy, pack: PackTensors, temperature: float = 0.8, **changes: Any) -> LossParts:
-    """Of one pack, off policy and away from the reference by constants."""
+    """Loss of one pack, off policy and away from the reference by constants."""
     spec = loss_spec(**({"kl_coef": 0.1, "importance_cap": 2.0} | changes))
     logprobs, entropies = policy(pack, temperature, spec.entropy_coef != 0)
     tokens = Tokens(
@@ -128,7 +128,7 @@ def loss_of(policy: Policy, pack: PackTensors, temperature: float = 0.8, **chang
 
 
 def gradients(policy: Policy, packs: list[PackTensors], **changes: Any) -> dict[str, Tensor]:
-    """Of the whole objective, accumulated pack by pack as the learner does."""
+    """Gradients of the whole objective, accumulated pack by pack as the learner does."""
     policy.zero_grad()
     for pack in packs:
         loss_of(policy, pack, **changes).loss.backward()
