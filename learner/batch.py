@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -261,51 +261,66 @@ def _balance(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     raise AssertionError("a pack for every piece is always enough")
 
 
-def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
-    spans: list[np.ndarray] = []
+class _Spans(NamedTuple):
+    """Where the tokens of a pack's sequences stand, a shared prompt once."""
+
+    token_ids: list[np.ndarray]
     """Token ids of each span."""
-    firsts: list[int] = []
+    firsts: list[int]
     """Position of each span's first token in its sequence."""
-    prefixes: list[int] = []
-    uses = Counter(sequence.prompt for _, sequence in members if sequence.prompt)
+    prefixes: list[int]
+    """Span that is read before each span; −1: none."""
+    sources: list[int]
+    """Span of the token before the first target of each sequence."""
+    own: list[int]
+    """Span of the last token of each sequence."""
+
+
+def _lay_out(sequences: list[TrainingSequence]) -> _Spans:
+    spans = _Spans([], [], [], [], [])
+
+    def add(token_ids: np.ndarray, first: int = 0, prefix: int = -1) -> int:
+        spans.token_ids.append(token_ids)
+        spans.firsts.append(first)
+        spans.prefixes.append(prefix)
+        return len(spans.token_ids) - 1
+
+    uses = Counter(sequence.prompt for sequence in sequences if sequence.prompt)
     shared: dict[bytes, int] = {}
     """Shared prompt → its span."""
-    sources, own = [], []
-    """Span of the token before the first target of each sequence, and span of its last token."""
-    for _, sequence in members:
+    for sequence in sequences:
         first = sequence.first_target
         if uses[sequence.prompt] < 2:
-            spans.append(sequence.token_ids)
-            firsts.append(0)
-            prefixes.append(-1)
-            sources.append(len(spans) - 1)
+            whole = add(sequence.token_ids)
+            spans.sources.append(whole)
+            spans.own.append(whole)
         else:
             if sequence.prompt not in shared:
-                shared[sequence.prompt] = len(spans)
-                spans.append(sequence.token_ids[:first])
-                firsts.append(0)
-                prefixes.append(-1)
-            sources.append(shared[sequence.prompt])
-            spans.append(sequence.token_ids[first:])
-            firsts.append(first)
-            prefixes.append(shared[sequence.prompt])
-        own.append(len(spans) - 1)
-    lengths = np.array([len(span) for span in spans], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    ends = (starts + lengths - 1)[own]
+                shared[sequence.prompt] = add(sequence.token_ids[:first])
+            prefix = shared[sequence.prompt]
+            spans.sources.append(prefix)
+            spans.own.append(add(sequence.token_ids[first:], first, prefix))
+    return spans
+
+
+def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
     sequences = [sequence for _, sequence in members]
+    spans = _lay_out(sequences)
+    lengths = np.array([len(span) for span in spans.token_ids], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    ends = (starts + lengths - 1)[spans.own]
     counts = [sequence.num_targets for sequence in sequences]
     positions = [
         np.concatenate([[starts[source] + sequence.first_target - 1], np.arange(end - count + 1, end)])
-        for sequence, source, end, count in zip(sequences, sources, ends, counts, strict=True)
+        for sequence, source, end, count in zip(sequences, spans.sources, ends, counts, strict=True)
     ]
     return Pack(
-        token_ids=np.concatenate(spans),
+        token_ids=np.concatenate(spans.token_ids),
         position_ids=np.concatenate(
-            [np.arange(first, first + len(span)) for first, span in zip(firsts, spans, strict=True)]
+            [np.arange(first, first + len(span)) for first, span in zip(spans.firsts, spans.token_ids, strict=True)]
         ),
         lengths=lengths,
-        prefixes=np.array(prefixes, dtype=np.int64),
+        prefixes=np.array(spans.prefixes, dtype=np.int64),
         indices=np.array([index for index, _ in members], dtype=np.int64),
         ends=ends,
         target_positions=np.concatenate(positions),

@@ -154,10 +154,12 @@ class TrainedModel:
         return self.reference if isinstance(self.reference, Reference) else None
 
     def _load_module(self) -> Policy | RewardModel:
-        if self.spec.head == "language":
-            return self._load_policy(self.spec.model_path)
-        module = load_reward_model(self.spec.model_path, self.dtype, trust_remote_code=self.spec.trust_remote_code)
-        return module.to(self.device)
+        path, trusted = self.spec.model_path, self.spec.trust_remote_code
+        match self.spec.head:
+            case "language":
+                return self._load_policy(path)
+            case "score":
+                return load_reward_model(path, self.dtype, trust_remote_code=trusted).to(self.device)
 
     def _load_policy(self, path: str) -> Policy:
         policy = load_policy(
