@@ -17,10 +17,9 @@ so the sum over any partition into packs and ranks is the same objective.
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence as Sequence_
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,25 +32,26 @@ LengthNorm = Literal["sequence", "token", "constant"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Sequence:
-    """One row to train on: T tokens, of which the last L (its completion) may train."""
+class TrainingSequence:
+    """One prompt and completion to train on: T tokens, of which the last L (the completion) train."""
 
     token_ids: np.ndarray
     """[T] int64, prompt then completion."""
     first_target: int
     """Index of the first token that trains, ≥ 1."""
     advantage: float = 0.0
+    """Advantage of the completion; 0 for supervised data."""
     rollout_logprobs: np.ndarray | None = None
-    """[L] float32 of the tokens from `first_target` on; None for supervised data."""
+    """[L] float32 log-probabilities that the sampler gave the targets; None for supervised data."""
 
     @property
     def prompt(self) -> bytes:
-        """The same for sequences that may share their prompt; empty: too short to be worth it."""
+        """Key of the prompt, the same for sequences that may share it; empty: too short to be worth sharing."""
         return self.token_ids[: self.first_target].tobytes() if self.first_target >= _LEAST_SHARED else b""
 
     @property
     def num_targets(self) -> int:
-        """L: tokens that train."""
+        """L, the number of tokens that train."""
         return len(self.token_ids) - self.first_target
 
 
@@ -63,21 +63,21 @@ class Pack:
     """
 
     token_ids: np.ndarray
-    """[T] int64"""
+    """[T] int64 tokens of all spans, end to end."""
     position_ids: np.ndarray
-    """[T] int64 place in the sequence."""
+    """[T] int64 place of each token in its sequence."""
     lengths: np.ndarray
     """[K] int64 tokens of each span; sums to T."""
     prefixes: np.ndarray
     """[K] int64 which span is read before this one (the shared prompt); −1: none."""
-    rows: np.ndarray
-    """[S] int64 which of the sequences given to `make_batch` each is; −1 in an empty pack."""
+    indices: np.ndarray
+    """[S] int64 index of each sequence among those given to `make_batch`; −1 in an empty pack."""
     ends: np.ndarray
     """[S] int64 index into T of each sequence's last token."""
     target_positions: np.ndarray
     """[N] int64 index into T of the token that a target follows; the end of a shared prompt once for each of its sequences."""
     targets: np.ndarray
-    """[N] int64 token ids."""
+    """[N] int64 token ids that are to be predicted."""
     segments: np.ndarray
     """[N] int64 index into S: the sequence that the target belongs to."""
     weights: np.ndarray
@@ -85,7 +85,7 @@ class Pack:
     advantages: np.ndarray
     """[N] float32 advantage of the target's completion."""
     rollout_logprobs: np.ndarray
-    """[N] float32 sampler's; 0 for supervised data."""
+    """[N] float32 log-probabilities that the sampler gave the targets; 0 for supervised data."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -95,32 +95,35 @@ class TrainingBatch:
     packs: tuple[tuple[tuple[Pack, ...], ...], ...]
     """[mini-batch][rank][micro-batch]; every rank has the same number of micro-batches."""
     temperature: float
-    """The sampler's; the learner divides its logits by it."""
+    """Temperature of the samples; the learner divides its logits by it."""
     num_sequences: int
+    """Number of sequences in all packs."""
     num_tokens: int
-    """Of all sequences, prompts included, also where a shared one is forwarded once."""
+    """Number of tokens of all sequences, prompts included, also where a shared one is forwarded once."""
     num_targets: int
-    """Tokens that train."""
+    """Number of tokens that train."""
 
     @property
     def padding_share(self) -> float:
-        """Of the tokens that pass through the model, those of empty packs: 0 unless a rank has less work than another."""
+        """Share of empty packs in the tokens that pass through the model: 0 unless a rank has less work than another."""
         packs = [pack for mini in self.packs for rank in mini for pack in rank]
         forwarded = sum(len(pack.token_ids) for pack in packs)
         padding = sum(len(pack.token_ids) for pack in packs if not pack.weights.any())
         return padding / forwarded if forwarded else 0.0
 
 
-def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False) -> list[Sequence]:
+def sequences_of(
+    group: ScoredGroup, advantages: np.ndarray, *, overlong_filtering: bool = False
+) -> list[TrainingSequence]:
     """The completions of a scored group, each with its advantage. `advantages`: [G'] of all of them, in order.
 
     overlong_filtering: without those that were cut at the token limit (DAPO, arXiv:2503.14476, section 3.4). What they
-    would have been is unknown, so they earn neither blame nor praise, and have no share in the means over what trains; the
-    group is still judged with them.
+    would have been is unknown, so they do not train and have no share in the means over what trains; the advantages of the
+    group are still made with them.
     """
     prompt = np.asarray(group.prompt.token_ids, dtype=np.int64)
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([prompt, completion.token_ids.astype(np.int64)]),
             first_target=len(prompt),
             advantage=float(advantage),
@@ -132,7 +135,7 @@ def sequences_of(group: ScoredGroup, advantages: np.ndarray, *, overlong_filteri
 
 
 def make_batch(
-    sequences: Sequence_[Sequence],
+    sequences: Sequence[TrainingSequence],
     *,
     ranks: int,
     mini_batches: int,
@@ -166,7 +169,7 @@ def make_batch(
     )
 
 
-_Unit = list[tuple[int, Sequence]]
+_Unit = list[tuple[int, TrainingSequence]]
 """Sequences that stay together, each with its number."""
 
 
@@ -177,7 +180,7 @@ def _split(
     sequences = [sequence for unit in units for _, sequence in unit]
     total_targets = sum(sequence.num_targets for sequence in sequences)
 
-    def weight(sequence: Sequence) -> float:
+    def weight(sequence: TrainingSequence) -> float:
         match length_norm:
             case "sequence":
                 return 1 / (len(sequences) * sequence.num_targets)
@@ -195,7 +198,7 @@ def _split(
 
 
 def _num_tokens(members: _Unit) -> int:
-    """To forward: a prompt that sequences share counts once."""
+    """Number of tokens to forward: a prompt that sequences share counts once."""
     total, seen = 0, set()
     for _, sequence in members:
         total += sequence.num_targets if sequence.prompt in seen else len(sequence.token_ids)
@@ -212,7 +215,7 @@ def _cut(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     """
     mean = sum(map(_num_tokens, units)) / ranks
     sizes = {budget} | {min(budget, math.ceil(mean / parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32)}
-    candidates = [_balanced(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
+    candidates = [_balance(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
     return min(candidates, key=lambda packs: sum(map(_num_tokens, packs[::ranks])))
 
 
@@ -223,19 +226,19 @@ def _pieces(units: list[_Unit], size: int) -> list[_Unit]:
         by_prompt.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
     pieces: list[_Unit] = []
     for same in by_prompt.values():
-        asked = same[0][0][1].first_target
+        shared = same[0][0][1].first_target
         used = math.inf
         for unit in same:
             cost = _num_tokens(unit)
-            if used + cost - asked > size:
+            if used + cost - shared > size:
                 pieces.append([])
-                used = asked
+                used = shared
             pieces[-1].extend(unit)
-            used += cost - asked
+            used += cost - shared
     return pieces
 
 
-def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
+def _balance(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     """Pieces → packs, a multiple of `ranks` and as few as the budget allows, the fullest first.
 
     Largest first, each to the pack with the least so far. A piece over the budget (one long sequence) stands alone.
@@ -258,52 +261,67 @@ def _balanced(pieces: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     raise AssertionError("a pack for every piece is always enough")
 
 
-def _pack(members: _Unit, weight: Callable[[Sequence], float]) -> Pack:
-    spans: list[np.ndarray] = []
+class _Spans(NamedTuple):
+    """Where the tokens of a pack's sequences stand, a shared prompt once."""
+
+    token_ids: list[np.ndarray]
     """Token ids of each span."""
-    firsts: list[int] = []
-    """Position of its first token in the sequence."""
-    prefixes: list[int] = []
-    uses = Counter(sequence.prompt for _, sequence in members if sequence.prompt)
+    firsts: list[int]
+    """Position of each span's first token in its sequence."""
+    prefixes: list[int]
+    """Span that is read before each span; −1: none."""
+    sources: list[int]
+    """Span of the token before the first target of each sequence."""
+    own: list[int]
+    """Span of the last token of each sequence."""
+
+
+def _lay_out(sequences: list[TrainingSequence]) -> _Spans:
+    spans = _Spans([], [], [], [], [])
+
+    def add(token_ids: np.ndarray, first: int = 0, prefix: int = -1) -> int:
+        spans.token_ids.append(token_ids)
+        spans.firsts.append(first)
+        spans.prefixes.append(prefix)
+        return len(spans.token_ids) - 1
+
+    uses = Counter(sequence.prompt for sequence in sequences if sequence.prompt)
     shared: dict[bytes, int] = {}
-    """Prompt → its span."""
-    sources, own = [], []
-    """Of each sequence: spans of the token before its first target, and of its last."""
-    for _, sequence in members:
-        asked = sequence.first_target
+    """Shared prompt → its span."""
+    for sequence in sequences:
+        first = sequence.first_target
         if uses[sequence.prompt] < 2:
-            spans.append(sequence.token_ids)
-            firsts.append(0)
-            prefixes.append(-1)
-            sources.append(len(spans) - 1)
+            whole = add(sequence.token_ids)
+            spans.sources.append(whole)
+            spans.own.append(whole)
         else:
             if sequence.prompt not in shared:
-                shared[sequence.prompt] = len(spans)
-                spans.append(sequence.token_ids[:asked])
-                firsts.append(0)
-                prefixes.append(-1)
-            sources.append(shared[sequence.prompt])
-            spans.append(sequence.token_ids[asked:])
-            firsts.append(asked)
-            prefixes.append(shared[sequence.prompt])
-        own.append(len(spans) - 1)
-    lengths = np.array([len(span) for span in spans], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    ends = (starts + lengths - 1)[own]
+                shared[sequence.prompt] = add(sequence.token_ids[:first])
+            prefix = shared[sequence.prompt]
+            spans.sources.append(prefix)
+            spans.own.append(add(sequence.token_ids[first:], first, prefix))
+    return spans
+
+
+def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
     sequences = [sequence for _, sequence in members]
+    spans = _lay_out(sequences)
+    lengths = np.array([len(span) for span in spans.token_ids], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    ends = (starts + lengths - 1)[spans.own]
     counts = [sequence.num_targets for sequence in sequences]
     positions = [
         np.concatenate([[starts[source] + sequence.first_target - 1], np.arange(end - count + 1, end)])
-        for sequence, source, end, count in zip(sequences, sources, ends, counts, strict=True)
+        for sequence, source, end, count in zip(sequences, spans.sources, ends, counts, strict=True)
     ]
     return Pack(
-        token_ids=np.concatenate(spans),
+        token_ids=np.concatenate(spans.token_ids),
         position_ids=np.concatenate(
-            [np.arange(first, first + len(span)) for first, span in zip(firsts, spans, strict=True)]
+            [np.arange(first, first + len(span)) for first, span in zip(spans.firsts, spans.token_ids, strict=True)]
         ),
         lengths=lengths,
-        prefixes=np.array(prefixes, dtype=np.int64),
-        rows=np.array([row for row, _ in members], dtype=np.int64),
+        prefixes=np.array(spans.prefixes, dtype=np.int64),
+        indices=np.array([index for index, _ in members], dtype=np.int64),
         ends=ends,
         target_positions=np.concatenate(positions),
         targets=np.concatenate([sequence.token_ids[sequence.first_target :] for sequence in sequences]),
@@ -327,7 +345,7 @@ def _empty_pack(together: int) -> Pack:
         position_ids=np.tile(np.arange(2), together),
         lengths=np.full(together, 2),
         prefixes=np.full(together, -1),
-        rows=np.full(together, -1),
+        indices=np.full(together, -1),
         ends=first + 1,
         target_positions=first,
         targets=np.zeros(together, np.int64),

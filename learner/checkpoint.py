@@ -21,6 +21,7 @@ from torch import Tensor, nn
 TAG = "learner"
 """Folder of DeepSpeed's files inside a checkpoint."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter beside its count of steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,25 +35,29 @@ class Layout:
 
 
 def write_record(folder: Path, layout: Layout, optimizer_steps: int, engine: Any) -> None:
-    """What `read_record` answers, and the versions of what wrote the checkpoint. On rank 0."""
+    """Write what `read_record` answers, and the versions of the packages that wrote the checkpoint. On rank 0."""
     packages = ("torch", "deepspeed", "transformers")
     record = {
         "layout": asdict(layout),
         "optimizer_steps": optimizer_steps,
-        "trained": _trained(engine),
+        "trained": _trained_names(engine),
         "versions": {package: version(package) for package in packages},
     }
     (folder / "learner.json").write_text(json.dumps(record, indent=1))
 
 
 def read_record(folder: Path) -> tuple[Layout, int]:
-    """(layout, optimizer steps). Raises FileNotFoundError when the folder holds no checkpoint."""
+    """Layout and optimizer steps of a checkpoint.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint.
+    """
     record = _record(folder)
     return Layout(**record["layout"]), int(record["optimizer_steps"])
 
 
 def save_random_state(folder: Path, rank: int) -> None:
-    """Of the generators of torch, numpy and Python in this process."""
+    """Write the state of the random generators of torch, numpy and Python in this process."""
     state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -60,6 +65,11 @@ def save_random_state(folder: Path, rank: int) -> None:
 
 
 def load_random_state(folder: Path, rank: int) -> None:
+    """Continue the generators where `save_random_state` left them.
+
+    Raises:
+        FileNotFoundError: the folder holds none of this rank.
+    """
     state = torch.load(folder / f"random-{rank}.pt", weights_only=False)
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])
@@ -68,8 +78,8 @@ def load_random_state(folder: Path, rank: int) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def load_relaid(engine: Any, folder: Path) -> None:
-    """Weights and optimizer state of a checkpoint of any layout into a DeepSpeed engine of this one.
+def load_other_layout(engine: Any, folder: Path) -> None:
+    """Load weights and optimizer state of a checkpoint of another layout into a DeepSpeed engine.
 
     Every rank reads what it needs, a parameter at a time; collective under ZeRO-3.
 
@@ -92,7 +102,7 @@ class _Fragment(NamedTuple):
     group: int
     start: int
     size: int
-    """−1: all of it."""
+    """Number of elements; −1: the whole tensor."""
 
 
 class Shards:
@@ -135,7 +145,7 @@ class Shards:
         return 0.0 if step is None else float(step)
 
     def tensor(self, name: str, part: str) -> Tensor:
-        """[numel] float32, flat: `weights`, or one of MOMENTS."""
+        """[numel] float32 values of a parameter, flat. `part`: `weights`, or one of MOMENTS."""
         pieces = []
         for fragment in self._index[name]:
             flat = self._flat(fragment, part)
@@ -158,7 +168,7 @@ class Shards:
         return state["base_optimizer_state"]["state"].get(fragment.group, {}).get(part)
 
     def _pieces_12(self) -> Iterator[tuple[str, _Fragment]]:
-        """The partitions of the ranks, one after the other, are the parameters laid end to end."""
+        """Fragments of stages 1 and 2: the ranks' partitions, one after the other, are the parameters laid end to end."""
         for shard, state in enumerate(self._states):
             for group, names in enumerate(state["param_slice_mappings"]):
                 for name, piece in names.items():
@@ -171,7 +181,7 @@ class Shards:
         return state["optimizer_state_dict"]["state"].get(fragment.group, {}).get(part)
 
     def _pieces_3(self, shapes: list[dict[str, torch.Size]]) -> Iterator[tuple[str, _Fragment]]:
-        """Every parameter is cut into as many equal parts as there are ranks; the last ones end in padding."""
+        """Fragments of stage 3: every parameter is cut into as many equal parts as there are ranks; the last ones end in padding."""
         ranks = len(self._states)
         for shard in range(ranks):
             for group, names in enumerate(shapes):
@@ -184,7 +194,7 @@ class Shards:
 
 
 def _write_plain(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
-    """Stage 0, which there is in float32 only: the optimizer holds the parameters themselves."""
+    """Write into stage 0, which there is in float32 only: the optimizer holds the parameters themselves."""
     for name, parameter in parameters.items():
         parameter.data.copy_(saved.tensor(name, "weights").view(parameter.shape))
         for moment, values in _moments(engine.optimizer, parameter, saved.step):
@@ -192,7 +202,7 @@ def _write_plain(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards
 
 
 def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
-    """Stages 1 and 2: the optimizer holds this rank's partition of the flat float32 weights."""
+    """Write into stage 1 or 2: the optimizer holds this rank's partition of the flat float32 weights."""
     zero = engine.optimizer
     partitions = _partitions(zero)
     for partition in partitions:
@@ -206,7 +216,10 @@ def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: 
         source, target = mapping.lp_fragment_address, mapping.hp_fragment_address
         partition = partitions[mapping.param_group_index]
         state = zero.optimizer.state[partition]
-        for whole, flat in ((weights, partition.data), *((saved.tensor(name, m), state[m]) for m in _held(state))):
+        for whole, flat in (
+            (weights, partition.data),
+            *((saved.tensor(name, m), state[m]) for m in _moments_in(state)),
+        ):
             flat.narrow(0, target.start, target.numel).copy_(whole.narrow(0, source.start, source.numel))
 
 
@@ -218,7 +231,7 @@ def _partitions(zero: Any) -> Any:
 
 
 def _write_sharded(engine: Any, parameters: dict[str, nn.Parameter], saved: Shards) -> None:
-    """Stage 3: a part of every parameter on each rank."""
+    """Write into stage 3: a part of every parameter is on each rank."""
     import deepspeed
     from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
@@ -242,7 +255,7 @@ def _write_sharded(engine: Any, parameters: dict[str, nn.Parameter], saved: Shar
 
 
 def _moments(optimizer: torch.optim.Optimizer, weights: Tensor, step: float) -> list[tuple[str, Tensor]]:
-    """AdamW's moments of these weights, made if need be; none before the first step."""
+    """(name, values) of AdamW's moments of these weights, made if need be; none before the first step."""
     if not step:
         optimizer.state.pop(weights, None)
         return []
@@ -254,11 +267,11 @@ def _moments(optimizer: torch.optim.Optimizer, weights: Tensor, step: float) -> 
     return [(moment, state[moment]) for moment in MOMENTS]
 
 
-def _held(state: dict[str, Any]) -> list[str]:
+def _moments_in(state: dict[str, Any]) -> list[str]:
     return [moment for moment in MOMENTS if moment in state]
 
 
-def _trained(engine: Any) -> list[str]:
+def _trained_names(engine: Any) -> list[str]:
     """Names of the parameters that the optimizer holds; at stage 0 in its order, by which its state is numbered."""
     names = {id(parameter): name for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
     if engine.zero_optimization_stage() > 0:

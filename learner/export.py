@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from learner.model.lora import adapted_layers, adapter_config, adapter_parameters, merged_weight
-from learner.publish.buckets import carry, gathered
+from learner.publish.buckets import carry, gather
 from learner.publish.shared_memory import base_parameters
 
 ADAPTER_FOLDER = "adapter"
@@ -32,18 +32,18 @@ def export_model(
     writes = rank == 0
     layers = adapted_layers(model) if adapter_parameters(model) else {}
     plain = [(name, parameter) for name, parameter in base_parameters(model) if name not in layers]
-    state = _collected(plain, bucket_bytes, sharded, writes)
+    state = _collect(plain, bucket_bytes, sharded, writes)
     for name, layer in layers.items():
-        with gathered(list(layer.parameters()), sharded):
+        with gather(list(layer.parameters()), sharded):
             if writes:
                 state[name] = merged_weight(layer).cpu()
-    adapter = _collected(adapter_parameters(model), bucket_bytes, sharded, writes)
+    adapter = _collect(adapter_parameters(model), bucket_bytes, sharded, writes)
     if writes:
         _write(model, state, adapter, folder, tokenizer_from, trust_remote_code)
 
 
-def _collected(parameters: list[tuple[str, Any]], limit: int, sharded: bool, keeps: bool) -> dict[str, Tensor]:
-    """On the CPU; what is whole and there already is not copied."""
+def _collect(parameters: list[tuple[str, Any]], limit: int, sharded: bool, keeps: bool) -> dict[str, Tensor]:
+    """Name → parameter on the CPU; what is whole and there already is not copied."""
 
     def take(_: int, bucket: list[tuple[str, Any]]) -> dict[str, Tensor]:
         return {name: p.detach().cpu().clone() if sharded else p.detach().cpu() for name, p in bucket}

@@ -1,4 +1,4 @@
-"""Where a rank stands, for the message when the ranks cannot go on.
+"""What a rank is at, for the message when the ranks cannot go on.
 
 A rank notes what it is at: the verb, the part of it, the collective. The note is read by another thread of the same
 process, so it can be asked for while the rank waits for a peer; a process that is stopped or gone does not answer, which
@@ -36,15 +36,16 @@ COLLECTIVES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Where one rank stands."""
+    """What one rank is at."""
 
     verb: str = ""
-    """Empty: between two verbs."""
+    """Name of the verb; empty: between two verbs."""
     part: str = ""
+    """Part of the verb; empty: its beginning."""
     collective: str = ""
-    """The last one entered in this part."""
+    """Name of the collective entered last in this part."""
     inside: bool = False
-    """Still waiting in it."""
+    """Whether the rank still waits in that collective."""
     count: int = 0
     """Parts and collectives entered since the verb began: all ranks go through the same ones, in one order."""
     since: float = 0.0
@@ -86,9 +87,9 @@ class Progress:
 
         for name in COLLECTIVES:
             if hasattr(comm.cdb, name):
-                setattr(comm.cdb, name, self._noted(name, getattr(comm.cdb, name)))
+                setattr(comm.cdb, name, self._watch(name, getattr(comm.cdb, name)))
 
-    def _noted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def collective(*args: Any, **kwargs: Any) -> Any:
             self._collective(name, inside=True)
             result = call(*args, **kwargs)
@@ -111,21 +112,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankState:
-    """One rank as the group sees it when a verb did not come to its end."""
+    """One rank as the group sees it when a verb was not finished by all."""
 
     finished: bool = False
+    """Whether it answered the verb."""
     died: str = ""
-    """Why its process is gone; empty: it is not."""
+    """Why the rank's process ended; empty: it did not."""
     failed: str = ""
-    """What it raised."""
+    """What the rank raised; empty: nothing."""
     note: Note | None = None
-    """None: it did not answer."""
+    """What the rank was at; None: it did not say."""
     seconds: float = 0.0
-    """For how long the note has not changed."""
+    """Seconds for which the note had not changed."""
 
 
 def diagnosis(verb: str, ranks: Mapping[int, RankState], waited_s: float) -> str:
-    """One line: which rank keeps the others from finishing `verb`, and where they stand.
+    """One line: which rank keeps the others from finishing `verb`, and what they are at.
 
     A rank that is gone explains the errors of its peers, so it is named before them; then one that raised something;
     then one that does not answer; then the one that got least far.
@@ -136,20 +138,20 @@ def diagnosis(verb: str, ranks: Mapping[int, RankState], waited_s: float) -> str
     silent = [rank for rank, state in unfinished.items() if state.note is None and not state.died]
     if died:
         text = "; ".join(f"rank {rank} died ({state.died})" for rank, state in died.items())
-        blamed = set(died)
+        causes = set(died)
     elif failed:
         rank = min(failed, key=lambda rank: _count(failed[rank]))
-        text, blamed = f"rank {rank} failed{_where(failed[rank])}: {failed[rank].failed}", {rank}
+        text, causes = f"rank {rank} failed{_where(failed[rank])}: {failed[rank].failed}", {rank}
     elif silent:
         names = ", ".join(map(str, silent))
         text = f"waited {waited_s:.0f} s; rank {names} does not answer (stopped, starved, or its host is gone)"
-        blamed = set(silent)
+        causes = set(silent)
     else:
         rank = min(unfinished, key=lambda rank: _count(unfinished[rank]))
         state = unfinished[rank]
         text = f"waited {waited_s:.0f} s; rank {rank} got least far{_where(state)} for {state.seconds:.0f} s"
-        blamed = {rank}
-    return f"`{verb}` of {len(ranks)} learner ranks: {text}{_others(ranks, blamed)}"
+        causes = {rank}
+    return f"`{verb}` of {len(ranks)} learner ranks: {text}{_others(ranks, causes)}"
 
 
 def _where(state: RankState) -> str:
@@ -160,11 +162,11 @@ def _count(state: RankState) -> int:
     return state.note.count if state.note else 0
 
 
-def _others(ranks: Mapping[int, RankState], blamed: set[int]) -> str:
-    """Where the ranks stand that are not to blame; ranks at one place together."""
+def _others(ranks: Mapping[int, RankState], causes: set[int]) -> str:
+    """What the ranks are at that did not cause it; ranks at one place together."""
     places: dict[str, list[int]] = {}
     for rank, state in ranks.items():
-        if rank not in blamed:
+        if rank not in causes:
             place = "finished" if state.finished else f"at {state.note}" if state.note else "without an answer"
             places.setdefault(place, []).append(rank)
     return "".join(

@@ -4,10 +4,10 @@ import asyncio
 import re
 import socket
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import rollout.ray_defaults  # noqa: F401
 
@@ -20,17 +20,21 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
-from learner.spec import LearnerSpec
-from learner.tally import is_extreme, merged
+from learner.spec import LearnerSpec, ObjectiveName
+from learner.stats import TrainStats, train_stats
+from learner.verbs import RankVerbs
 from rollout.actors import compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.manifest import Holding, WeightManifest
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 GRACE_S = 10.0
-"""After the first rank failed: how long the others may take to finish, fail, or be found dead."""
+"""Seconds that the other ranks have, after the first one failed, to finish, fail, or be reported gone by Ray."""
 ANSWER_S = 5.0
-"""How long a rank may take to say where it stands."""
+"""Seconds that a rank has to say where it is in its work."""
 
 
 class LearnerActor:
@@ -39,6 +43,7 @@ class LearnerActor:
     def __init__(self, rank: int) -> None:
         self._index = rank
         self._progress = Progress()
+        self._rank: RankVerbs | None = None
 
     def address(self) -> tuple[str, int, str]:
         """(ip, free port, node id) of this actor's host, for the rendezvous."""
@@ -48,7 +53,7 @@ class LearnerActor:
         return ray.util.get_node_ip_address(), port, str(ray.get_runtime_context().get_node_id())
 
     def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float) -> bool:
-        from learner.steps import LearnerRank
+        from learner.rank import LearnerRank
 
         with self._progress.verb("meet"):
             self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress)
@@ -57,51 +62,26 @@ class LearnerActor:
     def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
         return build_model(spec, iter(texts), Path(folder))
 
-    def call(self, verb: str, *args: Any) -> Any:
-        """One of LearnerRank's verbs."""
+    def call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """One of the verbs of learner/verbs.py."""
         with self._progress.verb(verb):
-            return getattr(self._rank, verb)(*args)
+            return getattr(self._rank, verb)(*args, **kwargs)
 
     @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[Note, float]:
-        """Answers while a verb runs: where this rank stands, and for how many seconds already."""
+        """What this rank is at, and for how many seconds already; answered while a verb runs too."""
         return self._progress.read()
 
     @ray.method(concurrency_group="progress")
     def free(self) -> None:
         """Free the shared memory of publishes, whatever a verb is at: this rank is about to be ended."""
-        if hasattr(self, "_rank"):
+        if self._rank is not None:
             self._rank.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainStats:
-    """What the ranks did of one batch, put together."""
-
-    means: dict[str, float]
-    """Per trained token (per pair, of a reward model and of DPO); learner/losses/policy.py says which of each objective. Empty when nothing
-    trained."""
-    extremes: dict[str, float]
-    """Smallest (`*_min`) and largest (`*_max`) of a token: ratio_min, ratio_max, mismatch_max."""
-    count: int
-    """Tokens, or pairs, that trained."""
-    loss: float
-    parts: dict[str, float]
-    """What the loss is the sum of."""
-    grad_norm: float
-    lr: float
-    seconds: float
-    """Of the slowest rank."""
-    optimizer_steps: int
-    mfu: float
-    """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/throughput.py)."""
-    memory_peak: int
-    """Bytes, of the rank that took most."""
-
-
 class LearnerGroup:
-    """The ranks as one service. Every verb goes to all of them, and they fail together: when one dies, raises or hangs,
-    all are ended, and the error names it."""
+    """The ranks as one service. Every verb goes to all of them, and they fail together: when the process of one ends, or
+    a verb raises or hangs on it, all are ended, and the error names it."""
 
     def __init__(self, actors: list[Any], group: PlacementGroup, timeout_s: float) -> None:
         self._actors = actors
@@ -111,7 +91,6 @@ class LearnerGroup:
         self._ended = ""
         self.node = ""
         """Node of rank 0, from which weights are published."""
-        self.start_seconds = 0.0
         self._adapts = False
         self._holding = Holding()
 
@@ -134,8 +113,6 @@ class LearnerGroup:
             InputError: the cluster cannot place them.
             ServiceError: they did not meet in time.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
         group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
         remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
@@ -155,7 +132,7 @@ class LearnerGroup:
         address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
         meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
-        learner.node, learner.start_seconds = node, loop.time() - began
+        learner.node = node
         return learner
 
     @property
@@ -169,63 +146,38 @@ class LearnerGroup:
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
-        count = int((await self._all("open", spec))[0])
+        counts = await self._all(RankVerbs.open, spec)
         self._adapts = spec.lora_rank > 0
         self._holding = Holding(base=spec.model_path)
-        self._changed()
-        return count
+        self._new_holding()
+        return counts[0]
 
     async def plan(self, total_steps: int, warmup_steps: int) -> None:
         """The length of the stage and of its warm-up, in optimizer steps, where `open` could not know them yet."""
-        await self._all("plan", total_steps, warmup_steps)
+        await self._all(RankVerbs.plan, total_steps, warmup_steps)
 
-    async def train(self, batch: TrainingBatch, objective: str) -> TrainStats:
+    async def train(self, batch: TrainingBatch, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch."""
-        self._changed()
-        stats = await self._all("train", ray.put(batch), objective)
-        figures = merged(rank.figures for rank in stats)
-        parts = merged(rank.parts for rank in stats)
-        count = figures.pop("count", 0.0)
-        seconds = max(rank.seconds for rank in stats)
-        return TrainStats(
-            means={name: total / count for name, total in figures.items() if not is_extreme(name)},
-            extremes={name: value for name, value in figures.items() if is_extreme(name)},
-            count=int(count),
-            loss=sum(parts.values()),
-            parts=parts,
-            grad_norm=stats[0].grad_norm,
-            lr=stats[0].lr,
-            seconds=seconds,
-            optimizer_steps=stats[0].optimizer_steps,
-            mfu=sum(rank.model_flops for rank in stats) / seconds / sum(rank.peak_flops for rank in stats),
-            memory_peak=max(rank.memory_peak for rank in stats),
-        )
+        self._new_holding()
+        return train_stats(await self._all(RankVerbs.train, _store(batch), objective))
 
     async def kl_to_reference(self, batch: TrainingBatch) -> np.ndarray:
         """[S] estimated KL summed over each sequence, in the order in which `make_batch` was given them."""
-        shares = await self._all("kl_to_reference", ray.put(batch))
-        kl = np.empty(batch.num_sequences)
-        for rows, sums in shares:
-            kl[rows] = sums
-        return kl
+        return _in_order(await self._all(RankVerbs.kl_to_reference, _store(batch)), batch.num_sequences)
 
     async def scores(self, batch: TrainingBatch) -> np.ndarray:
         """[S] what ranks the answers to a prompt, in the order in which `make_batch` was given them: a reward model's score,
         or of a policy DPO's implicit reward."""
-        shares = await self._all("scores", ray.put(batch))
-        scores = np.empty(batch.num_sequences)
-        for rows, found in shares:
-            scores[rows] = found
-        return scores
+        return _in_order(await self._all(RankVerbs.scores, _store(batch)), batch.num_sequences)
 
     async def mean_nll(self, batch: TrainingBatch) -> float:
         """−log p of a target, in nats, over all targets of a batch; nothing trains."""
-        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
         return -sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in pairs) / batch.num_targets
 
     async def max_logprob_gap(self, batch: TrainingBatch) -> float:
         """Largest |learner − sampler| over all targets of a batch (audits)."""
-        pairs = [pair for rank in await self._all("logprobs", ray.put(batch)) for pair in rank]
+        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
         return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
 
     async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
@@ -234,31 +186,32 @@ class LearnerGroup:
         base = held is None or held.base != now.base
         # An engine that takes another base drops its adapter.
         adapter = base or held is None or held.adapter != now.adapter
-        manifest: WeightManifest = (await self._all("stage_weights", version, base, adapter))[0]
+        manifest = (await self._all(RankVerbs.stage_weights, version, base, adapter))[0]
+        assert manifest is not None, "rank 0 answers with the manifest"
         return replace(manifest, holding=now)
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
-        await self._all("send_weights")
+        await self._all(RankVerbs.send_weights)
 
     async def meet(self, pool: RolloutPool) -> None:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
         address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
-        await asyncio.gather(pool.meet(address, port, size), self._all("meet_engines", address, port, size))
+        await asyncio.gather(pool.meet(address, port, size), self._all(RankVerbs.meet_engines, address, port, size))
 
     async def release_weights(self, manifest: WeightManifest) -> None:
-        await self._all("release_weights", manifest)
+        await self._all(RankVerbs.release_weights, manifest)
 
     async def save(self, folder: Path, state: dict[str, Any]) -> None:
-        await self._all("save", str(folder), state)
+        await self._all(RankVerbs.save, str(folder), state)
 
     async def load(self, folder: Path) -> None:
-        self._changed()
-        await self._all("load", str(folder))
+        self._new_holding()
+        await self._all(RankVerbs.load, str(folder))
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
-        await self._all("export", str(folder), tokenizer_from)
+        await self._all(RankVerbs.export, str(folder), tokenizer_from)
 
     async def close(self) -> None:
         """Free shared memory, then end the actors and their reservation."""
@@ -266,15 +219,18 @@ class LearnerGroup:
             await self._end(self._actors)
         remove_placement_group(self._group)
 
-    def _changed(self) -> None:
-        """The weights are, or may be, other ones than before: with adapters, those alone."""
+    def _new_holding(self) -> None:
+        """Give the weights a new name, since they are, or may be, other ones than before: with adapters, those alone."""
         name = uuid.uuid4().hex
         self._holding = Holding(self._holding.base, name) if self._adapts else Holding(name)
 
-    async def _all(self, verb: str, *args: Any) -> list[Any]:
+    async def _all(self, verb: Callable[Concatenate[RankVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """The answers of all ranks to one verb, given as a function of RankVerbs."""
+        name = verb.__name__
         if self._ended:
-            raise ServiceError(f"`{verb}`: the learner was ended before: {self._ended}")
-        return await self._together(verb, [actor.call.remote(verb, *args) for actor in self._actors], self.timeout_s)
+            raise ServiceError(f"`{name}`: the learner was ended before: {self._ended}")
+        calls = [actor.call.remote(name, *args, **kwargs) for actor in self._actors]
+        return await self._together(name, calls, self.timeout_s)
 
     async def _together(self, verb: str, calls: list[Any], timeout_s: float) -> list[Any]:
         """The answers of all ranks.
@@ -285,13 +241,13 @@ class LearnerGroup:
         """
         answers = [asyncio.ensure_future(call) for call in calls]
         for answer in answers:
-            # When this wait is cancelled, an answer that fails later has been asked for by nobody.
+            # When this wait is cancelled, nobody else reads what an answer that fails later raised, and asyncio complains.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         began = asyncio.get_running_loop().time()
         _, waiting = await asyncio.wait(answers, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
         failed = any(_problem(answer) for answer in answers)
         if failed and waiting:
-            # The ranks that a dead one leaves behind fail too, often before its death is noticed.
+            # The peers of a rank whose process ended fail too, often before Ray notices that it ended.
             _, waiting = await asyncio.wait(waiting, timeout=GRACE_S)
         mistakes = [problem for problem in map(_problem, answers) if isinstance(problem, InputError)]
         if not failed and not waiting:
@@ -307,7 +263,7 @@ class LearnerGroup:
         raise ServiceError(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
 
     async def _states(self, answers: list[Any]) -> dict[int, RankState]:
-        """Ask every rank where it stands. They answer from a thread of its own, in the middle of a verb too."""
+        """What every rank is at. They answer from a thread of its own, in the middle of a verb too."""
 
         async def ask(rank: int, answer: Any) -> RankState:
             problem = _problem(answer)
@@ -334,6 +290,19 @@ class LearnerGroup:
             ray.kill(actor)
 
 
+def _store(value: T) -> T:
+    """A large argument, stored by Ray once for all ranks; each gets the value itself."""
+    return cast(T, ray.put(value))
+
+
+def _in_order(shares: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """[count] values of all sequences of a batch, from ([S] indices, [S] values) of each rank's sequences."""
+    values = np.empty(count)
+    for indices, own in shares:
+        values[indices] = own
+    return values
+
+
 def _problem(answer: Any) -> BaseException | None:
     """What a rank raised, or that it is gone; None while it works and when it has answered."""
     if not answer.done() or answer.cancelled():
@@ -343,7 +312,7 @@ def _problem(answer: Any) -> BaseException | None:
 
 
 def _reason(problem: BaseException) -> str:
-    """In one line."""
+    """What went wrong, in one line."""
     text = " ".join(str(problem).split())
     if isinstance(problem, RayActorError):
         # Ray's account ends in a paragraph of advice about memory.

@@ -1,10 +1,14 @@
-"""What a learner rank must know to open a model. Plain data, so that it travels to every rank."""
+"""What a learner rank must know to open a model. Plain data without torch, so that any process can make and read it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from rollout.weights.manifest import Backend
 
+ObjectiveName = Literal["grpo", "sft", "reward_model", "dpo"]
+"""Names of learner/objectives.py."""
+Head = Literal["language", "score"]
+"""What stands on the last layer: the model's own output layer, or one number a sequence (reward models)."""
 PolicyLoss = Literal["clip", "gspo", "cispo", "reinforce"]
 KlEstimator = Literal["k1", "k2", "k3"]
 ImportanceMode = Literal["truncate", "mask"]
@@ -13,13 +17,13 @@ ImportanceLevel = Literal["token", "sequence", "geometric"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """What the loss of reinforcement learning is put together from (learner/losses/policy.py)."""
+    """Choices that the loss of reinforcement learning is put together from (learner/losses/policy.py)."""
 
     policy_loss: PolicyLoss
     clip_low: float
     clip_high: float
     dual_clip: float
-    """Least multiple of a negative advantage that a token may earn; 0: unbound."""
+    """Least multiple of a negative advantage that a token's surrogate may reach; 0: unbound."""
     kl_coef: float
     kl_estimator: KlEstimator
     kl_in: Literal["loss", "reward"]
@@ -32,6 +36,8 @@ class LossSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec(LossSpec):
+    """What a model that trains is opened with."""
+
     model_path: str
     """Folder or hub id of the weights to start from."""
     reference_path: str
@@ -42,7 +48,7 @@ class LearnerSpec(LossSpec):
     trust_remote_code: bool
     zero_stage: int
     offload_optimizer: bool
-    """The optimizer's state and step on the CPU (ZeRO 1 to 3)."""
+    """Whether the optimizer's state and step are on the CPU (ZeRO 1 to 3)."""
     seed: int
 
     lr: float
@@ -59,19 +65,19 @@ class LearnerSpec(LossSpec):
     logit_chunk_tokens: int
 
     lora_rank: int = 0
-    """Of the adapters that train in place of the model; 0: the model itself trains."""
+    """Rank of the adapters that train in place of the model; 0: the model itself trains."""
     lora_alpha: float = 32
-    """Adapters count lora_alpha / lora_rank times."""
+    """Scale of the adapters: their product counts lora_alpha / lora_rank times."""
     lora_targets: tuple[str, ...] = ()
-    """Names of the layers that get one; empty: all linear ones but the head."""
+    """Names of the layers that get an adapter; empty: all linear ones but the head."""
 
-    head: Literal["language", "score"] = "language"
-    """What stands on the last layer: the model's own, or one number a sequence (reward models)."""
+    head: Head = "language"
+    """Output layer of the model."""
     dpo_beta: float = 0.1
     """β of DPO: how strongly the reference holds."""
     dpo_label_smoothing: float = 0.0
     """Share of the preferences that DPO takes to be the wrong way round."""
     backend: Backend = "shm"
-    """How weights travel to the engines."""
+    """Transport of weights to the engines."""
     bucket_bytes: int = 64 << 20
-    """Size of one bucket of weights on their way to the engines."""
+    """Bytes of one bucket of weights on their way to the engines."""

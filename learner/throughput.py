@@ -20,15 +20,15 @@ from torch import nn
 from learner.batch import Pack
 
 TRAIN = 3
-"""Forward and backward pass in units of a forward pass."""
+"""Cost of a forward and a backward pass in forward passes."""
 
 _RESET_PEAK = "5"
-"""Written to /proc/self/clear_refs: VmHWM starts again from what is resident (proc(5))."""
+"""Text for /proc/self/clear_refs, after which VmHWM starts again from what is resident (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """Of a dense decoder."""
+    """Sizes of a dense decoder that its FLOPs follow from."""
 
     linear: int
     """Weights of the linear layers before the head."""
@@ -39,7 +39,7 @@ class ModelCost:
 
     @classmethod
     def of(cls, model: Any) -> "ModelCost":
-        """`model`: a `transformers` model; sharded by ZeRO-3 or not."""
+        """Sizes of a `transformers` model, sharded by ZeRO-3 or not."""
         config = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         head = model.get_output_embeddings() or getattr(model, "score", None)
@@ -50,7 +50,7 @@ class ModelCost:
         )
 
     def forward_flops(self, packs: Iterable[Pack]) -> float:
-        """Of one forward pass over packs: a shared prompt once, the empty packs of ranks without work nothing."""
+        """FLOPs of one forward pass over packs: a shared prompt counts once, an empty pack of a rank without work nothing."""
         total = 0.0
         for pack in packs:
             if pack.weights.any():
@@ -86,7 +86,7 @@ def _wait(device: torch.device) -> None:
 
 
 def reset_memory_peak(device: torch.device) -> None:
-    """Where the kernel refuses, the peak is that of the process's whole life."""
+    """Begin the peak of `memory_peak` anew. Where the kernel refuses, it stays that since the process began."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return

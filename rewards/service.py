@@ -17,7 +17,7 @@ from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
-from rollout.actors import within
+from rollout.actors import last_line, within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
@@ -228,7 +228,7 @@ class RewardPool:
             ray.kill(worker.actor, no_restart=False)
             self._lost(worker)
         except RayError as problem:
-            reason = f"the reward worker failed: {_last_line(problem)}"
+            reason = f"the reward worker failed: {last_line(problem)}"
             self._lost(worker)
         finally:
             self._dispatcher.release(batch)
@@ -245,7 +245,7 @@ class RewardPool:
                 await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
             except (RayError, TimeoutError) as failure:
                 if time.monotonic() - worker.died > max(self._timeout_s, PATIENCE_S):
-                    self._dispatcher.give_up(worker, _last_line(failure))
+                    self._dispatcher.give_up(worker, last_line(failure))
                 await asyncio.sleep(0.2)
             else:
                 self._dispatcher.back(worker)
@@ -338,11 +338,6 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tu
         )
         actors[key] = actor_name, remote.remote(kind(**spec.args))
     return actors
-
-
-def _last_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines()
-    return lines[-1].strip() if lines else type(problem).__name__
 
 
 async def _end(worker: Worker) -> None:

@@ -78,11 +78,12 @@ async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
     except RayTaskError as problem:
         if isinstance(problem.cause, InputError | ServiceError):
             raise problem.cause from None
-        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {_first_line(problem)}") from problem
+        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {last_line(problem)}") from problem
     except RayActorError as problem:
-        raise ServiceError(f"{what}: the actor died: {_first_line(problem)}") from problem
+        raise ServiceError(f"{what}: the actor died: {last_line(problem)}") from problem
 
 
-def _first_line(problem: BaseException) -> str:
+def last_line(problem: BaseException) -> str:
+    """The last line of a failure's text, where Ray has the cause; its type where it has no text."""
     lines = [line for line in str(problem).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(problem).__name__

@@ -36,31 +36,6 @@ GUIDES = sorted(
 )
 METRICS = frozenset({"rewards/down"})
 LANGUAGES = ("sh", "console", "text", "toml", "python", "json")
-AWAITED = frozenset(
-    {
-        "learner/losses/preferences.py",
-        "learner/losses/supervised.py",
-        "learner/objectives.py",
-        "learner/rank.py",
-        "learner/stats.py",
-        "learner/trained_model.py",
-        "learner/verbs.py",
-        "orchestrator/cluster/exporter.py",
-        "orchestrator/config/KEYS.md",
-        "orchestrator/config/consistency.py",
-        "orchestrator/config/stage_kinds.py",
-        "orchestrator/sampling.py",
-        "rewards/code/program.py",
-        "rewards/code/tasks.py",
-        "rewards/dispatch.py",
-        "rewards/math/extract.py",
-        "rollout/actors.py",
-        "rollout/data/readers.py",
-        "tests/test_house.py",
-    }
-)
-"""Files that guides name and that are still being written; one that is there must leave this set."""
-
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -327,7 +302,7 @@ def named(pattern: str) -> str:
 def test_every_path_and_function_that_a_guide_names_is_there() -> None:
     missing = []
     for span in spans():
-        if PATH.fullmatch(span.text) and span.text not in AWAITED | METRICS and not (ROOT / span.text).exists():
+        if PATH.fullmatch(span.text) and span.text not in METRICS and not (ROOT / span.text).exists():
             missing.append(str(span))
         if re.fullmatch(r"(rollout|rewards|learner|orchestrator)(\.\w+)+:\w+", span.text):
             module, _, name = span.text.partition(":")
@@ -343,8 +318,6 @@ def test_every_link_leads_somewhere() -> None:
                 continue
             path, _, anchor = link.partition("#")
             target = (guide.parent / path).resolve() if path else guide
-            if str(target.relative_to(ROOT)) in AWAITED:
-                continue
             if not target.exists() or (anchor and anchor not in anchors(target)):
                 broken.append(f"{guide.relative_to(ROOT)}: {link}")
     assert broken == []
@@ -354,13 +327,6 @@ def anchors(guide: Path) -> set[str]:
     """Anchors of the headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", prose(guide), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def test_what_is_awaited_is_not_there_yet() -> None:
-    assert [path for path in sorted(AWAITED) if (ROOT / path).exists()] == []
-
-
-# --- The form of the guides
 
 
 def test_the_readme_is_short() -> None:

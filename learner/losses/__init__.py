@@ -1,1 +1,1 @@
-"""The objectives as plain functions of tensors: each a formula, its source and its figures."""
+"""The losses as pure functions of tensors over flat tokens: each a formula, its source and its figures."""

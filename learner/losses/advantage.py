@@ -47,8 +47,10 @@ def above_baseline(rewards: np.ndarray, baseline: Baseline) -> np.ndarray:
     count = rewards.size
     if count == 0 or np.all(rewards == rewards[0]):
         return np.zeros_like(rewards)
-    centred = rewards - rewards.mean()
-    return centred * (count / (count - 1)) if baseline == "leave_one_out" else centred
+    centred: np.ndarray = rewards - rewards.mean()
+    if baseline == "leave_one_out":
+        centred *= count / (count - 1)
+    return centred
 
 
 def kl_penalised(rewards: np.ndarray, kl: np.ndarray, coef: float) -> np.ndarray:

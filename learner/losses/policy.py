@@ -1,58 +1,23 @@
-"""Objectives as pure tensor functions over flat tokens.
+"""The loss of reinforcement learning, put together from parts that are chosen apart from each other (learner/spec.py):
 
-N = completion tokens of one micro-batch, laid end to end; no padding, no batch dimension. Every function sums
-`weights * token loss`: the weights hold the whole normalisation (learner/batch.py), so the result does not depend on how a
-batch was cut into micro-batches and ranks.
+Σ_t w_t [ −c_t · surrogate_t + β · KL_t − η · H_t ]
 
-The loss of reinforcement learning is put together from parts that are chosen apart from each other (learner/spec.py):
-
-    Σ_t w_t [ −c_t · surrogate_t + β · KL_t − η · H_t ]
-
-    surrogate   what the policy gradient comes from, of the ratio π / π_old          below
-    c           importance correction π_old / π_sampler, a constant                  learner/losses/importance.py
-    KL          estimated distance from the reference, when it is in the loss        learner/losses/kl.py
-    H           entropy of the whole distribution                                    learner/model/policy.py
+surrogate   what the policy gradient comes from, of the ratio π / π_old          below
+c           importance correction π_old / π_sampler, a constant                  learner/losses/importance.py
+KL          estimated distance from the reference, when it is in the loss        learner/losses/kl.py
+H           entropy of the whole distribution                                    learner/model/policy.py
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from learner.losses.importance import importance_ratio, importance_weights
 from learner.losses.kl import kl_estimate
 from learner.losses.segments import segment_means
+from learner.losses.types import LossParts, Tokens, counted_sum
 from learner.spec import LossSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """The targets of one pack, each [N]."""
-
-    logprobs: Tensor
-    """Current policy; the gradient goes through these and the entropies."""
-    old_logprobs: Tensor
-    rollout_logprobs: Tensor
-    ref_logprobs: Tensor | None
-    """None: no KL in the loss."""
-    entropies: Tensor
-    """Nats."""
-    advantages: Tensor
-    weights: Tensor
-    """Share in the objective; a token of weight 0 counts nowhere."""
-    segments: Tensor
-    """int64, which completion of the pack a token belongs to."""
-
-
-class LossParts(NamedTuple):
-    loss: Tensor
-    """[] differentiable, to minimise."""
-    parts: dict[str, Tensor]
-    """[] what the loss is the sum of, by name."""
-    figures: dict[str, Tensor]
-    """[] sums over `count`, smallest (`*_min`) and largest (`*_max`) values (learner/tally.py)."""
 
 
 class Surrogate(NamedTuple):
@@ -162,81 +127,9 @@ def policy_loss(tokens: Tokens, spec: LossSpec) -> LossParts:
         }
         if tokens.ref_logprobs is not None:
             sums["kl"] = kl_estimate(tokens.logprobs, tokens.ref_logprobs)
-        figures = {name: _sum(values, counted) for name, values in sums.items()}
+        figures = {name: counted_sum(values, counted) for name, values in sums.items()}
         gap = (tokens.old_logprobs - tokens.rollout_logprobs).abs()
         figures["mismatch_max"] = torch.where(counted, gap, 0).max()
         figures["ratio_min"] = torch.where(counted, objective.ratio, torch.inf).min()
         figures["ratio_max"] = torch.where(counted, objective.ratio, 0).max()
     return LossParts(torch.stack(list(parts.values())).sum(), parts, figures)
-
-
-def sft_loss(logprobs: Tensor, entropies: Tensor, weights: Tensor) -> LossParts:
-    """Cross-entropy −Σ_t w_t log π(token_t), all inputs [N]; `nll` sums it unweighted."""
-    loss = -(weights * logprobs).sum()
-    with torch.no_grad():
-        sums = {"count": torch.ones_like(weights), "nll": -logprobs, "entropy": entropies}
-        figures = {name: _sum(values, weights > 0) for name, values in sums.items()}
-    return LossParts(loss, {"nll": loss}, figures)
-
-
-def pairwise_loss(scores: Tensor, weights: Tensor) -> LossParts:
-    """−Σ_p w_p log σ(s_chosen − s_rejected): the Bradley–Terry model of preferences, for reward models.
-
-    InstructGPT (arXiv:2203.02155, equation 1). `scores`, `weights`: [2 P], chosen and rejected of each pair in turn; the
-    weight of a pair is the sum of its two. Scores are free up to a constant. `ordered`: equal scores count one half.
-    """
-    chosen, rejected = scores.view(-1, 2).unbind(1)
-    pair_weights = weights.view(-1, 2).sum(1)
-    margins = chosen - rejected
-    loss = -(pair_weights * logsigmoid(margins)).sum()
-    with torch.no_grad():
-        sums = {"count": torch.ones_like(margins), "margin": margins, "ordered": (margins.sign() + 1) / 2}
-        figures = {name: _sum(values, pair_weights > 0) for name, values in sums.items()}
-    return LossParts(loss, {"preference": loss}, figures)
-
-
-def implicit_rewards(logprobs: Tensor, ref_logprobs: Tensor, segments: Tensor, beta: float) -> Tensor:
-    """[N + N mod 2] β log(π(y) / π_ref(y)) of each completion y, by its segment; 0 behind the last.
-
-    The reward that a policy trained by DPO stands for, up to a part that the prompt alone decides (arXiv:2305.18290, section
-    4). All inputs [N].
-    """
-    # As many places as tokens, more than there can be completions: their number need not be read from the device.
-    rewards = logprobs.new_zeros(len(logprobs) + len(logprobs) % 2)
-    return rewards.index_add(0, segments, beta * (logprobs - ref_logprobs))
-
-
-def dpo_loss(
-    logprobs: Tensor,
-    ref_logprobs: Tensor,
-    segments: Tensor,
-    weights: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float = 0,
-) -> LossParts:
-    """−Σ_p w_p [ (1 − ε) log σ(Δ_p) + ε log σ(−Δ_p) ],  Δ = β log(π / π_ref)(chosen) − β log(π / π_ref)(rejected).
-
-    Direct preference optimisation: Rafailov et al. 2023 (arXiv:2305.18290, equation 7) at ε = 0. ε > 0 takes that share of the
-    preferences to be the wrong way round (Mitchell 2023, "A note on DPO with noisy preferences"). Log-probabilities are summed
-    over a completion's tokens, not averaged. All inputs [N]; segments 2p and 2p + 1 are the chosen and the rejected completion
-    of pair p, whose weight is the sum of those of its tokens.
-    """
-    rewards = implicit_rewards(logprobs, ref_logprobs, segments, beta)
-    shares = torch.zeros_like(rewards).index_add(0, segments, weights.to(rewards.dtype))
-    forward = pairwise_loss(rewards, shares)
-    loss = forward.loss
-    if label_smoothing:
-        backward = pairwise_loss(-rewards, shares)
-        loss = (1 - label_smoothing) * loss + label_smoothing * backward.loss
-    with torch.no_grad():
-        chosen, rejected = rewards.view(-1, 2).unbind(1)
-        counted = shares.view(-1, 2).sum(1) > 0
-        sums = {"chosen_reward": chosen, "rejected_reward": rejected}
-        figures = forward.figures | {name: _sum(values, counted) for name, values in sums.items()}
-    return LossParts(loss, {"preference": loss}, figures)
-
-
-def _sum(values: Tensor, counted: Tensor) -> Tensor:
-    """[] float64 over those that count. A choice, not a product: what does not count may be infinite."""
-    return torch.where(counted, values, 0).sum(dtype=torch.float64)

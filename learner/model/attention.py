@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "rayzero_packed"
-"""The name under which `transformers` knows it (`attn_implementation`)."""
+"""Name under which `transformers` knows packed attention (`attn_implementation`)."""
 
 _MAX_PADDING = 1.25
-"""A bucket holds rows up to this factor longer than its shortest, and 8 tokens."""
+"""Factor by which a row of a bucket may be longer than its shortest, plus 8 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Varlen:
 
 
 class Layout:
-    """Which tokens of a pack see each other: K spans laid end to end, each after the tokens of its prefix, if any."""
+    """Says which tokens of a pack see each other: K spans laid end to end, each after the tokens of its prefix, if any."""
 
     def __init__(self, lengths: np.ndarray, prefixes: np.ndarray, device: torch.device) -> None:
         """`lengths`, `prefixes`: [K] as in learner.batch.Pack."""
         self.lengths, self.prefixes, self.device = lengths, prefixes, device
         self.starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self.offsets = np.where(prefixes < 0, 0, lengths[prefixes])
-        """[K] tokens of the prefix of each."""
+        """[K] number of tokens in the prefix of each span."""
 
     @cached_property
     def buckets(self) -> Buckets:

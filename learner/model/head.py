@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _TILE_BYTES = {"cpu": 16 << 20}
-"""Of one tile of float32 logits: a share of the last cache."""
+"""Device → bytes of one tile of float32 logits: on a CPU a share of the last cache."""
 _TILE_BYTES_ELSEWHERE = 256 << 20
-"""Large enough to keep a GPU busy."""
+"""Bytes of a tile on any other device: large enough to keep a GPU busy."""
 
 
 class LanguageHead(nn.Linear):

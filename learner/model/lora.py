@@ -69,7 +69,7 @@ def base_name(name: str) -> str | None:
 
 
 def adapter_parameters(model: Any) -> list[tuple[str, Any]]:
-    """What trains, in peft's names of an adapter's file; empty for a model without adapters."""
+    """(name in an adapter's file of peft's, parameter) of what trains; empty for a model without adapters."""
     found = []
     for name, parameter in model.named_parameters():
         if f".{ADAPTER}." in name and parameter.requires_grad:
@@ -79,7 +79,7 @@ def adapter_parameters(model: Any) -> list[tuple[str, Any]]:
 
 
 def adapter_config(model: Any) -> dict[str, Any]:
-    """`adapter_config.json` as peft writes it."""
+    """Content of `adapter_config.json` as peft writes it."""
     config = model.peft_config[ADAPTER].to_dict()
     # Sets have no order, and a file of the same adapter should be the same file.
     return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(config.items())}
@@ -104,13 +104,13 @@ class BaseReference:
     """The frozen reference of a policy with adapters: the policy without them. No second model is held."""
 
     def __init__(self, policy: Policy, forward: Any) -> None:
-        """`forward`: the policy inside its DeepSpeed engine, which gathers what is sharded."""
+        """A policy and `forward`, its DeepSpeed engine, which gathers what is sharded."""
         self._policy = policy
         self._forward = forward
 
     @torch.no_grad()
     def logprobs(self, pack: PackTensors, temperature: float) -> Tensor:
-        """[N] float32; a collective under ZeRO-3."""
+        """[N] float32 log-probabilities of the targets; a collective under ZeRO-3."""
         with _without_adapters(self._policy):
             logprobs: Tensor = self._forward(pack, temperature)[0]
         return logprobs
@@ -148,7 +148,7 @@ def load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
 
 
 def _keep_trained(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """DeepSpeed leaves frozen parameters out by name, which misses the second name of a tied one."""
+    """Drop frozen parameters from a state. DeepSpeed does so by name, and misses the second name of a tied one."""
     for name, parameter in module.named_parameters(prefix.rstrip("."), remove_duplicate=False):
         if not parameter.requires_grad:
             state.pop(name, None)

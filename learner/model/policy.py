@@ -33,6 +33,8 @@ class PackTensors:
 
 
 def to_device(pack: Pack, device: torch.device) -> PackTensors:
+    """A copy of a pack on the device."""
+
     def tensor(array: Any) -> Tensor:
         # Arrays that came through Ray's object store are read-only; torch wants to own what it may write.
         return torch.tensor(array, device=device)
@@ -88,7 +90,7 @@ class RewardModel(nn.Module):
 
 
 def last_states(model: Any, pack: PackTensors) -> Tensor:
-    """[T, hidden] of every token of a pack, before the head."""
+    """[T, hidden] states of every token of a pack, before the head."""
     states: Tensor = model.base_model(
         input_ids=pack.token_ids[None],
         position_ids=pack.position_ids[None],
@@ -114,7 +116,7 @@ def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit
 
 
 def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool) -> RewardModel:
-    """The same weights with a value head (`score`: hidden → 1) in place of the language head; drawn anew if it has none.
+    """A Hugging Face model with a value head (`score`: hidden → 1) in place of the language head; drawn anew if it has none.
 
     Raises:
         InputError: as `load_policy`.

@@ -1,7 +1,7 @@
 """The frozen reference: where the policy began, or what it was at the last refresh."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,14 +9,21 @@ from torch import Tensor
 from learner.model.policy import PackTensors, Policy
 
 FILE = "reference.safetensors"
-"""In a checkpoint of a policy whose reference was refreshed; otherwise the reference is still the stage's first model."""
+"""Weights of the reference in a checkpoint; without it, the reference is the model that the stage began with."""
+
+
+class FrozenPolicy(Protocol):
+    """What a policy is compared with."""
+
+    def logprobs(self, pack: PackTensors, temperature: float) -> Tensor:
+        """[N] float32 log-probabilities of the targets, without gradient; a collective under ZeRO-3."""
 
 
 class Reference:
-    """Answers with its logprobs; never trained. On every rank the whole of it, under ZeRO-3 a shard."""
+    """A frozen policy with weights of its own. On every rank the whole of it, under ZeRO-3 a shard."""
 
     def __init__(self, policy: Policy, config: dict[str, Any], sharded: bool) -> None:
-        """`config`: DeepSpeed's, for the sharding."""
+        """Freeze a policy. `config`: DeepSpeed's, for the sharding."""
         self._policy = policy.requires_grad_(False).eval()
         self._forward: Any = self._policy
         self._sharded = sharded
@@ -28,7 +35,7 @@ class Reference:
 
     @torch.no_grad()
     def logprobs(self, pack: PackTensors, temperature: float) -> Tensor:
-        """[N] float32; a collective under ZeRO-3."""
+        """[N] float32 log-probabilities of the targets; a collective under ZeRO-3."""
         logprobs: Tensor = self._forward(pack, temperature)[0]
         return logprobs
 
@@ -36,7 +43,7 @@ class Reference:
         """Take the weights that the policy has now, one parameter at a time. Collective."""
         names = dict(policy.named_parameters())
         for name, parameter in self._policy.named_parameters():
-            with self._gathered(names[name]), self._gathered(parameter, writes=True):
+            with self._gather(names[name]), self._gather(parameter, writes=True):
                 parameter.data.copy_(names[name].data)
         self._refreshed = True
 
@@ -48,7 +55,7 @@ class Reference:
 
         weights = {}
         for name, parameter in self._policy.named_parameters():
-            with self._gathered(parameter):
+            with self._gather(parameter):
                 if rank == 0:
                     weights[name] = parameter.data.to("cpu", copy=True).contiguous()
         if rank == 0:
@@ -62,12 +69,12 @@ class Reference:
 
         with safe_open(folder / FILE, framework="pt") as weights:
             for name, parameter in self._policy.named_parameters():
-                with self._gathered(parameter, writes=True):
+                with self._gather(parameter, writes=True):
                     parameter.data.copy_(weights.get_tensor(name))
         self._refreshed = True
 
-    def _gathered(self, parameter: Tensor, writes: bool = False) -> Any:
-        """Whole while the block is open; what rank 0 then holds is shared out again when it `writes`."""
+    def _gather(self, parameter: Tensor, writes: bool = False) -> Any:
+        """Make a parameter whole while the block is open; what rank 0 then holds is shared out again when it `writes`."""
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(

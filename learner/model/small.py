@@ -12,6 +12,8 @@ END, PAD = "<|end|>", "<|pad|>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSpec:
+    """Shape of a small model and kind of its tokenizer."""
+
     tokenizer: Literal["characters", "bpe"]
     vocab_size: int
     layers: int
@@ -21,9 +23,9 @@ class BuildSpec:
     intermediate: int
     tied: bool
     max_tokens: int
-    """Longest sequence (positions)."""
+    """Positions of the longest sequence."""
     seed: int
-    """Of the random weights."""
+    """Seed of the random weights."""
 
 
 def character_tokenizer() -> Any:

@@ -1,1 +1,1 @@
-"""Weights on their way out of the learner, a way for each kind of host."""
+"""Weights from the learner to the engines, one transport for each kind of host."""

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 Named = list[tuple[str, Any]]
-"""(name, parameter)."""
+"""Pairs of (name, parameter)."""
 T = TypeVar("T")
 
 
 def buckets(parameters: Iterable[tuple[str, Any]], limit: int) -> Iterator[Named]:
-    """In their order, in runs of at most `limit` bytes; a larger parameter makes one of its own."""
+    """Parameters in their order, in runs of at most `limit` bytes; a larger parameter makes a run of its own."""
     bucket: Named = []
     size = 0
     for name, parameter in parameters:
@@ -32,7 +32,7 @@ def buckets(parameters: Iterable[tuple[str, Any]], limit: int) -> Iterator[Named
 
 
 def num_bytes(parameter: Any) -> int:
-    """Of the whole parameter. Under ZeRO-3 it is empty outside a gather; `ds_numel` is its true size."""
+    """Bytes of the whole parameter. Under ZeRO-3 it is empty outside a gather; `ds_numel` is its true size."""
     return int(getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size())
 
 
@@ -55,7 +55,7 @@ def carry(
 
         for index, bucket in enumerate(buckets(parameters, limit)):
             held = open_buckets.enter_context(ExitStack())
-            held.enter_context(gathered([parameter for _, parameter in bucket], sharded))
+            held.enter_context(gather([parameter for _, parameter in bucket], sharded))
             if previous:
                 finish(previous)
             previous = (thread.submit(take, index, bucket) if take else None, held)
@@ -79,7 +79,7 @@ def stream(parameters: Iterable[tuple[str, Any]], limit: int, sharded: bool) -> 
 
         for bucket in buckets(parameters, limit):
             held = open_buckets.enter_context(ExitStack())
-            held.enter_context(gathered([parameter for _, parameter in bucket], sharded))
+            held.enter_context(gather([parameter for _, parameter in bucket], sharded))
             if previous:
                 yield from turns(*previous)
             previous = (bucket, held)
@@ -87,8 +87,8 @@ def stream(parameters: Iterable[tuple[str, Any]], limit: int, sharded: bool) -> 
             yield from turns(*previous)
 
 
-def gathered(parameters: list[Any], sharded: bool) -> Any:
-    """Whole while the block is open; read only."""
+def gather(parameters: list[Any], sharded: bool) -> Any:
+    """Parameters that are whole, and to be read only, while the block is open."""
     if not sharded:
         return nullcontext()
     import deepspeed

@@ -19,8 +19,6 @@ from rollout.weights.manifest import WeightManifest
 class NcclPublisher:
     """Weights → NCCL broadcast. `connect` must have met the engines before the first `send`."""
 
-    backend = "nccl"
-
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
@@ -29,7 +27,7 @@ class NcclPublisher:
         self._source: _Source | None = None
 
     def connect(self, address: str, port: int, world_size: int) -> None:
-        """Blocks until every engine worker has joined. `world_size`: 1 + all engine workers."""
+        """Wait until every engine worker has joined. `world_size`: 1 + all engine workers."""
         if self.rank != 0:
             return
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
@@ -39,7 +37,7 @@ class NcclPublisher:
         self._engine = NCCLTrainerWeightTransferEngine.trainer_init(info, client=_Silent(), source=self._source)
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
-        """Names and shapes only: the bytes follow in `send`, while the engines receive."""
+        """Manifest of names and shapes only: the bytes follow in `send`, while the engines receive."""
         if self.rank != 0:
             return None
         metas = [(name, _shape(parameter)) for name, parameter in base_parameters(model)]
@@ -53,7 +51,7 @@ class NcclPublisher:
         return WeightManifest(version=version, backend="nccl", num_bytes=size, payload=payload)
 
     def send(self, model: Any, sharded: bool) -> None:
-        """Collective over the ranks: all gather, rank 0 broadcasts."""
+        """Broadcast the weights. Collective over the ranks: all gather, rank 0 broadcasts."""
         if self.rank != 0:
             for _ in stream(base_parameters(model), self.bucket_bytes, sharded):
                 continue
@@ -63,7 +61,7 @@ class NcclPublisher:
         self._engine.send_weights()
 
     def release(self, manifest: WeightManifest) -> None:
-        """Nothing is held."""
+        """Nothing to do: no tensor is held."""
 
     def close(self) -> None:
         if self._engine is not None:
@@ -73,8 +71,6 @@ class NcclPublisher:
 class IpcPublisher:
     """Weights → CUDA IPC handles. The tensors are kept until `release`; under ZeRO-3 they are a whole second model."""
 
-    backend = "ipc"
-
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
@@ -82,7 +78,7 @@ class IpcPublisher:
         self._held: list[torch.Tensor] = []
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
-        """Collective over the ranks; the manifest with its handles on rank 0."""
+        """Make the handles. Collective over the ranks; the manifest with its handles on rank 0."""
         from torch.multiprocessing.reductions import reduce_tensor
 
         device = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
@@ -105,10 +101,10 @@ class IpcPublisher:
         return WeightManifest(version=version, backend="ipc", num_bytes=size, payload=payload)
 
     def connect(self, address: str, port: int, world_size: int) -> None:
-        """Handles need no group."""
+        """Nothing to do: handles need no group."""
 
     def send(self, model: Any, sharded: bool) -> None:
-        """The handles are in the manifest."""
+        """Nothing to do: the handles are in the manifest."""
 
     def release(self, manifest: WeightManifest) -> None:
         self._held.clear()
@@ -119,13 +115,16 @@ class IpcPublisher:
 
 
 class _Source:
-    """vLLM's `WeightSource` over the learner's model as it is when `send` is called."""
+    """vLLM's `WeightSource`: the weights of the learner's model as they are when `send` is called."""
 
     def __init__(self, bucket_bytes: int, dtype: torch.dtype) -> None:
         self._bucket_bytes = bucket_bytes
         self._dtype = dtype
+        self._model: Any = None
+        self._sharded = False
 
     def aim(self, model: Any, sharded: bool) -> None:
+        """Read from this model from now on."""
         self._model, self._sharded = model, sharded
 
     def metadata(self) -> list[Any]:
@@ -139,7 +138,7 @@ class _Source:
 
 
 class _Silent:
-    """The engines are driven by the loop, so vLLM's trainer side has nothing to tell them."""
+    """A client that sends nothing: the engines are driven by the loop, so vLLM's trainer side has nothing to tell them."""
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None: ...
 

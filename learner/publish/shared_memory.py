@@ -1,11 +1,4 @@
-"""Learner side of a publish: the current weights, bucket by bucket, on their way to the engines.
-
-    shm    rank 0 writes buckets to shared memory before generation is paused; engines map them
-    nccl   the engines are told first, then rank 0 broadcasts into vLLM's own transfer engine
-    ipc    CUDA handles of rank 0's tensors travel in the manifest; engines on the same GPU map them
-
-Adapters (LoRA) are small, and travel as a peft folder in shared memory on every host.
-"""
+"""Learner side of a publish on one host, and of adapters: files in shared memory, which engines map."""
 
 import json
 from pathlib import Path
@@ -27,25 +20,23 @@ from rollout.weights.manifest import (
 
 
 def base_parameters(model: Any) -> Named:
-    """What the engine's own model is made of, under its Hugging Face names; tied parameters once."""
+    """Parameters that the engine's own model is made of, under their Hugging Face names; tied ones once."""
     named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
     return [(name, parameter) for name, parameter in named if name]
 
 
 class SharedMemoryPublisher:
-    """Weights → files in shared memory. One version lives at a time."""
-
-    backend = "shm"
+    """Weights → files in shared memory. One version is held at a time."""
 
     def __init__(self, rank: int, bucket_bytes: int, dtype: torch.dtype) -> None:
-        """`dtype`: the engine's, in which the bytes are written."""
+        """Rank 0 makes the folder. `dtype`: the engine's, in which the bytes are written."""
         self.rank = rank
         self.bucket_bytes = bucket_bytes
         self.dtype = dtype
         self.folder: Path | None = segment_folder() if rank == 0 else None
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
-        """Collective over the ranks; the manifest on rank 0, None elsewhere."""
+        """Write the weights. Collective over the ranks; the manifest on rank 0, None elsewhere."""
         folder = self.folder
 
         def write(index: int, bucket: Named) -> Bucket:
@@ -59,13 +50,13 @@ class SharedMemoryPublisher:
         return WeightManifest(version=version, backend="shm", num_bytes=size, buckets=tuple(written))
 
     def connect(self, address: str, port: int, world_size: int) -> None:
-        """Shared memory needs no meeting."""
+        """Nothing to do: shared memory needs no meeting."""
 
     def send(self, model: Any, sharded: bool) -> None:
-        """The bytes are where the manifest says."""
+        """Nothing to do: the bytes are where the manifest says."""
 
     def release(self, manifest: WeightManifest) -> None:
-        """The engines have it: free the shared memory."""
+        """Free the shared memory: the engines have the weights."""
         discard(manifest)
 
     def close(self) -> None:
@@ -81,7 +72,7 @@ class AdapterPublisher:
         self.folder: Path | None = segment_folder() if rank == 0 else None
 
     def stage(self, model: Any, version: int, sharded: bool) -> tuple[Bucket, ...]:
-        """Collective over the ranks; the files of the folder on rank 0, nothing elsewhere."""
+        """Write the adapters. Collective over the ranks; the files of the folder on rank 0, nothing elsewhere."""
         from safetensors.torch import save
 
         parts: list[dict[str, torch.Tensor]] = carry(
@@ -106,7 +97,7 @@ class AdapterPublisher:
 
 
 def _write(path: Path, bucket: Named, dtype: torch.dtype) -> Bucket:
-    """One tensor is converted at a time: the bucket exists once, as the learner holds it."""
+    """Write a bucket. One tensor is converted at a time: the bucket exists once, as the learner holds it."""
     metas = tuple(
         TensorMeta(name=name, dtype=str(dtype).removeprefix("torch."), shape=tuple(parameter.shape))
         for name, parameter in bucket

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.batch import Sequence as Example
+from learner.batch import TrainingSequence
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.data.prompts import asking
@@ -25,7 +25,7 @@ from rollout.errors import InputError
 class Examples:
     """The worked examples of several named sources, and those that were too long."""
 
-    sequences: Mapping[str, list[Example]]
+    sequences: Mapping[str, list[TrainingSequence]]
     skipped: Mapping[str, list[SkippedPrompt]]
 
     def notes(self) -> list[str]:
@@ -37,13 +37,13 @@ class Examples:
         ]
 
 
-class ExampleStream(Mixture[Example]):
+class ExampleStream(Mixture[TrainingSequence]):
     """The examples of a stage, step by step: weighted and endless, or exactly `sft.epochs`."""
 
     noun = "examples"
 
     @staticmethod
-    def fingerprint(items: Sequence[Example]) -> str:
+    def fingerprint(items: Sequence[TrainingSequence]) -> str:
         """A digest of token ids and of where training begins in each."""
         digest = hashlib.blake2b(digest_size=16)
         for example in items:
@@ -65,7 +65,7 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
         raise InputError("the tokenizer has no end-of-sequence token (eos_token), which supervised training must teach")
     template = load_template(stage.data.template, tokenizer)
     limit = stage.model.max_tokens
-    sequences: dict[str, list[Example]] = {}
+    sequences: dict[str, list[TrainingSequence]] = {}
     skipped: dict[str, list[SkippedPrompt]] = {}
     for name, section in sources.items():
         sequences[name], skipped[name] = [], []
@@ -77,7 +77,9 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
                 skipped[name].append(SkippedPrompt(row_id=example_id, num_tokens=len(token_ids), limit=limit))
                 continue
             first_target = num_prompt if stage.sft.mask_prompt else 1
-            sequences[name].append(Example(token_ids=np.array(token_ids, dtype=np.int64), first_target=first_target))
+            sequences[name].append(
+                TrainingSequence(token_ids=np.array(token_ids, dtype=np.int64), first_target=first_target)
+            )
         if not sequences[name]:
             shortest = min(record.num_tokens for record in skipped[name])
             raise InputError(
@@ -110,7 +112,7 @@ def first_of_step(step: int, stream: ExampleStream, stage: Stage) -> int:
     return step * stream.total // num_steps(stream, stage)
 
 
-def take_step(step: int, stream: ExampleStream, stage: Stage) -> list[Example]:
+def take_step(step: int, stream: ExampleStream, stage: Stage) -> list[TrainingSequence]:
     """The examples of a step. Steps are taken in order."""
     first, end = first_of_step(step, stream, stage), first_of_step(step + 1, stream, stage)
     assert stream.taken == first, f"step {step} begins with example {first}, but {stream.taken} were taken"

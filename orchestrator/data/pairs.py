@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.batch import Sequence as TokenSequence
-from learner.batch import TrainingBatch, make_batch
+from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
@@ -26,8 +25,8 @@ class Pair:
     """Two responses to one prompt, the better one first."""
 
     question: str
-    chosen: TokenSequence
-    rejected: TokenSequence
+    chosen: TrainingSequence
+    rejected: TrainingSequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,5 +209,5 @@ def _load(name: str, section: SourceSection, read: Reader, seed: int, notes: lis
     return telling
 
 
-def _sequence(token_ids: Sequence[int], first_target: int) -> TokenSequence:
-    return TokenSequence(token_ids=np.array(token_ids, dtype=np.int64), first_target=first_target)
+def _sequence(token_ids: Sequence[int], first_target: int) -> TrainingSequence:
+    return TrainingSequence(token_ids=np.array(token_ids, dtype=np.int64), first_target=first_target)

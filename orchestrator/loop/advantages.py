@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learner.batch import Sequence as Row
-from learner.batch import sequences_of
+from learner.batch import TrainingSequence, sequences_of
 from learner.losses.advantage import advantages, kl_penalised
 from orchestrator.loop.context import StageContext
 from rewards.types import ScoredGroup
@@ -16,7 +15,7 @@ from rewards.types import ScoredGroup
 class BatchAdvantages:
     """One batch, ready to be cut for the ranks."""
 
-    rows: list[Row]
+    rows: list[TrainingSequence]
     """The completions that train."""
     advantages: list[np.ndarray]
     """[G'] of every completion of every group, those that do not train included."""

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.batch import Sequence as Row
-from learner.batch import make_batch
+from learner.batch import TrainingSequence, make_batch
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.exporter import MetricsExporter
 from orchestrator.cluster.services import Services
@@ -120,7 +119,7 @@ class StageContext:
                 )
             )
             rows = [
-                Row(
+                TrainingSequence(
                     token_ids=np.concatenate([np.array(group.prompt.token_ids), completion.token_ids]).astype(np.int64),
                     first_target=len(group.prompt.token_ids),
                     rollout_logprobs=completion.rollout_logprobs,
@@ -143,7 +142,7 @@ class StageContext:
             return self.stage.loop.audit_tolerance
         return 1e-4 if resolve_dtype(self.stage, self.services.device) == "float32" else 0.25
 
-    def batch_of(self, rows: Sequence[Row], seed: int, mini_batches: int, step: int = 0) -> Any:
+    def batch_of(self, rows: Sequence[TrainingSequence], seed: int, mini_batches: int, step: int = 0) -> Any:
         """The training batch of rows, cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
         settings, rollout = self.stage.learner, self.schedule.at(step).rollout
         return make_batch(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from learner.batch import TrainingBatch
-from learner.service import TrainStats
+from learner.stats import TrainStats
 from orchestrator.buffer import Buffer
 from rewards.types import ScoredGroup
 from rollout.service import PublishReport

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from learner.spec import ObjectiveName
 from orchestrator.data.pairs import Pair, PairSets, PairStream, pair_batch
 from orchestrator.evaluation.pair_metrics import PairResult, measure
 from orchestrator.loop.context import StageContext
@@ -15,7 +16,7 @@ PAIRS_AT_A_TIME = 1024
 """Pairs of one call to the learner."""
 
 
-async def train_on_pairs(context: StageContext, sets: PairSets, objective: str, batch_size: int) -> None:
+async def train_on_pairs(context: StageContext, sets: PairSets, objective: ObjectiveName, batch_size: int) -> None:
     """Train all steps of a stage, from its newest checkpoint on. `objective`: the name that the learner has for it."""
     stage, loop = context.stage, context.stage.loop
     for note in sets.notes:

@@ -97,8 +97,8 @@ def run_learner(
     **changes: object,
 ) -> dict[str, float]:
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
-    from learner.batch import Sequence, make_batch
-    from learner.steps import LearnerRank
+    from learner.batch import TrainingSequence, make_batch
+    from learner.rank import LearnerRank
     from tests.bench.workload import draw
     from tests.learner.specs import learner_spec
 
@@ -106,11 +106,11 @@ def run_learner(
     rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 60)
     rank.open(learner_spec(folder, dtype=dtype, lr=1e-6, logit_chunk_tokens=1024, **changes))
     if compiled:
-        for layer in rank.policy.model.base_model.layers:
+        for layer in rank.model.module.model.base_model.layers:
             for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
                 part.compile(dynamic=True)
     sequences = [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([work.prompts[row // work.group_size], completion]),
             first_target=len(work.prompts[row // work.group_size]),
             advantage=float(work.advantages[row]),

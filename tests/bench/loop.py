@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from learner.batch import Sequence
+from learner.batch import TrainingSequence
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.load import load_recipe
@@ -196,8 +196,8 @@ def request(row: dict, stage: Stage) -> tuple[Prompt, Sampling]:
     )
 
 
-def sequence(row: dict) -> Sequence:
-    return Sequence(
+def sequence(row: dict) -> TrainingSequence:
+    return TrainingSequence(
         token_ids=np.array([*row["prompt_token_ids"], *row["token_ids"]], dtype=np.int64),
         first_target=len(row["prompt_token_ids"]),
         advantage=row["advantage"],

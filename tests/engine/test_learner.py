@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.batch import Sequence, TrainingBatch, make_batch
+from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.service import LearnerGroup
 from rollout.errors import InputError
 from tests.engine.conftest import Rig, build_spec, learner_spec
 
 
-def rows(count: int = 7) -> list[Sequence]:
+def rows(count: int = 7) -> list[TrainingSequence]:
     rng = np.random.default_rng(0)
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 90, size=length),
             first_target=4,
             advantage=float(rng.normal()),
@@ -26,7 +26,7 @@ def rows(count: int = 7) -> list[Sequence]:
     ]
 
 
-def cut(sequences: list[Sequence], ranks: int = 1, seed: int = 0, **changes: Any) -> TrainingBatch:
+def cut(sequences: list[TrainingSequence], ranks: int = 1, seed: int = 0, **changes: Any) -> TrainingBatch:
     settings = {"mini_batches": 1, "micro_batch_tokens": 64, "length_norm": "sequence", "constant_length": 40}
     return make_batch(sequences, ranks=ranks, seed=seed, temperature=1.0, **(settings | changes))
 
@@ -173,7 +173,7 @@ def test_a_reward_model_learns_to_order_and_its_export_is_one_of_transformers(ri
 
     rng = np.random.default_rng(0)
     pairs = [
-        Sequence(token_ids=np.append(rng.integers(3, 40, size=6), last), first_target=3)
+        TrainingSequence(token_ids=np.append(rng.integers(3, 40, size=6), last), first_target=3)
         for _ in range(8)
         for last in (50, 51)
     ]

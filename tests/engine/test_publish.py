@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.batch import Sequence, make_batch
+from learner.batch import TrainingSequence, make_batch
 from rollout.errors import ServiceError
 from rollout.types import RolloutGroup, Sampling
 from rollout.weights.manifest import SHARED_MEMORY
@@ -18,9 +18,9 @@ LONG = Sampling(n=4, max_tokens=100, seed=11)
 SHORT = Sampling(n=4, max_tokens=24, seed=12)
 
 
-def rows_of(group: RolloutGroup, advantage: float = 0.0) -> list[Sequence]:
+def rows_of(group: RolloutGroup, advantage: float = 0.0) -> list[TrainingSequence]:
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([np.array(group.prompt.token_ids), c.token_ids]).astype(np.int64),
             first_target=len(group.prompt.token_ids),
             advantage=advantage,
@@ -30,7 +30,7 @@ def rows_of(group: RolloutGroup, advantage: float = 0.0) -> list[Sequence]:
     ]
 
 
-def batch_of(rows: list[Sequence]) -> Any:
+def batch_of(rows: list[TrainingSequence]) -> Any:
     return make_batch(
         rows,
         ranks=1,

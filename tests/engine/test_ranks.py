@@ -1,4 +1,4 @@
-"""Several ranks are one learner: the same updates, checkpoints that change hands between them, and one end for all."""
+"""Several ranks are one learner: the same updates, checkpoints that other numbers of ranks load, and all end together."""
 
 import asyncio
 import os
@@ -141,7 +141,7 @@ def in_the_middle_of_training(rig: Rig, group: LearnerGroup, rank: int, blow: in
         rig.run(work())
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a rank outlived its group"
+        assert time.monotonic() < deadline, "a rank still runs after its group was ended"
         time.sleep(0.1)
     with pytest.raises(ServiceError, match="ended before"):
         rig.run(group.train(cut(rows(), group.ranks), "grpo"))

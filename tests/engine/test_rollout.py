@@ -47,14 +47,14 @@ def test_many_seeded_prompts_at_once_survive(rig: Rig) -> None:
 
 
 def test_sampler_and_learner_agree_to_1e_4(rig: Rig) -> None:
-    from learner.batch import Sequence, make_batch
+    from learner.batch import TrainingSequence, make_batch
 
     rig.open()
     rig.publish(1)
     sampling = Sampling(n=8, max_tokens=32, seed=5, temperature=0.8)
     group = rig.run(rig.pool.generate("c", rig.prompt("55+67="), sampling))
     rows = [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([np.array(group.prompt.token_ids), c.token_ids]).astype(np.int64),
             first_target=len(group.prompt.token_ids),
             rollout_logprobs=c.rollout_logprobs,

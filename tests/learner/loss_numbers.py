@@ -1,4 +1,4 @@
-"""What tests of losses share: a loss as recipes give it by default, and slopes taken two ways."""
+"""What tests of losses share: a loss as recipes give it by default, its figures as numbers, and slopes taken two ways."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner.losses.types import LossParts
 from learner.spec import LossSpec
 
 
@@ -26,6 +27,11 @@ def loss_spec(**changes: Any) -> LossSpec:
         "importance_cap": 0.0,
     }
     return LossSpec(**(settings | changes))
+
+
+def numbers(parts: LossParts) -> dict[str, float]:
+    """The figures of a loss."""
+    return {name: value.item() for name, value in parts.figures.items()}
 
 
 def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:

@@ -2,16 +2,16 @@
 
 import torch
 
-from learner.batch import Pack, Sequence, make_batch
+from learner.batch import Pack, TrainingSequence, make_batch
 from learner.model.policy import PackTensors, to_device
 
 
-def packs_of(sequences: list[Sequence], **cut: int) -> list[PackTensors]:
+def packs_of(sequences: list[TrainingSequence], **cut: int) -> list[PackTensors]:
     return [to_device(pack, torch.device("cpu")) for pack in numbers_of_packs(sequences, **cut)]
 
 
 def numbers_of_packs(
-    sequences: list[Sequence], budget: int = 1000, ranks: int = 1, seed: int = 0, together: int = 1
+    sequences: list[TrainingSequence], budget: int = 1000, ranks: int = 1, seed: int = 0, together: int = 1
 ) -> list[Pack]:
     batch = make_batch(
         sequences,

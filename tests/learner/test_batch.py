@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.batch import LengthNorm, Pack, Sequence, TrainingBatch, make_batch, sequences_of
+from learner.batch import LengthNorm, Pack, TrainingBatch, TrainingSequence, make_batch, sequences_of
 from rollout.types import FinishReason
 from tests.factories import completion, prompt, scored_group
 
@@ -19,14 +19,14 @@ norms = st.sampled_from(["sequence", "token", "constant"])
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:
+def rows(lengths: list[tuple[int, int]]) -> list[TrainingSequence]:
     """(prompt tokens, targets) of each; every token of all rows has an id of its own."""
     sequences, first = [], 1
     for index, (asked, targets) in enumerate(lengths):
         token_ids = np.arange(first, first + asked + targets)
         first += asked + targets
         sequences.append(
-            Sequence(
+            TrainingSequence(
                 token_ids=token_ids,
                 first_target=asked,
                 advantage=index + 0.5,
@@ -36,7 +36,7 @@ def rows(lengths: list[tuple[int, int]]) -> list[Sequence]:
     return sequences
 
 
-def batch_of(sequences: list[Sequence], **changes: Any) -> TrainingBatch:
+def batch_of(sequences: list[TrainingSequence], **changes: Any) -> TrainingBatch:
     values: dict[str, Any] = {
         "ranks": 1,
         "mini_batches": 1,
@@ -100,7 +100,7 @@ def test_packs_are_well_formed(
         assert pack.position_ids.tolist() == [i for length in pack.lengths for i in range(length)]
         columns = (pack.target_positions, pack.targets, pack.segments, pack.weights, pack.advantages)
         assert len(pack.rollout_logprobs) == len(pack.targets)
-        assert len(pack.rows) == len(pack.lengths)
+        assert len(pack.indices) == len(pack.lengths)
         assert len({len(column) for column in columns}) == 1
         assert pack.token_ids.dtype == pack.target_positions.dtype == pack.targets.dtype == np.int64
         assert pack.weights.dtype == pack.advantages.dtype == pack.rollout_logprobs.dtype == np.float32
@@ -172,12 +172,12 @@ def test_rows_and_segments_say_where_a_target_comes_from(
     batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget)
     packs = [pack for pack in packs_of(batch) if not is_empty(pack)]
     for pack in packs:
-        for segment, row in enumerate(pack.rows):
+        for segment, row in enumerate(pack.indices):
             sequence = sequences[row]
             assert (
                 pack.targets[pack.segments == segment].tolist() == sequence.token_ids[sequence.first_target :].tolist()
             )
-    assert sorted(row for pack in packs for row in pack.rows) == list(range(len(sequences)))
+    assert sorted(row for pack in packs for row in pack.indices) == list(range(len(sequences)))
 
 
 @fast
@@ -189,14 +189,14 @@ def test_sequences_that_belong_together_stay_together_in_their_order(
     batch = batch_of(sequences, ranks=ranks, mini_batches=mini_batches, micro_batch_tokens=budget, together=2)
     seen = []
     for pack in packs_of(batch):
-        pairs = pack.rows.reshape(-1, 2)
+        pairs = pack.indices.reshape(-1, 2)
         if is_empty(pack):
             assert pairs.tolist() == [[-1, -1]]
             continue
         assert (pairs[:, 0] % 2 == 0).all()
         assert (pairs[:, 1] == pairs[:, 0] + 1).all()
         assert len(pack.token_ids) <= budget or len(pairs) == 1
-        seen += pack.rows.tolist()
+        seen += pack.indices.tolist()
     assert sorted(seen) == list(range(len(sequences)))
 
 
@@ -239,7 +239,7 @@ def test_a_sequence_over_the_budget_stands_alone_and_whole() -> None:
 
 
 def test_supervised_rows_have_no_sampler() -> None:
-    row = Sequence(token_ids=np.array([5, 6, 7]), first_target=1)
+    row = TrainingSequence(token_ids=np.array([5, 6, 7]), first_target=1)
     (pack,) = packs_of(batch_of([row], length_norm="token"))
     assert pack.targets.tolist() == [6, 7]
     assert pack.rollout_logprobs.tolist() == [0, 0]
@@ -292,7 +292,7 @@ def test_completions_that_left_the_group_do_not_train() -> None:
 # --- Shared prompts
 
 
-def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[Sequence]:
+def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[TrainingSequence]:
     """Completions of so many tokens of prompts of so many tokens."""
     rng = np.random.default_rng(0)
     sequences = []
@@ -300,7 +300,7 @@ def groups(prompt_tokens: list[int], completions: list[list[int]]) -> list[Seque
         prompt_ids = rng.integers(0, 1000, asked)
         for length in lengths:
             token_ids = np.concatenate([prompt_ids, rng.integers(0, 1000, length)])
-            sequences.append(Sequence(token_ids=token_ids, first_target=asked))
+            sequences.append(TrainingSequence(token_ids=token_ids, first_target=asked))
     return sequences
 
 
@@ -308,7 +308,7 @@ def read_back(pack: Pack) -> dict[int, list[int]]:
     """Row → token ids of the sequence, through its span and the span before it."""
     starts = np.concatenate([[0], np.cumsum(pack.lengths)])
     found = {}
-    for row, end in zip(pack.rows, pack.ends, strict=True):
+    for row, end in zip(pack.indices, pack.ends, strict=True):
         span = int(np.searchsorted(starts, end, side="right")) - 1
         spans = [span] if pack.prefixes[span] < 0 else [pack.prefixes[span], span]
         assert end == starts[span + 1] - 1
@@ -333,11 +333,11 @@ def test_sequences_can_be_read_back_from_their_spans(
         if is_empty(pack):
             continue
         found |= read_back(pack)
-        assert len(pack.token_ids) <= budget or len(pack.rows) == 1
-        before = [read_back(pack)[int(row)] for row in pack.rows]
+        assert len(pack.token_ids) <= budget or len(pack.indices) == 1
+        before = [read_back(pack)[int(row)] for row in pack.indices]
         for segment, tokens in enumerate(before):
             mine = pack.segments == segment
-            first = sequences[pack.rows[segment]].first_target
+            first = sequences[pack.indices[segment]].first_target
             assert pack.targets[mine].tolist() == tokens[first:]
             assert pack.token_ids[pack.target_positions[mine]].tolist() == tokens[first - 1 : -1]
     assert found == {row: sequence.token_ids.tolist() for row, sequence in enumerate(sequences)}

@@ -25,7 +25,7 @@ def test_a_note_tells_the_part_and_the_collective() -> None:
         def reduce() -> None:
             seen.append(str(progress.read()[0]))
 
-        progress._noted("all_reduce", reduce)()
+        progress._watch("all_reduce", reduce)()
         assert seen == [f"{AT}, in all_reduce (number 2)"]
         assert str(progress.read()[0]) == f"{AT}, after all_reduce (number 2)"
     assert str(progress.read()[0]) == "rest"

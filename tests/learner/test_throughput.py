@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from learner.batch import Sequence, make_batch
+from learner.batch import TrainingSequence, make_batch
 from learner.model.policy import Policy, load_policy, load_reward_model, to_device
 from learner.model.small import build_model
 from learner.throughput import ModelCost, matmul_peak, memory_peak, reset_memory_peak
@@ -33,8 +33,8 @@ def policy(folder: str) -> Policy:
 def batch_of(ranks: int):
     rng = np.random.default_rng(0)
     return make_batch(
-        [Sequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS[:2] if ranks == 3]
-        or [Sequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS],
+        [TrainingSequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS[:2] if ranks == 3]
+        or [TrainingSequence(token_ids=rng.integers(3, 90, size=n), first_target=5) for n in LENGTHS],
         ranks=ranks,
         mini_batches=1,
         micro_batch_tokens=1000,
@@ -57,7 +57,7 @@ def test_linear_layers_and_head_are_what_pytorch_counts(policy: Policy) -> None:
 
 def test_a_shared_prompt_is_computed_once(policy: Policy) -> None:
     prompt = np.arange(3, 23)
-    rows = [Sequence(token_ids=np.concatenate([prompt, [30 + i] * 4]), first_target=20) for i in range(3)]
+    rows = [TrainingSequence(token_ids=np.concatenate([prompt, [30 + i] * 4]), first_target=20) for i in range(3)]
     batch = make_batch(
         rows,
         ranks=1,

@@ -15,11 +15,11 @@ batches = st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 1.0, 1.2]), min_size
 FIRST, SECOND = [1.0, 0.0, 0.5], [1.0, 1.0, 0.0]
 """Above their means: (1/2, −1/2, 0) and (1/3, 1/3, −2/3)."""
 SIXTH = math.sqrt(1 / 6)
-"""Deviation of the first: its variance is (1/4 + 1/4 + 0)/3 = 1/6; of the second (1/9 + 1/9 + 4/9)/3 = 2/9."""
+"""Deviation of the first group: its variance is (1/4 + 1/4 + 0)/3 = 1/6; of the second (1/9 + 1/9 + 4/9)/3 = 2/9."""
 TOGETHER = math.sqrt((1 / 6 + 2 / 9) / 2)
-"""Of what is above and below both baselines: 7/36."""
+"""Deviation of both groups together, of what is above and below their baselines: the variance is 7/36."""
 ALL_REWARDS = math.sqrt(3.25 / 6 - (3.5 / 6) ** 2)
-"""Of the six rewards: their squares sum to 3.25, they to 3.5."""
+"""Deviation of the six rewards: their squares sum to 3.25, they to 3.5."""
 
 
 def each(groups: list[list[float]], baseline: Baseline, scale: Scale) -> list[np.ndarray]:

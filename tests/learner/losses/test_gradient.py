@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import LengthNorm, Pack, Sequence, make_batch
-from learner.losses.policy import Tokens, policy_loss
+from learner.batch import LengthNorm, Pack, TrainingSequence, make_batch
+from learner.losses.policy import policy_loss
+from learner.losses.types import Tokens
 from learner.model.policy import Policy, load_policy, to_device
 from learner.model.small import BuildSpec, build_model
 from tests.learner.loss_numbers import loss_spec
@@ -74,7 +75,7 @@ cuts = st.builds(
 
 
 @st.composite
-def groups(draw: st.DrawFn) -> list[Sequence]:
+def groups(draw: st.DrawFn) -> list[TrainingSequence]:
     """Completions of 1 to 3 prompts, 1 to 4 of each, of 1 to 40 tokens."""
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     sequences = []
@@ -82,7 +83,7 @@ def groups(draw: st.DrawFn) -> list[Sequence]:
         prompt = rng.integers(3, 100, draw(st.integers(1, 40)))
         for length in draw(st.lists(st.integers(1, 40), min_size=1, max_size=4)):
             sequences.append(
-                Sequence(
+                TrainingSequence(
                     token_ids=np.concatenate([prompt, rng.integers(3, 100, length)]),
                     first_target=len(prompt),
                     advantage=float(rng.normal()),
@@ -92,7 +93,7 @@ def groups(draw: st.DrawFn) -> list[Sequence]:
     return sequences
 
 
-def packs_of(sequences: list[Sequence], cut: Cut, norm: LengthNorm) -> list[Pack]:
+def packs_of(sequences: list[TrainingSequence], cut: Cut, norm: LengthNorm) -> list[Pack]:
     batch = make_batch(
         sequences,
         ranks=cut.ranks,
@@ -107,7 +108,7 @@ def packs_of(sequences: list[Sequence], cut: Cut, norm: LengthNorm) -> list[Pack
 
 
 def gradient(policy: Policy, packs: list[Pack], cut: Cut, loss: dict[str, Any]) -> dict[str, Tensor]:
-    """Of the whole objective, summed pack by pack as the learner does."""
+    """Gradients of the whole objective, summed pack by pack as the learner does."""
     policy.zero_grad()
     policy.chunk = cut.chunk
     if cut.recompute:
@@ -144,7 +145,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @few
 @given(sequences=groups(), cut=cuts, norm=st.sampled_from(["sequence", "token", "constant"]))
 def test_the_cut_does_not_change_the_gradient(
-    policies: dict[bool, Policy], loss: str, tied: bool, sequences: list[Sequence], cut: Cut, norm: LengthNorm
+    policies: dict[bool, Policy], loss: str, tied: bool, sequences: list[TrainingSequence], cut: Cut, norm: LengthNorm
 ) -> None:
     policy = policies[tied]
     expected = gradient(policy, packs_of(sequences, ONE_BY_ONE, norm), ONE_BY_ONE, LOSSES[loss])
@@ -154,7 +155,7 @@ def test_the_cut_does_not_change_the_gradient(
 @few
 @given(sequences=groups(), cut=cuts, seed=st.integers(0, 99))
 def test_masked_tokens_carry_exactly_no_gradient(
-    policies: dict[bool, Policy], sequences: list[Sequence], cut: Cut, seed: int
+    policies: dict[bool, Policy], sequences: list[TrainingSequence], cut: Cut, seed: int
 ) -> None:
     """Neither the state that a masked target is predicted from, nor anything that only leads there."""
     policy, rng = policies[False], np.random.default_rng(seed)

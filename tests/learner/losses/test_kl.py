@@ -14,7 +14,7 @@ ESTIMATORS: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
 LOG2 = math.log(2)
 REFERENCE = vector(0.1, 0.3, 0.6)
 LOGITS = vector(0.5, -0.2, -0.4)
-"""Of a policy over three tokens."""
+"""Logits of a policy over three tokens."""
 
 
 def divergence(left: Tensor, right: Tensor) -> Tensor:

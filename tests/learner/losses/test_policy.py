@@ -1,4 +1,4 @@
-"""The losses against numbers worked by hand and against finite differences, in float64.
+"""The loss of reinforcement learning against numbers worked by hand and against finite differences, in float64.
 
 The example of most tests: two groups of three completions, a = √1.5, b = √0.5.
 
@@ -24,10 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.losses.policy import LossParts, Tokens, clipped_surrogate, pairwise_loss, policy_loss, sft_loss
+from learner.losses.policy import clipped_surrogate, policy_loss
+from learner.losses.types import Tokens
 from learner.spec import LossSpec
-from learner.tally import merged
-from tests.learner.loss_numbers import finite_difference, gradient, loss_spec, vector
+from learner.stats import merge_figures
+from tests.learner.loss_numbers import finite_difference, gradient, loss_spec, numbers, vector
 
 A, B = math.sqrt(1.5), math.sqrt(0.5)
 LOW, HIGH = 0.2, 0.3
@@ -68,10 +69,6 @@ def slopes_of(tokens: Tokens = EXAMPLE, spec: LossSpec | None = None, **changes:
     """Gradient with respect to the logprobs."""
     spec = spec or loss_spec(**changes)
     return gradient(lambda x: policy_loss(replace(tokens, logprobs=x), spec).loss, tokens.logprobs)
-
-
-def numbers(parts: LossParts) -> dict[str, float]:
-    return {name: value.item() for name, value in parts.figures.items()}
 
 
 # --- The clipped surrogate: GRPO and DAPO
@@ -173,7 +170,7 @@ def test_gradient_by_hand() -> None:
     torch.testing.assert_close(slopes, WEIGHTS * (-CUT * free * RATIO * ADVANTAGES + 0.4 * pull), rtol=0, atol=1e-14)
 
 
-# --- Its kin
+# --- Other surrogates
 
 
 def test_dual_clip_by_hand() -> None:
@@ -341,7 +338,7 @@ def test_cutting_between_completions_changes_neither_loss_nor_gradient_nor_figur
         slopes[indices] = slopes_of(part, spec)
     assert sum(part.loss for part in found).item() == pytest.approx(whole.loss.item(), abs=1e-12)
     torch.testing.assert_close(slopes, slopes_of(tokens, spec), rtol=1e-12, atol=1e-14)
-    assert merged(map(numbers, found)) == pytest.approx(numbers(whole), abs=1e-12)
+    assert merge_figures(map(numbers, found)) == pytest.approx(numbers(whole), abs=1e-12)
 
 
 def _pick(tokens: Tokens, indices: Tensor) -> Tokens:
@@ -372,47 +369,3 @@ def test_a_token_of_weight_zero_counts_nowhere_however_unlikely_it_is(name: str)
     figures = numbers(parts)
     assert figures.pop("ratio_min") == math.inf  # the neutral element of a minimum
     assert set(figures.values()) == {0.0}
-
-
-# --- SFT
-
-
-def test_sft_loss_by_hand() -> None:
-    logprobs = vector(-1, -2, -4).requires_grad_()
-    parts = sft_loss(logprobs, vector(0.5, 0.25, 8), vector(0.5, 0.25, 0))
-    assert parts.loss.item() == 0.5 * 1 + 0.25 * 2
-    assert numbers(parts) == {"count": 2, "nll": 3, "entropy": 0.75}
-    parts.loss.backward()
-    assert logprobs.grad is not None
-    assert logprobs.grad.tolist() == [-0.5, -0.25, 0]
-    assert torch.autograd.gradcheck(lambda x: sft_loss(x, ENTROPIES, WEIGHTS).loss, NOW.clone().requires_grad_())
-
-
-# --- Reward models
-
-
-def test_pairwise_loss_by_hand() -> None:
-    # margins log 3 and −log 2: −½ log σ(log 3) − ½ log σ(−log 2) = ½ log(4/3) + ½ log 3
-    scores = vector(math.log(3), 0, 1, 1 + math.log(2))
-    parts = pairwise_loss(scores, vector(0.25, 0.25, 0.25, 0.25))
-    assert parts.loss.item() == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(3), abs=1e-14)
-    assert numbers(parts) == pytest.approx({"count": 2, "ordered": 1, "margin": math.log(3) - math.log(2)})
-    # −w (1 − σ(margin)) for the chosen, the opposite for the rejected
-    slopes = gradient(lambda x: pairwise_loss(x, vector(0.25, 0.25, 0.25, 0.25)).loss, scores)
-    torch.testing.assert_close(slopes, vector(-1 / 8, 1 / 8, -1 / 3, 1 / 3), rtol=0, atol=1e-14)
-
-
-def test_pairwise_loss_does_not_see_a_shift_of_all_scores_and_equals_finite_differences() -> None:
-    scores, weights = vector(0.3, -0.2, 1.5, 2.5, -1, -1), vector(0.2, 0.1, 0.3, 0.2, 0.1, 0.1)
-
-    def function(x: Tensor) -> Tensor:
-        return pairwise_loss(x, weights).loss
-
-    torch.testing.assert_close(function(scores + 7), function(scores))
-    torch.testing.assert_close(gradient(function, scores), finite_difference(function, scores), rtol=1e-6, atol=1e-9)
-
-
-def test_a_pair_of_weight_zero_counts_nowhere() -> None:
-    parts = pairwise_loss(vector(5, 0), vector(0, 0))
-    assert parts.loss.item() == 0
-    assert set(numbers(parts).values()) == {0.0}

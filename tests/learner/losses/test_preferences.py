@@ -1,4 +1,4 @@
-"""DPO's loss by hand, against finite differences, and on packs of a real model, however they are cut."""
+"""The losses of preference pairs by hand, against finite differences, and DPO's on packs of a model, however they are cut."""
 
 import math
 from pathlib import Path
@@ -8,14 +8,47 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch import Sequence
-from learner.losses.policy import LossParts, dpo_loss, implicit_rewards
+from learner.batch import TrainingSequence
+from learner.losses.preferences import dpo_loss, implicit_rewards, pairwise_loss
+from learner.losses.types import LossParts
 from learner.model.policy import load_policy
 from learner.model.small import build_model
-from learner.tally import merged
-from tests.learner.loss_numbers import finite_difference, gradient, vector
+from learner.stats import merge_figures
+from tests.learner.loss_numbers import finite_difference, gradient, numbers, vector
 from tests.learner.packs import packs_of
 from tests.learner.specs import build_spec
+
+# --- Reward models
+
+
+def test_pairwise_loss_by_hand() -> None:
+    # margins log 3 and −log 2: −½ log σ(log 3) − ½ log σ(−log 2) = ½ log(4/3) + ½ log 3
+    scores = vector(math.log(3), 0, 1, 1 + math.log(2))
+    parts = pairwise_loss(scores, vector(0.25, 0.25, 0.25, 0.25))
+    assert parts.loss.item() == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(3), abs=1e-14)
+    assert numbers(parts) == pytest.approx({"count": 2, "ordered": 1, "margin": math.log(3) - math.log(2)})
+    # −w (1 − σ(margin)) for the chosen, the opposite for the rejected
+    slopes = gradient(lambda x: pairwise_loss(x, vector(0.25, 0.25, 0.25, 0.25)).loss, scores)
+    torch.testing.assert_close(slopes, vector(-1 / 8, 1 / 8, -1 / 3, 1 / 3), rtol=0, atol=1e-14)
+
+
+def test_pairwise_loss_does_not_see_a_shift_of_all_scores_and_equals_finite_differences() -> None:
+    scores, weights = vector(0.3, -0.2, 1.5, 2.5, -1, -1), vector(0.2, 0.1, 0.3, 0.2, 0.1, 0.1)
+
+    def function(x: Tensor) -> Tensor:
+        return pairwise_loss(x, weights).loss
+
+    torch.testing.assert_close(function(scores + 7), function(scores))
+    torch.testing.assert_close(gradient(function, scores), finite_difference(function, scores), rtol=1e-6, atol=1e-9)
+
+
+def test_a_pair_of_weight_zero_counts_nowhere() -> None:
+    parts = pairwise_loss(vector(5, 0), vector(0, 0))
+    assert parts.loss.item() == 0
+    assert set(numbers(parts).values()) == {0.0}
+
+
+# --- DPO
 
 BETA = 0.5
 SEGMENTS = torch.tensor([0, 0, 1, 2, 3, 3])
@@ -31,11 +64,10 @@ def loss_of(logprobs: Tensor = NOW, **changes: float) -> LossParts:
     return dpo_loss(logprobs, REFERENCE, SEGMENTS, WEIGHTS, **({"beta": BETA} | changes))
 
 
-def test_by_hand() -> None:
+def test_dpo_loss_by_hand() -> None:
     parts = loss_of()
     assert parts.loss.item() == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(3), abs=1e-14)
-    figures = {name: value.item() for name, value in parts.figures.items()}
-    assert figures == pytest.approx(
+    assert numbers(parts) == pytest.approx(
         {
             "count": 2,
             "ordered": 1,
@@ -107,7 +139,7 @@ def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str)
         prompt = rng.integers(3, 100, size=rng.integers(2, 12))
         for _ in range(2):
             response = rng.integers(3, 100, size=rng.integers(1, 15))
-            sequences.append(Sequence(token_ids=np.concatenate([prompt, response]), first_target=len(prompt)))
+            sequences.append(TrainingSequence(token_ids=np.concatenate([prompt, response]), first_target=len(prompt)))
 
     def total(**how: int) -> tuple[float, Tensor, dict[str, float]]:
         policy.zero_grad()
@@ -119,8 +151,8 @@ def test_loss_gradient_and_figures_do_not_depend_on_packs_and_ranks(folder: str)
             parts = dpo_loss(logprobs, reference, pack.segments, pack.weights, beta=2.0, label_smoothing=0.1)
             parts.loss.backward()
             loss += parts.loss.item()
-            figures.append({name: value.item() for name, value in parts.figures.items()})
-        return loss, policy.model.base_model.layers[0].mlp.up_proj.weight.grad.clone(), merged(figures)
+            figures.append(numbers(parts))
+        return loss, policy.model.base_model.layers[0].mlp.up_proj.weight.grad.clone(), merge_figures(figures)
 
     loss, slopes, figures = total()
     assert slopes.abs().max() > 1e-4

@@ -27,7 +27,7 @@ def by_definition(head: LanguageHead, hidden: Tensor, targets: Tensor, temperatu
 
 
 def slopes(outputs: tuple[Tensor, Tensor], inputs: list[Tensor], entropy: bool) -> tuple[Tensor, ...]:
-    """Of a sum in which every token and both outputs count differently."""
+    """Gradients of a sum in which every token and both outputs count differently."""
     pull = torch.sin(torch.arange(1, len(outputs[0]) + 1, dtype=outputs[0].dtype))
     total = (outputs[0] * pull).sum()
     if entropy:

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, TrainingBatch, make_batch
+from learner.batch import TrainingBatch, TrainingSequence, make_batch
+from learner.model.policy import load_policy
+from learner.model.reference import Reference
 from learner.model.small import BuildSpec, build_model
-from learner.steps import LearnerRank, Objective
+from learner.rank import LearnerRank
+from learner.spec import ObjectiveName
 from rollout.errors import InputError
 from tests.learner.specs import learner_spec
 
@@ -33,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def batch(seed: int = 0, **changes: Any) -> TrainingBatch:
     rng = np.random.default_rng(seed)
     rows = [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 90, size=length),
             first_target=4,
             advantage=float(rng.normal()),
@@ -49,8 +52,8 @@ def weights(rank: LearnerRank) -> dict[str, torch.Tensor]:
     """Every parameter, whole, as it is now."""
     import deepspeed
 
-    named = dict(rank.policy.named_parameters())
-    with deepspeed.zero.GatheredParameters(list(named.values()), enabled=rank.sharded):
+    named = dict(rank.model.module.named_parameters())
+    with deepspeed.zero.GatheredParameters(list(named.values()), enabled=rank.model.sharded):
         return {name: parameter.detach().clone() for name, parameter in named.items()}
 
 
@@ -58,7 +61,7 @@ def trains(name: str) -> bool:
     return ".lora_" in name or ".modules_to_save." in name
 
 
-OBJECTIVES: list[tuple[Objective, dict[str, Any], dict[str, Any]]] = [
+OBJECTIVES: list[tuple[ObjectiveName, dict[str, Any], dict[str, Any]]] = [
     ("grpo", {"kl_coef": 0.5, "reference_path": "the base"}, {}),
     ("sft", {"activation_checkpointing": True}, {}),
     ("reward_model", {"head": "score"}, {"together": 2}),
@@ -68,7 +71,7 @@ OBJECTIVES: list[tuple[Objective, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize("stage", [0, 3])
 @pytest.mark.parametrize(("objective", "settings", "cut"), OBJECTIVES, ids=[kind for kind, *_ in OBJECTIVES])
 def test_only_adapters_move_are_saved_and_resume_to_the_same_update(
-    rank: LearnerRank, folder: str, tmp_path: Path, objective: Objective, settings: dict, cut: dict, stage: int
+    rank: LearnerRank, folder: str, tmp_path: Path, objective: ObjectiveName, settings: dict, cut: dict, stage: int
 ) -> None:
     spec = learner_spec(folder, lora_rank=4, zero_stage=stage, **settings)
     rank.open(spec)
@@ -133,13 +136,13 @@ def test_a_second_checkpoint_with_other_adapters_is_refused(rank: LearnerRank, f
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_reference_is_the_base_and_no_second_model(rank: LearnerRank, folder: str, stage: int) -> None:
     """The same updates as with a second model as the reference, whatever DeepSpeed makes of adapters that come and go."""
-    from learner.model.reference import Reference
 
     def two_updates(second_model: bool) -> dict[str, torch.Tensor]:
         spec = learner_spec(folder, lora_rank=4, zero_stage=stage, kl_coef=5.0, reference_path=folder)
         rank.open(spec)
         if second_model:
-            rank.reference = Reference(rank._load_policy(folder), {"train_micro_batch_size_per_gpu": 1}, False)
+            policy = load_policy(folder, torch.float32, trust_remote_code=False, logit_chunk_tokens=64)
+            rank.model.reference = Reference(policy, {"train_micro_batch_size_per_gpu": 1}, False)
         for seed in range(3):
             rank.train(batch(seed, mini_batches=2), "grpo")
         return weights(rank)
@@ -159,7 +162,7 @@ def test_an_export_is_the_base_with_the_adapters_merged(
 
     spec = learner_spec(folder, lora_rank=4, lora_alpha=6, head=head, zero_stage=stage)
     rank.open(spec)
-    objective: Objective = "sft" if head == "language" else "reward_model"
+    objective: ObjectiveName = "sft" if head == "language" else "reward_model"
     for seed in range(2):
         rank.train(batch(seed, together=1 if head == "language" else 2), objective)
     before = weights(rank)

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import Sequence
-from learner.losses.policy import LossParts, Tokens, pairwise_loss, policy_loss
+from learner.batch import TrainingSequence
+from learner.losses.policy import policy_loss
+from learner.losses.preferences import pairwise_loss
+from learner.losses.types import LossParts, Tokens
 from learner.model.policy import PackTensors, Policy, last_states, load_policy, load_reward_model, to_device
 from learner.model.small import END, TAGS, BuildSpec, bpe_tokenizer, build_model, character_tokenizer
 from rollout.errors import InputError
@@ -54,11 +56,11 @@ def policy(folder: str) -> Policy:
     return open_policy(folder)
 
 
-def rows() -> list[Sequence]:
+def rows() -> list[TrainingSequence]:
     """Six sequences; prompts and completions of several lengths."""
     rng = np.random.default_rng(0)
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(3, 100, size=length),
             first_target=first,
             advantage=float(rng.normal()),
@@ -68,7 +70,7 @@ def rows() -> list[Sequence]:
     ]
 
 
-def alone(folder: str, row: Sequence, temperature: float) -> tuple[Tensor, Tensor]:
+def alone(folder: str, row: TrainingSequence, temperature: float) -> tuple[Tensor, Tensor]:
     """By `transformers` itself: logprobs of the targets and entropies where they are drawn, for one sequence."""
     from transformers import AutoModelForCausalLM
 
@@ -109,7 +111,7 @@ def test_entropy_of_a_flat_distribution_is_the_log_of_the_vocabulary(folder: str
 
 
 def loss_of(policy: Policy, pack: PackTensors, temperature: float = 0.8, **changes: Any) -> LossParts:
-    """Of one pack, off policy and away from the reference by constants."""
+    """Loss of one pack, off policy and away from the reference by constants."""
     spec = loss_spec(**({"kl_coef": 0.1, "importance_cap": 2.0} | changes))
     logprobs, entropies = policy(pack, temperature, spec.entropy_coef != 0)
     tokens = Tokens(
@@ -126,7 +128,7 @@ def loss_of(policy: Policy, pack: PackTensors, temperature: float = 0.8, **chang
 
 
 def gradients(policy: Policy, packs: list[PackTensors], **changes: Any) -> dict[str, Tensor]:
-    """Of the whole objective, accumulated pack by pack as the learner does."""
+    """Gradients of the whole objective, accumulated pack by pack as the learner does."""
     policy.zero_grad()
     for pack in packs:
         loss_of(policy, pack, **changes).loss.backward()
@@ -220,7 +222,7 @@ def test_only_positions_before_targets_receive_a_gradient_from_the_loss(policy: 
 def test_a_last_token_is_predicted_but_never_read(policy: Policy) -> None:
     # Token 101 stands only at the ends: its embedding feeds no prediction, but its output row is trained.
     ended = [
-        Sequence(
+        TrainingSequence(
             token_ids=np.append(row.token_ids, 101),
             first_target=row.first_target,
             advantage=1.0,
@@ -235,11 +237,11 @@ def test_a_last_token_is_predicted_but_never_read(policy: Policy) -> None:
 
 def test_a_sequence_of_weight_zero_leaves_no_trace(policy: Policy) -> None:
     # A sequence of tokens 3–9 between two others that use none of them.
-    mine = Sequence(
+    mine = TrainingSequence(
         token_ids=np.array([3, 4, 5, 6, 7, 8, 9]), first_target=2, advantage=2.0, rollout_logprobs=np.zeros(5)
     )
     others = [
-        Sequence(token_ids=ids, first_target=2, advantage=1.0, rollout_logprobs=np.full(len(ids) - 2, -4.0))
+        TrainingSequence(token_ids=ids, first_target=2, advantage=1.0, rollout_logprobs=np.full(len(ids) - 2, -4.0))
         for ids in (np.arange(20, 30), np.arange(30, 35))
     ]
     (pack,) = packs_of([mine, *others])
@@ -272,7 +274,7 @@ def test_an_update_raises_what_was_better_than_its_group(folder: str) -> None:
 # --- Reward models
 
 
-def pairs(count: int = 12) -> list[Sequence]:
+def pairs(count: int = 12) -> list[TrainingSequence]:
     """Chosen and rejected in turn; what is chosen ends with token 50, the rest is noise."""
     rng = np.random.default_rng(1)
     found = []
@@ -280,7 +282,7 @@ def pairs(count: int = 12) -> list[Sequence]:
         asked = rng.integers(3, 40, size=3)
         for last in (50, 51):
             token_ids = np.concatenate([asked, rng.integers(3, 40, size=rng.integers(1, 9)), [last]])
-            found.append(Sequence(token_ids=token_ids, first_target=3))
+            found.append(TrainingSequence(token_ids=token_ids, first_target=3))
     return found
 
 
@@ -306,7 +308,7 @@ def test_scores_are_those_of_transformers(folder: str) -> None:
     (pack,) = numbers_of_packs(sequences)
     with torch.no_grad():
         found = model(to_device(pack, CPU))
-        expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.rows]
+        expected = [plain(torch.tensor(sequences[row].token_ids)[None]).logits[0, 0] for row in pack.indices]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 

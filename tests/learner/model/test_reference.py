@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, make_batch
+from learner.batch import TrainingSequence, make_batch
 from learner.model.policy import PackTensors, Policy, load_policy, to_device
 from learner.model.reference import FILE, Reference, refresh_is_due
 from learner.model.small import BuildSpec, build_model
@@ -35,7 +35,7 @@ def open_reference(folder: str) -> Reference:
 
 @pytest.fixture(scope="module")
 def pack() -> PackTensors:
-    row = Sequence(token_ids=np.arange(3, 20), first_target=4)
+    row = TrainingSequence(token_ids=np.arange(3, 20), first_target=4)
     cut = {"ranks": 1, "mini_batches": 1, "micro_batch_tokens": 99, "constant_length": 8, "temperature": 1.0, "seed": 0}
     return to_device(make_batch([row], length_norm="token", **cut).packs[0][0][0], torch.device("cpu"))
 

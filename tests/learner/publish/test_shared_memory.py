@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner.publish import buckets as gather_module
+from learner.publish import buckets as bucket_module
 from learner.publish import shared_memory as publish
 from learner.publish.shared_memory import SharedMemoryPublisher
 from rollout.weights import manifest as weights
@@ -101,10 +101,10 @@ def test_release_removes_the_files_and_close_the_folder(shared_memory: Path) -> 
 
 
 def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in bytes alive: of the gathered parameters, and of the copies that go into the files."""
+    """Counted in bytes held: of the gathered parameters, and of the copies that go into the files."""
     net = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(9)).to(torch.float32)
     size, limit = 4 * 16 * 16, 2 * 4 * 16 * 16
-    alive: set[int] = set()
+    held: set[int] = set()
     peak, gathered = 0, threading.Semaphore(0)
 
     @contextmanager
@@ -112,23 +112,23 @@ def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(mon
         """As ZeRO-3 does it: the parameters exist inside the block."""
         nonlocal peak
         assert sharded
-        alive.update(map(id, parameters))
-        peak = max(peak, len(alive) * size)
-        if len(alive) * size > limit:  # a second bucket, beside the one that is being written
+        held.update(map(id, parameters))
+        peak = max(peak, len(held) * size)
+        if len(held) * size > limit:  # a second bucket, beside the one that is being written
             gathered.release()
         yield
-        alive.difference_update(map(id, parameters))
+        held.difference_update(map(id, parameters))
 
     def write(path: Path, arrays: Iterator, metas: tuple) -> Bucket:
         nonlocal peak
         last = len(metas) == 1  # nothing is left to gather
         assert last or gathered.acquire(timeout=10), "the next bucket is not gathered meanwhile"
         for array in arrays:
-            peak = max(peak, len(alive) * size + (array.nbytes if dtype != torch.float32 else 0))
+            peak = max(peak, len(held) * size + (array.nbytes if dtype != torch.float32 else 0))
         return original(path, [], metas)
 
     original = publish.write_bucket
-    monkeypatch.setattr(gather_module, "gathered", gather)
+    monkeypatch.setattr(bucket_module, "gather", gather)
     monkeypatch.setattr(publish, "write_bucket", write)
     for dtype, most in ((torch.float32, 2 * limit), (torch.bfloat16, 2 * limit + size // 2)):
         peak, gathered = 0, threading.Semaphore(0)
@@ -136,7 +136,7 @@ def test_a_bucket_is_written_while_the_next_is_gathered_and_no_third_is_held(mon
         assert manifest is not None
         assert [len(bucket.tensors) for bucket in manifest.buckets] == [2, 2, 2, 2, 1]
         assert limit < peak <= most
-        assert not alive
+        assert not held
 
 
 def test_only_rank_0_writes(shared_memory: Path) -> None:
@@ -149,15 +149,15 @@ def test_only_rank_0_writes(shared_memory: Path) -> None:
 def test_the_sweep_takes_folders_of_dead_processes_only(shared_memory: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive = shared_memory / f"rayzero-{ended.pid}", shared_memory / f"rayzero-{os.getppid()}"
+    ended_folder, running_folder = shared_memory / f"rayzero-{ended.pid}", shared_memory / f"rayzero-{os.getppid()}"
     strangers = [shared_memory / "rayzero-notes", shared_memory / "other-1"]
-    for folder in (dead, alive, *strangers):
+    for folder in (ended_folder, running_folder, *strangers):
         folder.mkdir()
         (folder / "0-0").write_bytes(b"x")
     mine = segment_folder()
     assert mine == shared_memory / f"rayzero-{os.getpid()}"
-    assert not dead.exists()
-    assert all((folder / "0-0").exists() for folder in (alive, *strangers))
+    assert not ended_folder.exists()
+    assert all((folder / "0-0").exists() for folder in (running_folder, *strangers))
     assert segment_folder() == mine
 
 

@@ -202,9 +202,9 @@ def test_every_pair_weighs_the_same_and_stays_together(settings: dict[str, Any])
     for packs in batch.packs[0]:
         for pack in packs:
             sums = np.bincount(pack.segments, pack.weights)
-            rows = pack.rows
-            assert all(b == a + 1 and a % 2 == 0 for a, b in zip(rows[::2], rows[1::2], strict=True) if a >= 0)
-            found += [*sums[rows >= 0]]
+            indices = pack.indices
+            assert all(b == a + 1 and a % 2 == 0 for a, b in zip(indices[::2], indices[1::2], strict=True) if a >= 0)
+            found += [*sums[indices >= 0]]
     assert found == pytest.approx([1 / 8] * 8)
 
 

@@ -25,9 +25,9 @@ class Learner:
         kl = np.empty(batch.num_sequences)
         for mini in batch.packs:
             for pack in (pack for rank in mini for pack in rank):
-                for segment, row in enumerate(pack.rows):
+                for segment, index in enumerate(pack.indices):
                     targets = pack.targets[pack.segments == segment]
-                    kl[row] = 10 * len(targets) + targets[0]
+                    kl[index] = 10 * len(targets) + targets[0]
         return kl
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from learner.batch import TrainingBatch, make_batch, sequences_of
-from learner.service import TrainStats
+from learner.stats import TrainStats
 from orchestrator.buffer import Buffer
 from orchestrator.loop.metrics import step_metrics
 from rewards.types import Score, ScoredGroup

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import Sequence, make_batch
+from learner.batch import TrainingSequence, make_batch
 from learner.model.small import build_model
-from learner.steps import LearnerRank
+from learner.rank import LearnerRank
 from orchestrator.plan.memory import TRAINING_BYTES
 from tests.learner.specs import build_spec, learner_spec
 
@@ -33,14 +33,16 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
     others = storages()  # held, so that what is allocated from now on cannot take their places
     count = rank.open(learner_spec(folder, dtype=dtype, zero_stage=stage))
     rows = [
-        Sequence(token_ids=np.arange(3, 15), first_target=4, advantage=sign, rollout_logprobs=np.zeros(8, np.float32))
+        TrainingSequence(
+            token_ids=np.arange(3, 15), first_target=4, advantage=sign, rollout_logprobs=np.zeros(8, np.float32)
+        )
         for sign in (1.0, -1.0)
     ]
     cut = {"mini_batches": 1, "micro_batch_tokens": 64, "length_norm": "sequence", "constant_length": 16}
     batch = make_batch(rows, ranks=1, seed=0, temperature=1.0, **cut)
     rank.train(batch, "grpo")  # the first step makes the moments
     held = []
-    step = rank.ds_engine.step
+    step = rank.model.engine.step
 
     def counted() -> None:
         """Between the last backward pass and the step, when there is most."""
@@ -48,7 +50,7 @@ def test_a_rank_holds_the_stated_bytes_a_parameter(
         held.append(sum(size for size in map(torch.UntypedStorage.nbytes, new.values()) if size < BUCKET))
         step()
 
-    monkeypatch.setattr(rank.ds_engine, "step", counted)
+    monkeypatch.setattr(rank.model.engine, "step", counted)
     rank.train(batch, "grpo")
     whole, sharded = TRAINING_BYTES[getattr(torch, dtype).itemsize][stage]
     assert held[0] / count == pytest.approx(whole + sharded, abs=0.5)

@@ -1,0 +1,294 @@
+"""One learner rank: the verbs of learner/verbs.py on the models that it holds.
+
+Plain Python round DeepSpeed engines; the Ray actor in learner/service.py only forwards to it. Every verb is collective: all
+ranks call it with the same arguments, and each picks its own share.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learner.batch import Pack, TrainingBatch
+from learner.checkpoint import load_random_state, read_record, save_random_state
+from learner.export import export_model
+from learner.losses.kl import kl_estimate
+from learner.model.policy import PackTensors, to_device
+from learner.objectives import OBJECTIVES, RANKED_BY, Objective
+from learner.progress import Progress
+from learner.publish.model import ModelPublisher
+from learner.spec import Head, LearnerSpec, ObjectiveName
+from learner.stats import RankStats, merge_figures
+from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
+from learner.trained_model import TrainedModel
+from rollout.errors import InputError
+from rollout.weights.manifest import WeightManifest
+
+
+class LearnerRank:
+    """One data-parallel rank: the process group, the models that train in it, and what all of them share.
+
+    The first model of `open` is the stage's own: it is scored, published and exported, and its checkpoint is the checkpoint's
+    own folder. Those beside it only train; each has a folder in the checkpoint that is called after its head.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        ranks: int,
+        master_address: str,
+        master_port: int,
+        threads: int,
+        timeout_s: float,
+        progress: Progress | None = None,
+    ) -> None:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"),
+            WORLD_SIZE=str(ranks),
+            MASTER_ADDR=master_address,
+            MASTER_PORT=str(master_port),
+        )
+        import deepspeed
+
+        self.rank, self.ranks = rank, ranks
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+        if not cuda:
+            torch.set_num_threads(threads)
+        # The op compiles for a minute with g++ at first use, serves ranks of one host only, and lets peers hang where a
+        # CPU lacks its vector instructions. Gloo does the same work everywhere.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(
+            dist_backend="nccl" if cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout_s)
+        )
+        self.progress = progress or Progress()
+        self.progress.watch_collectives()
+        self.models: dict[Head, TrainedModel] = {}
+        """The models that train, by the head that an objective asks for; the stage's own comes first."""
+        self._publisher: ModelPublisher | None = None
+
+    @property
+    def model(self) -> TrainedModel:
+        """The stage's own model."""
+        return next(iter(self.models.values()))
+
+    @property
+    def publisher(self) -> ModelPublisher:
+        """What sends the stage's own model to the engines: made once, with the first model."""
+        assert self._publisher is not None, "no model was opened"
+        return self._publisher
+
+    def open(self, spec: LearnerSpec, *beside: LearnerSpec) -> int:
+        """Load the model of a stage (dropping those before); returns its number of parameters.
+
+        Args:
+            beside: models of other heads that train in the same processes.
+
+        Raises:
+            InputError: a model cannot be loaded.
+        """
+        self.models.clear()
+        torch.manual_seed(spec.seed)
+        self._open(spec)
+        for other in beside:
+            # Draws of its own, so that the stage's model is what it would be alone.
+            with torch.random.fork_rng():
+                torch.manual_seed(other.seed)
+                self._open(other)
+        if self._publisher is None:
+            self._publisher = ModelPublisher(self.rank, spec.backend, spec.bucket_bytes, self.model.dtype)
+        return self.model.num_parameters
+
+    def plan(self, total_steps: int, warmup_steps: int) -> None:
+        """How many optimizer steps the stage has, where that is known only after the model was opened."""
+        for model in self.models.values():
+            model.plan(total_steps, warmup_steps)
+
+    def train(self, batch: TrainingBatch, objective: ObjectiveName) -> RankStats:
+        """One optimizer step a mini-batch; the policy before the first of them anchors the clip.
+
+        Raises:
+            InputError: the objective needs a reference or a model that was not opened.
+        """
+        goal = OBJECTIVES[objective]
+        model = self._trained_by(goal, objective)
+        peak_flops = matmul_peak(self.device, model.dtype)
+        reset_memory_peak(self.device)
+        began, steps_before = time.perf_counter(), model.optimizer_steps
+        mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
+        self.progress.at("log-probabilities before the first step")
+        count = len(mini_batches)
+        anchors = [[goal.anchors(model, pack, batch.temperature, count) for pack in packs] for packs in mini_batches]
+        figures: list[dict[str, float]] = []
+        parts: Counter[str] = Counter()
+        norms, lr = [], model.rate
+        for number, (packs, anchor) in enumerate(zip(mini_batches, anchors, strict=True), 1):
+            lr = model.rate
+            for i, (pack, before) in enumerate(zip(packs, anchor, strict=True), 1):
+                self.progress.at(f"mini-batch {number} of {count}, micro-batch {i} of {len(packs)}")
+                loss = goal.loss(model, pack, batch.temperature, before)
+                model.backward(loss.loss, last=i == len(packs))
+                figures.append(_numbers(loss.figures))
+                parts.update(_numbers(loss.parts))
+            self.progress.at(f"mini-batch {number} of {count}, optimizer step")
+            norms.append(model.step())
+        model.refresh_reference(steps_before)
+        own = (pack for mini in batch.packs for pack in mini[self.rank])
+        return RankStats(
+            figures=merge_figures(figures),
+            parts={name: share / count for name, share in parts.items()},
+            grad_norm=sum(norms) / max(len(norms), 1),
+            lr=lr,
+            seconds=time.perf_counter() - began,
+            optimizer_steps=model.optimizer_steps,
+            model_flops=goal.forward_passes(model, count) * model.cost.forward_flops(own),
+            peak_flops=peak_flops,
+            memory_peak=memory_peak(self.device),
+        )
+
+    def kl_to_reference(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
+        """([S] indices of this rank's sequences in the batch, [S] float64 KL estimate summed over the targets of each).
+
+        Raises:
+            InputError: no reference was opened.
+        """
+        model, indices, sums = self.model, [], []
+        for pack, tensors in self._own(batch):
+            logprobs = model.logprobs(tensors, batch.temperature)
+            reference = model.needed_reference.logprobs(tensors, batch.temperature)
+            kl = kl_estimate(logprobs, reference, model.spec.kl_estimator).double().cpu().numpy()
+            if pack.weights.any():
+                indices.append(pack.indices)
+                sums.append(np.bincount(pack.segments, kl, minlength=len(pack.indices)))
+        return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *sums])
+
+    def scores(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
+        """([S] indices of this rank's sequences in the batch, [S] float64 what ranks the answers to a prompt).
+
+        A reward model's score; of a policy DPO's implicit reward, β log(π / π_ref) of the completion.
+
+        Raises:
+            InputError: a policy without a reference.
+        """
+        ranking, indices, found = RANKED_BY[self.model.spec.head], [], []
+        for pack, tensors in self._own(batch):
+            values = ranking.scores(self.model, tensors, batch.temperature)
+            if pack.weights.any():
+                indices.append(pack.indices)
+                found.append(values[: len(pack.indices)].double().cpu().numpy())
+        return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *found])
+
+    def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(learner's logprobs, sampler's logprobs) of this rank's targets, pack by pack, each [N] float32."""
+        pairs = []
+        for pack, tensors in self._own(batch):
+            values = self.model.logprobs(tensors, batch.temperature).float().cpu().numpy()
+            if pack.weights.any():
+                pairs.append((values, pack.rollout_logprobs))
+        return pairs
+
+    def stage_weights(self, version: int, base: bool = True, adapter: bool = True) -> WeightManifest | None:
+        """Make the current weights ready to be loaded as `version`; the manifest on rank 0.
+
+        Args:
+            base: whether the engines lack the model as it is, but for its adapters.
+            adapter: whether they lack the adapters, if it has any.
+        """
+        model = self.model
+        adapter = adapter and model.spec.lora_rank > 0
+        return self.publisher.stage(model.module.model, version, model.sharded, base=base, adapter=adapter)
+
+    def meet_engines(self, address: str, port: int, world_size: int) -> None:
+        """Form the group that weights are broadcast in (nccl)."""
+        self.publisher.connect(address, port, world_size)
+
+    def send_weights(self) -> None:
+        """While the engines load what was staged: send what the manifest does not hold."""
+        self.publisher.send(self.model.module.model, self.model.sharded)
+
+    def release_weights(self, manifest: WeightManifest) -> None:
+        """Free what was staged: the engines have it."""
+        self.publisher.release(manifest)
+
+    def save(self, folder: str, state: dict[str, Any]) -> None:
+        """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON."""
+        path = Path(folder)
+        for model, place in self._places(path):
+            place.mkdir(exist_ok=True)
+            model.save(place)
+        save_random_state(path, self.rank)
+        if self.rank == 0:
+            (path / "state.json").write_text(json.dumps(state, indent=1))
+
+    def load(self, folder: str) -> None:
+        """Continue from a checkpoint of the same models. That of another number of ranks or another ZeRO stage too: to
+        rounding the same, with random states that begin anew.
+
+        Raises:
+            FileNotFoundError: the folder holds no such checkpoint.
+            InputError: the checkpoint was made with other adapters.
+        """
+        path = Path(folder)
+        saved, _ = read_record(path)
+        for model, place in self._places(path):
+            model.load(place)
+        if saved.ranks == self.ranks:
+            load_random_state(path, self.rank)
+
+    def export(self, folder: str, tokenizer_from: str) -> None:
+        """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
+        adapters, the weights are the merged ones, and the adapter is in `adapter/`."""
+        model = self.model
+        export_model(
+            model.module.model,
+            Path(folder),
+            tokenizer_from,
+            rank=self.rank,
+            sharded=model.sharded,
+            bucket_bytes=model.spec.bucket_bytes,
+            trust_remote_code=model.spec.trust_remote_code,
+        )
+
+    def close(self) -> None:
+        """Free the shared memory of publishes."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def _open(self, spec: LearnerSpec) -> None:
+        assert spec.head not in self.models, f"two models with a {spec.head} head"
+        self.models[spec.head] = TrainedModel(spec, rank=self.rank, ranks=self.ranks, device=self.device)
+
+    def _places(self, folder: Path) -> Iterator[tuple[TrainedModel, Path]]:
+        """Every model and its folder in a checkpoint."""
+        for head, model in self.models.items():
+            yield model, folder if model is self.model else folder / head
+
+    def _trained_by(self, goal: Objective, name: ObjectiveName) -> TrainedModel:
+        model = self.models.get(goal.head)
+        if model is None:
+            raise InputError(f"{name} trains a model with a {goal.head} head, and none was opened")
+        if goal.reads_reference(model.spec) and model.reference is None:
+            raise InputError(
+                f"{name} compares the policy with a frozen reference, and none was opened (reference_path)"
+            )
+        return model
+
+    def _own(self, batch: TrainingBatch) -> Iterator[tuple[Pack, PackTensors]]:
+        """This rank's packs. A forward pass is a collective under ZeRO-3, so the empty ones of a rank without work too."""
+        for mini in batch.packs:
+            for pack in mini[self.rank]:
+                yield pack, to_device(pack, self.device)
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    """Numbers read from the device in one go."""
+    return dict(zip(values, torch.stack([value.detach().double() for value in values.values()]).tolist(), strict=True))
