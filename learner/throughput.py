@@ -3,6 +3,7 @@
 Model FLOPs are those that the mathematics needs, whatever the implementation computes again or pads: 2 a weight and token
 in every linear layer, the scores and sums of causal attention, the head at targets only; a backward pass costs two forward
 passes (Kaplan et al., arXiv:2001.08361, section 2.1; PaLM, arXiv:2204.02311, appendix B, there without the causal half).
+By hand: DeepSpeed's profiler counts what runs, padding and repeated prompts included.
 Utilisation (MFU) is model FLOPs a second over the peak, all forward passes that the objective asks for included.
 """
 

@@ -3,7 +3,8 @@
 N targets, H hidden size, V vocabulary. The output layer is applied to a tile of the vocabulary at a time, for some tokens at a
 time, and once more in the backward pass, where a tile of logits turns into a tile of their gradient in place. So what exists
 besides the gradients themselves is one tile, whatever N and V are: memory does not grow with tokens × vocabulary, and on a
-CPU the tile stays in the cache. What it costs is one matrix product in four.
+CPU the tile stays in the cache. What it costs is one matrix product in four. By hand: the fused heads of others (Liger, cut
+cross-entropy) are Triton kernels, which need a GPU.
 
 With logits z = (h Wᵀ + b) / temperature, p = softmax(z) and y = z − log Σ e^z, so that the log-probability of target t is y_t:
 

@@ -1,4 +1,7 @@
-"""Texts that say nearly the same, and texts that share a passage with an evaluation set, both by their words."""
+"""Texts that say nearly the same, and texts that share a passage with an evaluation set, both by their words.
+
+By hand on numpy: `datasketch`, the library for it, brings SciPy along for what is thirty lines here.
+"""
 
 import hashlib
 import re

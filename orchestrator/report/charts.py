@@ -1,5 +1,7 @@
 """Line and area charts, as the values that the page's template draws: static SVG, readable without scripts.
 
+By hand: a plotting library would put pictures here that do not follow light and dark, or its own script into every report.
+
 Colours are classes `s0`, `s1`, …, which the style sheet fills in for light and dark. The values of a chart are given once
 more as JSON, where the script of the page finds them for its tooltips.
 """

@@ -7,6 +7,9 @@ Signals and threads cannot stop a long call into C; SIGKILL can. So a call runs 
 zygote (`rewards.processes.zygote`), and the parent kills it when its time is up. A poisonous input costs its deadline and
 one child, never its neighbours. There is no sandbox here: what runs is our code or the user's, only the input is hostile.
 
+By hand: the pools of the standard library cannot end one call, and their workers come from a process that holds Ray and
+torch; here a child forks from one that holds the verifiers alone, with a bound on its memory.
+
 Linux only (pidfd). A pool belongs to the event loop that first used it.
 """
 
