@@ -69,7 +69,7 @@ def imports(name: str) -> tuple[Import, ...]:
 
 
 def _imports(node: ast.AST, *, at_start: bool) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
+    for child in _statements(node):
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, at_start) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
@@ -78,9 +78,15 @@ def _imports(node: ast.AST, *, at_start: bool) -> Iterator[Import]:
             for alias in child.names:
                 inside = f"{package}.{alias.name}"
                 yield Import(inside if inside in modules() else package, child.lineno, at_start)
-        inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
         checking = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
         yield from _imports(child, at_start=at_start and not inner and not checking)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands right under a node; imports are statements, so expressions are left out."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        yield from getattr(node, field, ())
 
 
 def own_imports(name: str) -> list[Import]:
