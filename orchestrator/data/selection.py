@@ -9,15 +9,15 @@ from typing import Any
 from orchestrator.config.sections.kinds import RejectSection
 from orchestrator.data.similarity import near_duplicates
 
-Row = dict[str, Any]
-"""One sample, as orchestrator/stages/reject.py writes it."""
+SampledRow = dict[str, Any]
+"""One sample of rejection sampling and what is known of it (columns: orchestrator/run/sampled_rows.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """The samples that are kept, and how many were dropped for which reason."""
 
-    kept: list[Row]
+    kept: list[SampledRow]
     """In the order of the samples."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason → samples; with what is kept they are all samples."""
@@ -26,7 +26,7 @@ class Selection:
     """Prompts of which at least one sample is kept."""
 
 
-def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
+def select(samples: Sequence[SampledRow], settings: RejectSection) -> Selection:
     """Filter, keep by rule, drop near-duplicates; in this order, each sample for the first reason that holds.
 
         truncated        cut at the token limit
@@ -39,7 +39,7 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
     `samples`: those of a prompt next to each other.
     """
     dropped: Counter[str] = Counter()
-    kept: list[Row] = []
+    kept: list[SampledRow] = []
     prompts = 0
     for _, group in groupby(samples, key=lambda row: row["prompt_id"]):
         prompts += 1
@@ -59,7 +59,7 @@ def select(samples: Sequence[Row], settings: RejectSection) -> Selection:
     return Selection(kept=kept, dropped=+dropped, prompts=prompts, prompts_kept=len({row["prompt_id"] for row in kept}))
 
 
-def _reason_to_drop(row: Row, settings: RejectSection) -> str:
+def _reason_to_drop(row: SampledRow, settings: RejectSection) -> str:
     """The first reason that holds for a sample by itself; empty: none."""
     if row["finish_reason"] == "length":
         return "truncated"
@@ -70,7 +70,7 @@ def _reason_to_drop(row: Row, settings: RejectSection) -> str:
     return next((flag for flag in settings.filters if flag in row["flags"]), "")
 
 
-def _choose(fit: list[Row], settings: RejectSection) -> list[Row]:
+def _choose(fit: list[SampledRow], settings: RejectSection) -> list[SampledRow]:
     """The samples of a prompt that the rule keeps; ties go to the earlier one."""
     match settings.keep:
         case "right":

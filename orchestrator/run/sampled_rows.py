@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.selection import Row
+from orchestrator.data.selection import SampledRow
 from orchestrator.run.files import begin_folder, complete, replaced_file
 from rollout.errors import InputError
 
@@ -30,12 +30,12 @@ SAMPLE = pa.schema(
 )
 
 
-def read_samples(folder: Path) -> list[Row]:
+def read_samples(folder: Path) -> list[SampledRow]:
     """All samples so far, in the order in which they were written."""
     return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def write_part(folder: Path, rows: list[Row]) -> None:
+def write_part(folder: Path, rows: list[SampledRow]) -> None:
     """Write one more file of samples, whole or absent."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{len(list(folder.glob('part-*.parquet'))):06d}.parquet"
@@ -43,7 +43,7 @@ def write_part(folder: Path, rows: list[Row]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, SAMPLE), aside)
 
 
-def write_rows(folder: Path, rows: list[Row]) -> None:
+def write_rows(folder: Path, rows: list[SampledRow]) -> None:
     """Write the rows that the stage leaves. Raises InputError when none is left."""
     if not rows:
         name = folder.parent.name

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from orchestrator.config.rubrics import correct_label, rubrics_of
 from orchestrator.data.prompts import question_form
-from orchestrator.data.selection import Row, Selection, select
+from orchestrator.data.selection import SampledRow, Selection, select
 from orchestrator.data.similarity import Passages
 from orchestrator.loop.context import StageContext
 from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
@@ -24,7 +24,7 @@ from rewards.text.readability import readability
 from rewards.text.response import read_response, without_thought
 from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
-from rollout.data.rows import Row as Asked
+from rollout.data.rows import Row
 from rollout.data.sources import load_rows
 from rollout.types import Prompt
 
@@ -71,7 +71,7 @@ async def run_reject(context: StageContext) -> None:
     write_rows(context.store.data_folder(stage.name), chosen.kept)
 
 
-def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Mapping[str, Asked]) -> list[Prompt]:
+def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Mapping[str, Row]) -> list[Prompt]:
     """Prompts that share no passage with an evaluation set of any stage of the recipe."""
     words = context.stage.reject.overlap_words
     if not words:
@@ -96,8 +96,8 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
 
 
 def sample_rows(
-    group: ScoredGroup, asked: Mapping[str, Asked], model: str, rubrics: Mapping[str, RubricSpec]
-) -> list[Row]:
+    group: ScoredGroup, asked: Mapping[str, Row], model: str, rubrics: Mapping[str, RubricSpec]
+) -> list[SampledRow]:
     """Rows of the completions that could be scored; the others leave with a count, and are no rows.
 
     `asked`: prompt → the row of its source, the question in its form.

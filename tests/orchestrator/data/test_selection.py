@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sections.kinds import RejectSection
-from orchestrator.data.selection import Row, select
+from orchestrator.data.selection import SampledRow, select
 
 
-def row(prompt_id: str, completion: str, *, right: bool = True, **changes: Any) -> Row:
+def row(prompt_id: str, completion: str, *, right: bool = True, **changes: Any) -> SampledRow:
     made = {
         "prompt_id": prompt_id,
         "prompt": f"What is {prompt_id}?",
@@ -22,7 +22,7 @@ def row(prompt_id: str, completion: str, *, right: bool = True, **changes: Any) 
     return made | changes
 
 
-def kept(rows: list[Row], **settings: Any) -> list[str]:
+def kept(rows: list[SampledRow], **settings: Any) -> list[str]:
     return [each["completion"] for each in select(rows, RejectSection(**settings)).kept]
 
 
