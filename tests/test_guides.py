@@ -279,15 +279,16 @@ def test_every_reward_function_that_ships_is_in_its_guide_with_its_arguments() -
     own = {"reward_model": "Reward models", "judge": "LLM judges"}
     for name in BUILTIN:
         assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE), f"no row for {name}"
-        if name in KINDS:
-            told, arguments = section("rewards/README.md", own[name]), [each.name for each in fields(KINDS[name][0])]
-        else:
-            given = {"tokens", "finished"}  # by the caller
-            told, arguments = (
-                text,
-                [each for each in list(inspect.signature(DOCUMENTED[name]).parameters)[3:] if each not in given],
-            )
-        assert [argument for argument in arguments if f"`{argument}`" not in told] == [], name
+        told = section("rewards/README.md", own[name]) if name in own else text
+        assert [argument for argument in arguments_of(name) if f"`{argument}`" not in told] == [], name
+
+
+def arguments_of(function: str) -> list[str]:
+    """Arguments of a reward function that a recipe may give."""
+    if function in KINDS:
+        return [each.name for each in fields(KINDS[function][0])]
+    names = list(inspect.signature(DOCUMENTED[function]).parameters)[3:]
+    return [name for name in names if name not in ("tokens", "finished")]
 
 
 def test_every_key_that_may_change_between_two_starts_is_in_the_guide() -> None:
