@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 import shlex
@@ -11,7 +12,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ import typer
 from orchestrator.checks.loss import check_loss
 from orchestrator.checks.rewards import check_rewards
 from orchestrator.cli import app, run
+from orchestrator.clock import PhaseClocks
 from orchestrator.config.key_table import recipe_keys
 from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes
 from orchestrator.config.trained_rewards import check_stage_models
 from orchestrator.evaluation.score_file import find_rubric
+from orchestrator.run.resume import FREE, SELECTION
+from rewards.builtin import BUILTIN, DOCUMENTED
+from rewards.error_budget import ErrorBudget
+from rewards.models.scorers import KINDS
+from rewards.types import Score
 from tests.orchestrator.factories import NEEDED
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +41,14 @@ GUIDES = sorted(
     for path in (*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md")))
     if path.name != "CHANGELOG.md"  # tells of what was
 )
-METRICS = frozenset({"rewards/down"})
+MAKERS_OF_METRICS = (
+    *(ROOT / "orchestrator" / "loop").glob("*.py"),
+    *(ROOT / "orchestrator" / "stages").glob("*.py"),
+    ROOT / "orchestrator" / "buffer.py",
+    ROOT / "orchestrator" / "report" / "curves.py",
+    ROOT / "rewards" / "service.py",
+)
+"""Files that hold names of metrics as they stand in metrics.jsonl."""
 LANGUAGES = ("sh", "console", "text", "toml", "python", "json")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -94,9 +108,20 @@ def commands() -> Iterator[tuple[Piece, list[str]]]:
             yield span, [word for word in shlex.split(text.split(" > ")[0]) if word not in ("…", "key=value")]
 
 
+@pytest.fixture
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with the files that the guides let a reader write: they begin with their name."""
+    for block in blocks():
+        name = re.match(r"# (\w+\.(?:py|toml))\n", block.text)
+        if block.language in ("python", "toml") and name:
+            (tmp_path / name[1]).write_text(block.text)
+    monkeypatch.chdir(tmp_path)
+
+
 # --- Commands
 
 
+@pytest.mark.usefixtures("user_folder")
 @pytest.mark.parametrize(
     ("piece", "words"), [pytest.param(piece, words, id=str(piece)) for piece, words in commands() if words]
 )
@@ -188,16 +213,6 @@ def test_scoring_prints_what_the_guide_shows(
 # --- Fragments
 
 
-@pytest.fixture
-def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with the files that the guides let a reader write: Python that begins with its name."""
-    for block in blocks():
-        name = re.match(r"# (\w+\.py)\n", block.text)
-        if block.language == "python" and name:
-            (tmp_path / name[1]).write_text(block.text)
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.usefixtures("user_folder")
 @pytest.mark.parametrize("block", of_language("toml"))
 def test_a_fragment_is_a_recipe_or_part_of_one(block: Piece) -> None:
@@ -259,6 +274,46 @@ def test_every_recipe_that_ships_is_in_its_guide_and_says_what_it_needs() -> Non
         assert load_recipe(name, NEEDED.get(name, ())).name == name
 
 
+def test_every_reward_function_that_ships_is_in_its_guide_with_its_arguments() -> None:
+    text = section("rewards/README.md", "Functions that ship")
+    own = {"reward_model": "Reward models", "judge": "LLM judges"}
+    for name in BUILTIN:
+        assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE), f"no row for {name}"
+        told = section("rewards/README.md", own[name]) if name in own else text
+        assert [argument for argument in arguments_of(name) if f"`{argument}`" not in told] == [], name
+
+
+def arguments_of(function: str) -> list[str]:
+    """Arguments of a reward function that a recipe may give."""
+    if function in KINDS:
+        return [each.name for each in fields(KINDS[function][0])]
+    names = list(inspect.signature(DOCUMENTED[function]).parameters)[3:]
+    return [name for name in names if name not in ("tokens", "finished")]
+
+
+def test_every_key_that_may_change_between_two_starts_is_in_the_guide() -> None:
+    text = section("orchestrator/recipes/README.md", "Stop, continue, scale")
+    for key in FREE | SELECTION:
+        assert f"`{key}`" in text or f"`{key.partition('.')[2]}`" in text, key
+
+
+def test_the_metrics_of_the_guide_are_those_of_a_step() -> None:
+    budget = ErrorBudget(0.1)
+    budget.add(Score(value=1.0, status="ok", breakdown={}, seconds=0.0), waited_s=0.0)
+    known = {*PhaseClocks().step(), *budget.metrics()}
+    for file in MAKERS_OF_METRICS:
+        known.update(re.findall(r'"([a-z_]+/[a-z_]+)"', file.read_text(encoding="utf-8")))
+    assert {name for name in metrics() if name.islower()} == known - {"tokens/s"}
+
+
+@functools.cache
+def metrics() -> frozenset[str]:
+    """The metrics that the guide explains."""
+    text = section("orchestrator/recipes/README.md", "The run directory").split("\n### Metrics\n")[1]
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return frozenset(name for row in rows for name in SPAN.findall(row))
+
+
 def section(guide: str, title: str) -> str:
     return (ROOT / guide).read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
 
@@ -279,7 +334,12 @@ def test_every_key_that_a_guide_names_is_one() -> None:
     for span in spans():
         for word in [span.text, *span.text.split()]:
             key = KEY.fullmatch(word)
-            if key and key[1].split(".")[0] in sections and ":" not in word and not word.endswith((".py", ".toml")):
+            if (
+                key
+                and key[1].split(".")[0] in sections
+                and ":" not in word
+                and not word.endswith((".py", ".toml", ".json"))
+            ):
                 pattern = r"\.".join(
                     part if part.islower() and part.isidentifier() else "(?:NAME|LABEL)" for part in parts(key[1])
                 )
@@ -302,7 +362,7 @@ def named(pattern: str) -> str:
 def test_every_path_and_function_that_a_guide_names_is_there() -> None:
     missing = []
     for span in spans():
-        if PATH.fullmatch(span.text) and span.text not in METRICS and not (ROOT / span.text).exists():
+        if PATH.fullmatch(span.text) and span.text not in metrics() and not (ROOT / span.text).exists():
             missing.append(str(span))
         if re.fullmatch(r"(rollout|rewards|learner|orchestrator)(\.\w+)+:\w+", span.text):
             module, _, name = span.text.partition(":")

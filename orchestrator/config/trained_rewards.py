@@ -44,7 +44,7 @@ def _way_out(stage: Stage, key: str, name: str) -> str:
     sets = [f"eval.sets.{each}" for each, section in stage.eval.prompt_sets.items() if section.rubric == rubric]
     return (
         f"\n{' and '.join(sets)}: give it to the stages behind {name} alone ([stages.eval.sets]); there an `eval` stage "
-        f'with model_from = "{stage.name}" judges the model of {stage.name} too'
+        f'with model_from = "{stage.name}" evaluates the model of {stage.name} too'
     )
 
 

@@ -200,7 +200,7 @@ class StageContext:
         return results
 
     def needs_first_evaluation(self) -> bool:
-        """Whether no stage before this one has already judged the weights that it starts from."""
+        """Whether no stage before this one has already evaluated the weights that it starts from."""
         return parent_of(self.recipe.stages, self.stage) is None
 
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:

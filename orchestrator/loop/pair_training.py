@@ -1,4 +1,4 @@
-"""What reward models and DPO share: pairs → batch → learner, one optimizer step a batch, judged on held-out pairs."""
+"""What reward models and DPO share: pairs → batch → learner, one optimizer step a batch, measured on held-out pairs."""
 
 import time
 from collections.abc import Mapping, Sequence

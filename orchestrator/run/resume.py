@@ -25,7 +25,7 @@ FREE = {
 }
 """Keys that say on what a run is computed, not what: they change it by no more than rounding, so it may go on with others."""
 SELECTION = {f"reject.{key}" for key in ("keep", "keep_at_most", "filters", "near_duplicate")}
-"""Keys that judge samples once all are there: they may change until the stage has left its rows."""
+"""Keys that select among the samples once all are there: they may change until the stage has left its rows."""
 
 
 def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Only judge: the evaluation sets of the stage on the model that it starts from. Nothing is trained and nothing is left."""
+"""Evaluation alone: of the model that the stage starts from, on its evaluation sets. Nothing is trained or left."""
 
 from orchestrator.loop.context import StageContext
 

@@ -1,11 +1,11 @@
-"""Rejection sampling: the model's own answers, judged and filtered, become rows to train on.
+"""Rejection sampling: the model's own answers, scored and filtered, become rows to train on.
 
     prompts ─ overlap with evaluation sets ─▶ sample k, score ─▶ samples/ ─▶ select (orchestrator/data/selection.py) ─▶ data/
 
 Samples are written as they come, so that a run that was stopped goes on with the prompts that are left and asks none
 twice. Every row says where it is from: prompt, sample, scores, model, seed.
 
-Samples are judged as they were given. Where the source says that a question is a simple one (`keep_thought`), the thought is
+Samples are scored as they were given. Where the source says that a question is a simple one (`keep_thought`), the thought is
 then taken out, as DeepSeek-R1 has none in its answers to simple queries (arXiv:2501.12948, section 2.3.3), and stands in a
 column of its own.
 """

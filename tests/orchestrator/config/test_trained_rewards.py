@@ -94,7 +94,7 @@ def compared(*names: str) -> Recipe:
     return recipe(data={}, stages=stages, rewards={"rubrics": rubrics}, eval={"sets": {"chat": chat}})
 
 
-def test_a_judge_that_is_not_there_yet_is_told_with_the_way_out() -> None:
+def test_a_reward_model_that_is_not_there_yet_is_told_with_the_way_out() -> None:
     check_stage_models(compared("helpful", "rl", "end"))
     with pytest.raises(InputError) as caught:
         check_stage_models(compared("start", "helpful", "rl"))
@@ -103,7 +103,7 @@ def test_a_judge_that_is_not_there_yet_is_told_with_the_way_out() -> None:
     assert "'helpful' is no reward_model stage before it" in first
     assert second == (
         "eval.sets.chat: give it to the stages behind helpful alone ([stages.eval.sets]); there an `eval` stage with "
-        'model_from = "start" judges the model of start too'
+        'model_from = "start" evaluates the model of start too'
     )
 
 
