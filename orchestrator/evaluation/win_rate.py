@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.sampling import Scorer
 from rewards.error_budget import ErrorBudget
-from rewards.text.response import prompt_of_given
+from rewards.text.response import completion_behind
 from rewards.types import Sample, Score, ScoredGroup
 from rollout.types import Baseline, Prompt
 
@@ -91,8 +91,8 @@ def sample_of(prompt: Prompt) -> Sample:
     baseline: Baseline | None = prompt.baseline
     assert baseline is not None
     return Sample(
-        prompt=prompt_of_given(prompt.text, baseline.text),
-        completion=baseline.text,
+        prompt=prompt.text,
+        completion=completion_behind(prompt.text, baseline.text),
         answer=prompt.answer,
         fields=prompt.fields,
         num_tokens=baseline.num_tokens,

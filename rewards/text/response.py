@@ -76,15 +76,18 @@ def _answers(reply: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def prompt_of_given(prompt: str, response: str) -> str:
-    """The prompt behind which a response that no policy wrote is read.
+def completion_behind(prompt: str, given: str) -> str:
+    """A completion that no policy wrote (an example, a response of a pair, a baseline) as one would stand behind its prompt.
 
-    Where the prompt opens a thought that the response does not close, the response has none and is a reply from its first
-    word; behind that prompt it would be a thought without a reply.
+    Where the prompt has opened a thought, the completion does not open it again, and one without a thought closes it.
     """
-    if opens_thought(prompt) and THINK_CLOSE not in response:
-        return prompt.rstrip().removesuffix(THINK_OPEN)
-    return prompt
+    if not opens_thought(prompt):
+        return given
+    text = given.lstrip()
+    if text.startswith(THINK_OPEN):
+        text = text.removeprefix(THINK_OPEN)
+        return text.removeprefix("\n") if prompt.endswith("\n") else text
+    return given if THINK_CLOSE in given else f"\n{THINK_CLOSE}\n\n{text}"
 
 
 def without_thought(prompt: str, completion: str) -> str:
@@ -96,7 +99,7 @@ def without_thought(prompt: str, completion: str) -> str:
     if not response.answer:
         return ""
     reply = response.reply.strip()
-    return f"\n{THINK_CLOSE}\n\n{reply}" if opens_thought(prompt) else reply
+    return completion_behind(prompt, reply)
 
 
 def question(prompt: str) -> str:

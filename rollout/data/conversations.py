@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rollout.data.rows import Message, Row
+from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
 TOKENIZE_BATCH = 1024
@@ -60,14 +61,9 @@ def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[lis
     """
     for start in range(0, len(turns), TOKENIZE_BATCH):
         batch = turns[start : start + TOKENIZE_BATCH]
-        prompts, wholes, replies = (
-            tokenizer(texts, add_special_tokens=False)["input_ids"]
-            for texts in (
-                [turn.prompt for turn in batch],
-                [turn.prompt + turn.reply for turn in batch],
-                [turn.reply for turn in batch],
-            )
-        )
+        prompts = prompt_tokens(tokenizer, [turn.prompt for turn in batch])
+        wholes = prompt_tokens(tokenizer, [turn.prompt + turn.reply for turn in batch])
+        replies = tokenizer([turn.reply for turn in batch], add_special_tokens=False)["input_ids"]
         for prompt, whole, reply in zip(prompts, wholes, replies, strict=True):
             # A token may reach over the boundary (a space that belongs to the word after it); sampled it never does.
             # Where none does, the reply in its place is right: alone it might get a space in front (SentencePiece).
