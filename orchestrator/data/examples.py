@@ -12,13 +12,13 @@ from learner.batch import TrainingSequence
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.data.prompts import asking
-from rewards.text.response import completion_behind
 from rollout.data.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of
 from rollout.data.mixture import Mixture
 from rollout.data.prompts import SkippedPrompt, skipped_note
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template, load_template
+from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 

@@ -14,11 +14,11 @@ import numpy as np
 from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
-from rewards.text.response import completion_behind
 from rollout.data.prompts import TOKENIZE_BATCH
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template
+from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.sampling import Scorer
 from rewards.error_budget import ErrorBudget
-from rewards.text.response import completion_behind
 from rewards.types import Sample, Score, ScoredGroup
+from rollout.data.thoughts import completion_behind
 from rollout.types import Baseline, Prompt
 
 ROUNDING = 1e-6

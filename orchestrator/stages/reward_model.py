@@ -14,8 +14,8 @@ from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
 from rewards.models.pair_encoding import PairEncoder, literal_template, pair_of
-from rewards.text.response import completion_behind
 from rollout.data.templates import Template, load_template
+from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import opening_of
 
 

@@ -13,8 +13,15 @@ import re
 from dataclasses import dataclass
 
 from rewards.text.fences import fenced_blocks
-from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from rollout.data.templates import PLACEHOLDER, R1_ZERO
+from rollout.data.thoughts import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    completion_behind,
+    opens_thought,
+)
 
 _R1_HEAD, _R1_TAIL = R1_ZERO.split(PLACEHOLDER)
 _CHAT_MARK = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</?think>")
@@ -36,11 +43,6 @@ class Response:
     def answer(self) -> str:
         """What the user reads: the last of the answers, or the whole reply without one; no white space at its ends."""
         return (self.answers[-1] if self.answers else self.reply).strip()
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether the prompt itself ends with `<think>`: the completion begins inside the thought."""
-    return prompt.rstrip().endswith(THINK_OPEN)
 
 
 def read_response(prompt: str, completion: str) -> Response:
@@ -74,20 +76,6 @@ def _answers(reply: str) -> tuple[str, ...]:
             found.append(reply[start + len(ANSWER_OPEN) : end])
         position = end + len(ANSWER_CLOSE)
     return tuple(found)
-
-
-def completion_behind(prompt: str, given: str) -> str:
-    """A completion that no policy wrote (an example, a response of a pair, a baseline) as one would stand behind its prompt.
-
-    Where the prompt has opened a thought, the completion does not open it again, and one without a thought closes it.
-    """
-    if not opens_thought(prompt):
-        return given
-    text = given.lstrip()
-    if text.startswith(THINK_OPEN):
-        text = text.removeprefix(THINK_OPEN)
-        return text.removeprefix("\n") if prompt.endswith("\n") else text
-    return given if THINK_CLOSE in given else f"\n{THINK_CLOSE}\n\n{text}"
 
 
 def without_thought(prompt: str, completion: str) -> str:

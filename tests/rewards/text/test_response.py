@@ -7,8 +7,9 @@ from rewards.math.extract import find_answers
 from rewards.models.pair_encoding import pair_of
 from rewards.text import language, readability
 from rewards.text.format_tags import format_tags
-from rewards.text.response import completion_behind, opens_thought, question, read_response, without_thought
+from rewards.text.response import question, read_response, without_thought
 from rollout.data.templates import R1_ZERO
+from rollout.data.thoughts import completion_behind, opens_thought
 
 OPEN = "q<think>\n"
 """A prompt that opens the thought."""
