@@ -1,6 +1,8 @@
 """The stage's result: an ordinary Hugging Face folder that `transformers` and vLLM load."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,5 +75,31 @@ def _write(
         tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
         save_file(tensors, beside / "adapter_model.safetensors", metadata={"format": "pt"})
         (beside / "adapter_config.json").write_text(json.dumps(adapter_config(model), indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
+    _complete(aside, folder)
+
+
+def _complete(aside: Path, folder: Path) -> None:
+    """Sync what was written aside and put it in its place, as orchestrator/run/files.py does; the learner cannot import it."""
+    for place, _, names in os.walk(aside):
+        for path in (*(Path(place, name) for name in names), Path(place)):
+            _sync(path)
+    old = folder.with_name(folder.name + ".old.part")
+    if folder.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     aside.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        # Some network file systems cannot sync a folder; there its names are as safe as they get.
+        if not path.is_dir() or problem.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -79,6 +79,7 @@ class LearnerRank:
     @property
     def model(self) -> TrainedModel:
         """The stage's own model."""
+        assert self.models, "no model is open"
         return next(iter(self.models.values()))
 
     @property
@@ -223,7 +224,7 @@ class LearnerRank:
         """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON."""
         path = Path(folder)
         for model, place in self._places(path):
-            place.mkdir(exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             model.save(place)
         save_random_state(path, self.rank)
         if self.rank == 0:

@@ -36,13 +36,13 @@ class Scoring(Protocol):
     def cancel(self) -> None: ...
 
 
-class Scorer(Protocol):
+class CompletionScorer(Protocol):
     """Scores one completion: the reward pool."""
 
     async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None) -> Score: ...
 
 
-class Scorers(Scorer, Protocol):
+class GroupScorer(CompletionScorer, Protocol):
     """Scores whole groups too."""
 
     def begin(self, prompt: Prompt, budget: ErrorBudget | None) -> Scoring: ...
@@ -59,19 +59,19 @@ class GroupRequest:
 
 async def scored_group(
     sampler: Sampler,
-    scorers: Scorers,
+    scorers: GroupScorer,
     request: GroupRequest,
     *,
     budget: ErrorBudget | None = None,
     clocks: PhaseClocks | None = None,
-    place: AbstractAsyncContextManager[Any] | None = None,
+    generating: AbstractAsyncContextManager[Any] | None = None,
 ) -> ScoredGroup:
     """Sample the completions of one prompt; each is scored while others are still being generated.
 
     Args:
         budget: that the scores count in; None: the reward pool's own.
         clocks: that generating and scoring are timed by.
-        place: held while the completions are generated.
+        generating: entered while the completions are generated.
 
     Raises:
         ServiceError: no engine could generate it, or too many completions could not be scored so far.
@@ -79,7 +79,7 @@ async def scored_group(
     clocks = clocks or PhaseClocks()
     scoring = scorers.begin(request.prompt, budget)
     try:
-        async with place or nullcontext():
+        async with generating or nullcontext():
             with clocks.produce.running(), clocks.generate.running():
                 group = await sampler.generate(request.group_id, request.prompt, request.sampling, scoring.add)
         # What is left to score: most completions were scored while others were still being generated.
@@ -91,25 +91,33 @@ async def scored_group(
 
 async def scored_groups(
     sampler: Sampler,
-    scorers: Scorers,
+    scorers: GroupScorer,
     requests: Sequence[GroupRequest],
     *,
     at_once: int,
+    scored_at_once: bool = False,
     budget: ErrorBudget | None = None,
     clocks: PhaseClocks | None = None,
 ) -> list[ScoredGroup]:
     """One group a request, in their order; generates `at_once` of them at a time.
 
+    Args:
+        scored_at_once: whether a group counts among these until it is scored, so that slow scorers slow generation down;
+            or else the engines go on while the last scores of a group come in.
+
     Raises:
         ServiceError: as `scored_group` does, for the first group that failed; the others are cancelled.
     """
     places = asyncio.Semaphore(max(1, at_once))
+
+    async def one(request: GroupRequest) -> ScoredGroup:
+        async with places if scored_at_once else nullcontext():
+            generating = None if scored_at_once else places
+            return await scored_group(sampler, scorers, request, budget=budget, clocks=clocks, generating=generating)
+
     try:
         async with asyncio.TaskGroup() as tasks:
-            groups = [
-                tasks.create_task(scored_group(sampler, scorers, request, budget=budget, clocks=clocks, place=places))
-                for request in requests
-            ]
+            groups = [tasks.create_task(one(request)) for request in requests]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [group.result() for group in groups]

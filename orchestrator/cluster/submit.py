@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import rollout.ray_defaults  # noqa: F401
 
-from orchestrator.config.load import parse_recipe, to_toml
+from orchestrator.config.load import parse_recipe, run_folder, to_toml
 from orchestrator.config.recipe import Recipe
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
@@ -160,7 +160,7 @@ def _job_in(folder: Path, name: str, overrides: Sequence[str], command: str, run
     if not folder.is_dir():
         raise InputError(f"--working-dir {folder}: no such folder")
     path = Path(name)
-    if path.is_file() or ("/" in name and path.is_dir()):
+    if path.is_file() or run_folder(name):
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"recipe {name} is outside of --working-dir {folder}: put it in there")
         name = f"./{path.resolve().relative_to(folder.resolve())}"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,9 +32,3 @@ def load(recipe: str, overrides: Sequence[str] | None, address: str = "", seed: 
     if seed is not None:
         settings.append(f"seed={seed}")
     return load_recipe(recipe, settings)
-
-
-def run_folder(recipe: str) -> Path | None:
-    """The folder of a run, where that is what the user named; a shipped recipe's name is never a folder."""
-    folder = Path(recipe)
-    return folder if ("/" in recipe or recipe in (".", "..")) and (folder / "recipe.toml").is_file() else None

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load, run_folder
-from rollout.errors import ServiceError, visible
+from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load
+from rollout.errors import InputError, ServiceError, visible
 
 
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run_dir: Annotated[
-        str, typer.Option("--run", metavar="DIR", help="Folder of the run. [default: runs/<recipe name>]")
-    ] = "",
+        str | None, typer.Option("--run", metavar="DIR", help="Folder of the run. [default: runs/<recipe name>]")
+    ] = None,
     address: Annotated[
         str, typer.Option(metavar="ADDR", help="Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT.")
     ] = "",
@@ -31,9 +31,12 @@ def train(
     runs/arithmetic
     """
     from orchestrator.checks.preflight import preflight
+    from orchestrator.config.load import run_folder
     from orchestrator.config.wiring import select_stages
     from orchestrator.run.resume import check_run_dir
 
+    if run_dir == "":
+        raise InputError("--run: is empty; name a folder, or leave it out for runs/<recipe name>")
     resolved = load(recipe, overrides, address, seed)
     selected = select_stages(resolved.stages, first=first, last=last, only=only)
     folder = run_folder(recipe)
@@ -89,6 +92,7 @@ def submit(
     from orchestrator.checks.preflight import preflight
     from orchestrator.cluster.submit import checked_address, is_loopback
     from orchestrator.cluster.submit import submit as submit_run
+    from orchestrator.config.load import run_folder
 
     resolved = load(recipe, overrides, seed=seed)
     if is_loopback(checked_address(address)) and not working_dir:

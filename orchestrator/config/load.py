@@ -75,10 +75,12 @@ def parse_stored(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recip
     from rewards.functions import current_name
 
     raw = copy.deepcopy(dict(raw))
-    for stage in raw.get("stages", []):
-        for rubric in stage.get("rewards", {}).get("rubrics", {}).values():
-            for function in rubric.values():
-                function["name"] = current_name(function["name"])
+    stages = raw.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        for rubric in _tables(_table(_table(stage, "rewards"), "rubrics")):
+            for function in _tables(rubric):
+                if isinstance(name := function.get("name"), str):
+                    function["name"] = current_name(name)
     return parse_recipe(raw, overrides)
 
 
@@ -93,10 +95,26 @@ def to_toml(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
+def run_folder(name: str) -> Path | None:
+    """The folder of a run, where that is what a user named; the name of a shipped recipe is never a folder."""
+    folder = Path(name)
+    return folder if ("/" in name or name in (".", "..")) and (folder / STORED).is_file() else None
+
+
+def _table(value: Any, key: str) -> dict[str, Any]:
+    """A table inside of what may be none; an empty one where there is none. What is wrong is said by validation."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in value.values() if isinstance(each, dict)]
+
+
 def _find(name: str) -> Path:
+    if folder := run_folder(name):
+        return folder
     path = Path(name)
-    if ("/" in name or name in (".", "..")) and (path / STORED).is_file():
-        return path
     if "/" in name and path.is_dir():
         raise InputError(f"{name} is a folder without a run (no {STORED}); name a recipe or a TOML file")
     if path.suffix == ".toml" or "/" in name:

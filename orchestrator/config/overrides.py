@@ -5,6 +5,7 @@ A key is dotted as in TOML: names of letters, digits, _ and - stand as they are,
 """
 
 import copy
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from orchestrator.config.keys import PLAIN_NAME
 from orchestrator.config.recipe import OWN
 from rollout.errors import InputError, did_you_mean
+
+_NOT_ASCII = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'[^']*'|[\w-]+""")
+"""A quoted name, or a plain one, which TOML takes in ASCII only."""
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
@@ -61,11 +65,16 @@ def _names(key: str) -> list[str]:
     if all(map(PLAIN_NAME.fullmatch, plain)):
         return plain  # letters of any alphabet; TOML has only those of ASCII without quotes
     names = []
-    table: Any = tomllib.loads(f"{key} = 0")
+    table: Any = tomllib.loads(f"{_NOT_ASCII.sub(_quote, key)} = 0")
     while isinstance(table, dict):
         ((name, table),) = table.items()
         names.append(name)
     return names
+
+
+def _quote(match: re.Match[str]) -> str:
+    """A name in letters of another alphabet in quotes; what stands in quotes already as it is."""
+    return match[0] if match[0][0] in "\"'" or match[0].isascii() else f'"{match[0]}"'
 
 
 def value_of(text: str) -> Any:

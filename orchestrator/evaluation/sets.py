@@ -10,7 +10,7 @@ from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.config.sections.eval import EvalSection
 from orchestrator.evaluation.figures import Correctness, EvalResult, summarize
 from orchestrator.evaluation.win_rate import Baselines
-from orchestrator.sampling import GroupRequest, Sampler, Scorers, scored_groups
+from orchestrator.sampling import GroupRequest, GroupScorer, Sampler, scored_groups
 from rewards.error_budget import ErrorBudget
 from rollout.errors import ServiceError
 from rollout.types import Prompt, Sampling
@@ -22,7 +22,7 @@ queue, and `rollout.timeout_s` counts from the request."""
 
 async def evaluate_sets(
     sampler: Sampler,
-    scorers: Scorers,
+    scorers: GroupScorer,
     sets: Mapping[str, Sequence[Prompt]],
     stage: Stage,
     seed: int,

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.sampling import Scorer
+from orchestrator.sampling import CompletionScorer
 from rewards.error_budget import ErrorBudget
 from rewards.types import Sample, Score, ScoredGroup
 from rollout.data.thoughts import completion_behind
@@ -63,7 +63,7 @@ class Baselines:
     """Set → prompt → score."""
 
     async def contest(
-        self, name: str, prompts: Sequence[Prompt], judged_by: str, scorer: Scorer, budget: ErrorBudget
+        self, name: str, prompts: Sequence[Prompt], judged_by: str, scorer: CompletionScorer, budget: ErrorBudget
     ) -> Contest:
         """What the completions of set `name` are compared with.
 

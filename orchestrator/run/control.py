@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.config.load import STORED
 from orchestrator.run.files import write_file
 from rollout.errors import InputError, ServiceError
 
@@ -159,8 +160,8 @@ async def serve_requests(run_dir: Path, scale: Callable[[Sizes], Awaitable[dict[
 
 
 def _running(run_dir: Path, way_out: str) -> Holder:
-    if not (run_dir / "recipe.toml").is_file():
-        raise InputError(f"{run_dir}: holds no run (no recipe.toml in it)")
+    if not (run_dir / STORED).is_file():
+        raise InputError(f"{run_dir}: holds no run (no {STORED} in it)")
     found = holder(run_dir)
     if found is None:
         raise InputError(f"{run_dir}: nothing is running there{way_out}")

@@ -5,13 +5,14 @@
     move_link(link, target), remove_folder(folder)
 
 The only place of the orchestrator that renames anything into place. What a stopped process left aside is no file of anybody's;
-`sweep` clears folders of it away.
+`sweep` and `sweep_files` clear it away.
 """
 
 import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from rollout.errors import InputError
 
 SUFFIX = ".part"
 """End of the name of what is not whole, or no longer."""
+LEFT = re.compile(r".+\.\d+\.part")
+"""Name of a file that a process, whose number is in it, was writing."""
+YOUNG_S = 3600.0
 OLD = ".old"
 """Stands before it in the name of what was whole."""
 
@@ -104,6 +108,13 @@ def sweep(folder: Path, name: re.Pattern[str]) -> None:
             path.rename(whole)
         # Takes neither a file nor a link; what a dying process still holds open is left to the next start.
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_files(folder: Path) -> None:
+    """Delete the files, anywhere in a folder, that a stopped process left aside; young ones may be somebody's at work."""
+    for path in folder.rglob(f"*{SUFFIX}"):
+        if LEFT.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime > YOUNG_S:
+            path.unlink(missing_ok=True)
 
 
 def is_whole(path: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.load import STORED
 from rollout.errors import InputError
 
 Record = dict[str, Any]
@@ -78,9 +79,9 @@ def read_run(run_dir: Path) -> RunRecord:
     Raises:
         InputError: the directory holds no run, or its recipe or metrics cannot be read.
     """
-    path = run_dir / "recipe.toml"
+    path = run_dir / STORED
     if not path.is_file():
-        raise InputError(f"{run_dir}: holds no run (no recipe.toml in it); give the directory that a run writes to")
+        raise InputError(f"{run_dir}: holds no run (no {STORED} in it); give the directory that a run writes to")
     try:
         text = path.read_text(encoding="utf-8")
         recipe = tomllib.loads(text)

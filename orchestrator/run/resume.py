@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.keys import flat
+from orchestrator.config.load import STORED
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.wiring import parent_of
+from orchestrator.run.control import LOCK
 from orchestrator.run.files import check_writable
 from orchestrator.run.folder import is_finished, stored_recipe
 from orchestrator.run.record import read_metrics
@@ -32,14 +34,18 @@ def check_run_dir(recipe: Recipe, run_dir: Path) -> bool:
     Raises:
         InputError: the run has other settings, the folder holds something else, or it cannot be written.
     """
-    check_writable("--run", run_dir / "recipe.toml")
+    check_writable("--run", run_dir / STORED)
     before = stored_recipe(run_dir)
     if before is None:
         if run_dir.is_dir() and any(entry.name[0] != "." for entry in run_dir.iterdir()):
-            raise InputError(f"--run {run_dir}: holds files, but no run (no recipe.toml); choose another folder")
+            raise InputError(f"--run {run_dir}: holds files, but no run (no {STORED}); choose another folder")
         return False
     begun = begun_stages(run_dir, before)
     if not begun and not (run_dir / "base").exists():
+        if not any((run_dir / left).exists() for left in (LOCK, "metrics.jsonl")):
+            raise InputError(
+                f"--run {run_dir}: its {STORED} is of no run, and a run would write over it; choose another folder"
+            )
         return False
     finished = {name for name in begun if is_finished(run_dir, name)}
     changed = changes(before, recipe, begun, finished)

@@ -22,9 +22,9 @@ from typing import Any
 
 import tomli_w
 
-from orchestrator.config.load import to_toml
+from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
-from orchestrator.run.files import is_whole, move_link, remove_folder, sweep, write_file
+from orchestrator.run.files import is_whole, move_link, remove_folder, sweep, sweep_files, write_file
 from orchestrator.run.folder import DONE, is_finished
 from rollout.errors import InputError
 
@@ -38,9 +38,10 @@ class RunStore:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "recipe.toml", tomli_w.dumps(to_toml(recipe)).encode())
+        write_file(folder / STORED, tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
         _end_torn_line(self._metrics)
+        sweep_files(folder)
         for stage in recipe.stages:
             sweep(folder / stage.name / "checkpoints", CHECKPOINT)
 

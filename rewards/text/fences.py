@@ -19,6 +19,8 @@ class Block(NamedTuple):
     """Offset of the opening fence."""
     end: int
     """Offset behind the closing fence; the length of the text where there is none."""
+    closed: bool
+    """Whether there is a closing fence."""
 
 
 def fenced_blocks(text: str) -> list[Block]:
@@ -36,7 +38,7 @@ def fenced_blocks(text: str) -> list[Block]:
             opened, content, ends = fence or _LATE_FENCE.fullmatch(line.rstrip()), [], []
             start = begin + line.index(opened[2]) if opened else -1
         elif fence and _closes(fence, opened):
-            blocks.append(Block(opened[3].strip(), "\n".join(content), start, end))
+            blocks.append(Block(opened[3].strip(), "\n".join(content), start, end, True))
             opened = None
         else:
             content.append(line.removeprefix(opened[1]))
@@ -44,10 +46,10 @@ def fenced_blocks(text: str) -> list[Block]:
     if opened is not None:
         last = _late_close(content, opened[2])
         if last is None:
-            blocks.append(Block(opened[3].strip(), "\n".join(content), start, len(text)))
+            blocks.append(Block(opened[3].strip(), "\n".join(content), start, len(text), False))
         else:
             inside = [*content[:last], _before_close(content[last]).removesuffix(opened[2])]
-            blocks.append(Block(opened[3].strip(), "\n".join(inside), start, ends[last]))
+            blocks.append(Block(opened[3].strip(), "\n".join(inside), start, ends[last], True))
     return blocks
 
 

@@ -2,7 +2,8 @@
 
 Thought: what stands before the last `</think>`. A thought that was opened and not closed (cut at the token limit) goes on
 to the end and has no reply behind it; what stands before it counts. The prompt may have opened the thought, as R1-style
-chat templates do. A `<think>` in a fenced block of the reply is text of a program and opens nothing.
+chat templates do. A `<think>` in a fenced block of the reply is text of a program and opens nothing; in a block that nobody
+closed it does.
 
 Reply: the rest. Answer: the inside of the reply's last `<answer>…</answer>`; one that is not closed is none.
 
@@ -63,7 +64,7 @@ def _unclosed_thought(text: str) -> int:
     for block in fenced_blocks(text) if at >= 0 else ():
         if at < block.start:
             break
-        if at < block.end:
+        if at < block.end and block.closed:
             at = text.find(THINK_OPEN, block.end)
     return at if at >= 0 else len(text)
 

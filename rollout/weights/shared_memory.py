@@ -24,7 +24,7 @@ class ShmInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class ShmUpdateInfo(WeightTransferUpdateInfo):
-    """One bucket, as rollout.weights.Bucket in plain data."""
+    """One bucket, as rollout.weights.manifest.Bucket in plain data."""
 
     path: str
     num_bytes: int

@@ -106,6 +106,12 @@ def test_the_engines_go_on_while_the_last_scores_of_a_group_come_in() -> None:
     assert scorers.most_open > 1
 
 
+def test_slow_scorers_slow_generation_down_where_groups_count_until_they_are_scored() -> None:
+    scorers = Scorers()
+    asyncio.run(scored_groups(Engine(), scorers, requests(6), at_once=2, scored_at_once=True))
+    assert scorers.most_open == 2
+
+
 def test_the_first_failure_is_told_as_what_it_is_and_ends_the_others() -> None:
     """Not as a group of exceptions, which nobody at the end of a command knows."""
 

@@ -22,6 +22,9 @@ from rollout.errors import InputError
         ('a . "b" = "c.d"', ["a", "b"], ' "c.d"'),
         (r'a."say \"hi\" \u00fc".b=', ["a", 'say "hi" ü', "b"], ""),
         ("größe.x=1", ["größe", "x"], "1"),
+        ('a."b.c".größe=1', ["a", "b.c", "größe"], "1"),
+        ("a.größe .limit=1", ["a", "größe", "limit"], "1"),
+        ("a.'ö.x'.y=1", ["a", "ö.x", "y"], "1"),
         ("a.\"b'=.c\".'d\"=' =x='y'", ["a", "b'=.c", 'd"='], "x='y'"),
     ],
 )

@@ -128,6 +128,19 @@ def test_a_folder_that_is_being_deleted_does_not_look_like_one(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_write_left_is_deleted_once_it_is_old(tmp_path: Path) -> None:
+    left = [tmp_path / name for name in ("recipe.toml.123.part", "deep/step-000001.parquet.4.part")]
+    mine = [tmp_path / name for name in ("notes.part", "a.1.part.txt", "folder.1.part/file")]
+    for path in (*left, *mine, tmp_path / "young.5.part"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if "young" not in path.name:
+            os.utime(path, (0, 0))
+    files.sweep_files(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in (*mine, tmp_path / "young.5.part"))
+
+
 def test_a_link_moves(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from orchestrator.checks.preflight import preflight
 from orchestrator.config.keys import flat
-from orchestrator.config.load import load_recipe, parse_recipe, to_toml
+from orchestrator.config.load import RECIPES, load_recipe, parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
+from orchestrator.run.control import run_lock
 from orchestrator.run.resume import FREE, SELECTION, changes, check_run_dir
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
@@ -18,9 +20,15 @@ from tests.orchestrator.factories import recipe
 
 def begun(run_dir: Path, started: Recipe) -> Path:
     """A run that got to its first checkpoint."""
-    RunStore(run_dir, started)
+    opened(run_dir, started)
     (run_dir / started.stages[0].name / "checkpoints" / "step-000001").mkdir(parents=True)
     return run_dir
+
+
+def opened(run_dir: Path, started: Recipe) -> None:
+    """A run that has not got anywhere yet."""
+    with run_lock(run_dir):
+        RunStore(run_dir, started)
 
 
 def test_a_new_folder_holds_no_run(tmp_path: Path) -> None:
@@ -166,3 +174,31 @@ def test_a_run_whose_reward_functions_have_moved_since_continues(
     assert check_run_dir(load_recipe(named if named == "r1-tiny" else "runs/mine"), run_dir) is True
     with pytest.raises(InputError, match=r"has moved; its name is now 'rollout.data.tasks.manners:quality'"):
         preflight(load_recipe("runs/mine/recipe.toml"))
+
+
+def test_a_recipe_of_the_user_s_own_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(to_toml(recipe())))
+    with pytest.raises(InputError, match=r"its recipe.toml is of no run, and a run would write over it"):
+        check_run_dir(recipe(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[stages.rewards.rubrics.default]\naccuracy = 1.0", ""),
+        ("[stages.rewards.rubrics.default]\naccuracy.weight = 1.0", ""),
+        ("rewards = 3", "stage"),
+        ("[stages.rewards]\nrubrics = 3", "rubrics"),
+    ],
+)
+def test_a_folder_with_a_recipe_of_the_user_s_own_is_read_as_a_file_is(tmp_path: Path, line: str, message: str) -> None:
+    shipped = (RECIPES / "arithmetic.toml").read_text().partition("[[stages]]\n# What pays")[0]
+    (tmp_path / "recipe.toml").write_text(f"{shipped}\n{line}\n")
+    if not message:
+        assert load_recipe(f"{tmp_path}/").stages[0].rewards.rubrics["default"]["accuracy"].weight == 1.0
+        return
+    with pytest.raises(InputError, match=message):
+        load_recipe(f"{tmp_path}/")
+    (tmp_path / "recipe.toml").write_text('name = "x"\nstages = 3\n')
+    with pytest.raises(InputError, match="stages = 3"):
+        load_recipe(f"{tmp_path}/")

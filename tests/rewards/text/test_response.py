@@ -61,7 +61,8 @@ CASES: list[tuple[str, str, str, str, str]] = [
     ("q", f"b <think> {CODE}", f"{CODE}", "b ", "b"),
     ("q", f"b <think>\n{CODE}", f"{CODE}", "b ", "b"),
     (OPEN, CODE, CODE, "", ""),
-    ("q", "```\nb <think> c", "", "```\nb <think> c", "```\nb <think> c"),
+    ("q", "```\nb <think> c", "c", "```\nb ", "```\nb"),  # a block that nobody closed protects no thought
+    ("q", "```\n<think> hm \\boxed{7}", "hm \\boxed{7}", "```\n", "```"),
     ("q", "`b <think>` c", "` c", "`b ", "`b"),
     ("q", "```\n</think>\n```", "```", "\n```", "```"),
     # The answer: of several the last.
