@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from rewards.models.scorers import check_scorer
@@ -87,7 +88,9 @@ class ModelFunction:
     async def score(self, sample: Sample) -> FunctionScore:
         scorer = await self._resources.scorer(self._spec)
         call = scorer.score(sample.prompt, sample.completion, sample.answer)
-        return score_of(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+        given = dict(await asyncio.wait_for(call, SCORER_TIMEOUT_S))
+        resolution = given.pop("resolution", 0.0)
+        return replace(score_of(given), resolution=resolution)
 
 
 def current_name(name: str) -> str:

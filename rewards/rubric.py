@@ -17,6 +17,9 @@ from rewards.resources import Resources
 from rewards.types import FunctionScore, FunctionSpec, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
+DIGITS = 12
+"""Digits of a reward; beyond them is the rounding of its sum."""
+
 
 class Rubric:
     """The reward functions of one scenario."""
@@ -59,6 +62,9 @@ class Rubric:
             metrics=metrics,
             seconds_of=seconds_of,
             extracted=extracted,
+            resolution=math.fsum(
+                abs(spec.weight) * given.resolution for (spec, _), (given, _) in zip(self._single, found, strict=True)
+            ),
         )
 
     async def score_group(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
@@ -132,12 +138,19 @@ class Rubric:
 
 
 def total(functions: RubricSpec, breakdown: Mapping[str, float]) -> float:
-    """The weighted sum over what has been scored so far and whose gate is open."""
-    return sum(
+    """The weighted sum over what has been scored so far and whose gate is open.
+
+    Rounded to 12 digits of its largest part: 0.1 + 0.2 and 0.3 are one reward, in whatever order parts are added.
+    """
+    parts = [
         spec.weight * breakdown[spec.label]
         for spec in functions
         if spec.label in breakdown and (not spec.gate or breakdown.get(spec.gate, 0.0) >= 1)
-    )
+    ]
+    largest = max(map(abs, parts), default=0.0)
+    if not 0 < largest < math.inf:
+        return float(sum(parts))
+    return round(math.fsum(parts), DIGITS - math.ceil(math.log10(largest)))
 
 
 def _is_finite(value: object) -> bool:

@@ -70,6 +70,8 @@ class FunctionScore:
     """Further figures by name; they are reported and do not count."""
     extracted: str = ""
     """The answer or program that was found in the completion."""
+    resolution: float = 0.0
+    """Difference up to which two values mean the same, since the function computes no finer than that; 0: it is exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class Score:
     """Wall time of each reward function, by label."""
     extracted: str = ""
     """What the first function that looks for an answer or a program has found."""
+    resolution: float = 0.0
+    """Difference up to which two rewards mean the same: what the rubric's models compute no finer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -117,6 +121,11 @@ class ScoredGroup:
         return tuple(score.value for score in self.scores)
 
     @property
+    def resolution(self) -> float:
+        """Difference up to which two rewards of the group mean the same."""
+        return max((score.resolution for score in self.scores), default=0.0)
+
+    @property
     def has_signal(self) -> bool:
-        """False when all rewards are equal: every group-relative advantage is then zero."""
-        return len(set(self.rewards)) > 1
+        """False when all rewards mean the same: every group-relative advantage is then zero."""
+        return bool(self.scores) and max(self.rewards) - min(self.rewards) > self.resolution

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from rollout.errors import ServiceError
+from rollout.text import CompletionText
 from rollout.types import Completion, FinishReason, Prompt, Sampling
 from rollout.weights.manifest import Backend, LoadReport, WeightManifest, open_verified
 
@@ -51,9 +52,9 @@ Finished = tuple[int, Completion]
 class VllmEngine:
     """One `AsyncLLM`. Create inside a running event loop, with `await VllmEngine.start(...)`."""
 
-    def __init__(self, llm: Any, tokenizer: Any, replica: int, spec: EngineSpec) -> None:
+    def __init__(self, llm: Any, text: CompletionText, replica: int, spec: EngineSpec) -> None:
         self._llm = llm
-        self._tokenizer = tokenizer
+        self._text = text
         self._replica = replica
         self._spec = spec
         self._loads = 0
@@ -113,7 +114,8 @@ class VllmEngine:
         tokenizer = llm.get_tokenizer()
         if asyncio.iscoroutine(tokenizer):
             tokenizer = await tokenizer
-        return cls(llm, tokenizer, replica, spec)
+        text = CompletionText.of(tokenizer, llm.model_config.try_get_generation_config())
+        return cls(llm, text, replica, spec)
 
     async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator[list[Finished]]:
         """The whole group as one request, so that its prompt is computed once; completions come as they finish.
@@ -147,13 +149,7 @@ class VllmEngine:
         async for output in self._llm.generate(tokens, params, request, lora_request=self._adapter):
             ended = [part.index for part in output.outputs if pieces[part.index].add(part)]
             if ended:
-                texts = self._tokenizer.batch_decode(
-                    [pieces[index].token_ids for index in ended], skip_special_tokens=True
-                )
-                yield [
-                    (index, pieces.pop(index).completion(text, sampling.seed + index))
-                    for index, text in zip(ended, texts, strict=True)
-                ]
+                yield [(index, pieces.pop(index).completion(self._text, sampling.seed + index)) for index in ended]
         if pieces:
             raise ServiceError(
                 f"replica {self._replica} ended group {group_id} without {len(pieces)} of its {sampling.n} completions"
@@ -293,7 +289,7 @@ class _Pieces:
         self._end = part
         return True
 
-    def completion(self, text: str, seed: int) -> Completion:
+    def completion(self, text_of: CompletionText, seed: int) -> Completion:
         token_ids = np.array(self.token_ids, dtype=np.int32)
         logprobs = np.array(self._logprobs, dtype=np.float32)
         spans = self._end.weight_versions
@@ -306,7 +302,7 @@ class _Pieces:
             versions[span.start : span.end] = int(span.version)
         reason = self._end.finish_reason if self._end.finish_reason in ("stop", "length") else "abort"
         return Completion(
-            text=text,
+            text=text_of(self.token_ids),
             token_ids=token_ids,
             rollout_logprobs=logprobs,
             policy_versions=versions,

@@ -9,7 +9,9 @@ Baseline = Literal["group_mean", "leave_one_out"]
 Scale = Literal["group_std", "batch_std", "batch_reward_std", "none"]
 
 
-def advantages(groups: Sequence[np.ndarray], baseline: Baseline, scale: Scale) -> list[np.ndarray]:
+def advantages(
+    groups: Sequence[np.ndarray], baseline: Baseline, scale: Scale, resolutions: Sequence[float] | None = None
+) -> list[np.ndarray]:
     """[G] rewards of every group of a batch → [G] advantages of every group.
 
         baseline         scale
@@ -20,11 +22,14 @@ def advantages(groups: Sequence[np.ndarray], baseline: Baseline, scale: Scale) -
         group_mean       batch_reward_std   A = (r − mean r) / std of all r Lite PPO: arXiv:2508.08221
 
     c are the centred rewards; their mean over the batch is 0 already. Every completion counts once, however long it is.
-    Standard deviations are the population's (divisor n) and have nothing added to them. Equal rewards give exact zeros:
-    no signal.
+    Standard deviations are the population's (divisor n) and have nothing added to them. Rewards of a group that all mean the
+    same give exact zeros: no signal.
+
+    `resolutions`: of each group the difference up to which two rewards mean the same; None: 0.
     """
     groups = [np.asarray(rewards, dtype=np.float64) for rewards in groups]
-    centred = [above_baseline(rewards, baseline) for rewards in groups]
+    ties = resolutions if resolutions is not None else [0.0] * len(groups)
+    centred = [above_baseline(rewards, baseline, tie) for rewards, tie in zip(groups, ties, strict=True)]
     match scale:
         case "group_std":
             deviations = [_deviation(rewards) for rewards in groups]
@@ -39,13 +44,13 @@ def advantages(groups: Sequence[np.ndarray], baseline: Baseline, scale: Scale) -
     ]
 
 
-def above_baseline(rewards: np.ndarray, baseline: Baseline) -> np.ndarray:
-    """[G] rewards of one group → [G] what each is above its baseline; exact zeros where all are equal.
+def above_baseline(rewards: np.ndarray, baseline: Baseline, resolution: float = 0.0) -> np.ndarray:
+    """[G] rewards of one group → [G] what each is above its baseline; exact zeros where none differ by more than `resolution`.
 
     leave_one_out: r_i − (Σ_j r_j − r_i) / (G − 1), which is G / (G − 1) times r_i − mean r.
     """
     count = rewards.size
-    if count == 0 or np.all(rewards == rewards[0]):
+    if count == 0 or rewards.max() - rewards.min() <= resolution:
         return np.zeros_like(rewards)
     centred: np.ndarray = rewards - rewards.mean()
     if baseline == "leave_one_out":

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+from rollout.data.thoughts import TAGS
+
 END, PAD = "<|end|>", "<|pad|>"
 
 

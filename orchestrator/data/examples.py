@@ -18,6 +18,8 @@ from rollout.data.prompts import SkippedPrompt, skipped_note
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template, load_template
+from rollout.data.thoughts import completion_behind
+from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
 
@@ -134,8 +136,11 @@ def _tokenise(
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
         prompts = [template.render(row.question) for row in batch]
-        asked = tokenizer(prompts, add_special_tokens=template.add_special_tokens)["input_ids"]
-        replies = [_completion(row) + template.closing for row in batch]
+        asked = prompt_tokens(tokenizer, prompts)
+        replies = [
+            completion_behind(prompt, _completion(row)) + template.closing
+            for prompt, row in zip(prompts, batch, strict=True)
+        ]
         worked = tokenizer(replies, add_special_tokens=False)["input_ids"]
         for row, prompt, completion in zip(batch, asked, worked, strict=True):
             yield row.row_id, [*prompt, *completion, tokenizer.eos_token_id], len(prompt)

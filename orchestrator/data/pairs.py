@@ -17,6 +17,9 @@ from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
+from rollout.data.templates import Template
+from rollout.data.thoughts import completion_behind
+from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
 
@@ -88,17 +91,17 @@ def is_held_out(question: str, share: float) -> bool:
     return int.from_bytes(digest, "little") < share * 2**64
 
 
-def policy_pairs(
-    stage: Stage, render: Callable[[Sequence[Row]], list[list[int]]], tokenizer: Any, closing: str = ""
-) -> Reader:
-    """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains.
-
-    `render`: rows → token ids of prompts. `closing`: text that ends a response (rollout/data/templates.py).
-    """
+def policy_pairs(stage: Stage, template: Template, tokenizer: Any) -> Reader:
+    """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains."""
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
-        prompts = render(rows)
-        responses = [response + closing for row in rows for response in (row.chosen, row.rejected)]
+        texts = [template.render(row.question) for row in rows]
+        prompts = prompt_tokens(tokenizer, texts)
+        responses = [
+            completion_behind(text, response) + template.closing
+            for text, row in zip(texts, rows, strict=True)
+            for response in (row.chosen, row.rejected)
+        ]
         ids = tokenizer(responses, add_special_tokens=False)["input_ids"]
         for row, prompt, chosen, rejected in zip(rows, prompts, ids[::2], ids[1::2], strict=True):
             longest = 1 + max(len(chosen), len(rejected))

@@ -12,13 +12,13 @@ rubric is a figure besides, by its mean; with responses to compare with so is th
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.rubrics import correct_label
 from orchestrator.evaluation.win_rate import Contest
-from rewards.math.exact import answer_key
+from rewards.math.exact import groups_of_equals
 from rewards.types import RubricSpec, Score, ScoredGroup
 
 NUM_SAMPLES_KEPT = 8
@@ -155,18 +155,15 @@ def _share_right(group: ScoredGroup, correctness: Correctness) -> float | None:
 
 
 def _majority_right(group: ScoredGroup, correctness: Correctness) -> float | None:
-    """1.0 when the most frequent answer of the group is right. No answer is no vote; equal numbers are one answer."""
+    """1.0 when the most frequent answer of the group is right. No answer is no vote; answers of equal value are one."""
     if not correctness.votes or not group.scores:
         return None
-    votes: Counter[Hashable] = Counter()
-    right: set[Hashable] = set()
-    for score in group.scores:
-        if score.extracted:
-            vote = answer_key(score.extracted)
-            votes[vote] += 1
-            # One that names a second answer besides is wrong, but what it votes for is not.
-            if _is_right(score, correctness):
-                right.add(vote)
+    voting = [score for score in group.scores if score.extracted]
+    equals = groups_of_equals([score.extracted for score in voting])
+    # One that names a second answer besides is wrong, but what it votes for is not.
+    right = {vote for vote, score in zip(equals, voting, strict=True) if _is_right(score, correctness)}
+    # All right ones equal the reference, also where only the symbolic check could tell.
+    votes = Counter(min(right) if vote in right else vote for vote in equals)
     return float(bool(votes) and max(votes, key=lambda vote: votes[vote]) in right)
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 from orchestrator.sampling import CompletionScorer
 from rewards.error_budget import ErrorBudget
-from rewards.text.response import prompt_of_given
 from rewards.types import Sample, Score, ScoredGroup
+from rollout.data.thoughts import completion_behind
 from rollout.types import Baseline, Prompt
 
 ROUNDING = 1e-6
-"""Relative or absolute difference of two scores below which they are equal: a reward model's depend a little on the batch."""
+"""Relative or absolute difference of two scores below which they are equal, whatever scores them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,10 @@ class Contest:
         if baseline is None:
             return None
         ours, theirs = (self._value(each) for each in (score, baseline))
-        return 0.5 if math.isclose(ours, theirs, rel_tol=ROUNDING, abs_tol=ROUNDING) else float(ours > theirs)
+        same = math.isclose(
+            ours, theirs, rel_tol=ROUNDING, abs_tol=max(ROUNDING, score.resolution, baseline.resolution)
+        )
+        return 0.5 if same else float(ours > theirs)
 
     def share_won(self, group: ScoredGroup) -> float | None:
         """Mean outcome of the completions of a prompt that could be scored; None where there is none."""
@@ -88,8 +91,8 @@ def sample_of(prompt: Prompt) -> Sample:
     baseline: Baseline | None = prompt.baseline
     assert baseline is not None
     return Sample(
-        prompt=prompt_of_given(prompt.text, baseline.text),
-        completion=baseline.text,
+        prompt=prompt.text,
+        completion=completion_behind(prompt.text, baseline.text),
         answer=prompt.answer,
         fields=prompt.fields,
         num_tokens=baseline.num_tokens,

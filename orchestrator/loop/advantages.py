@@ -36,7 +36,8 @@ async def batch_advantages(context: StageContext, groups: Sequence[ScoredGroup],
             "kl/ref": total / sum(len(completion.token_ids) for group in groups for completion in group.completions),
             "kl/penalty": settings.kl_coef * total / sum(map(len, kl)),
         }
-    values = advantages(rewards, settings.advantage_baseline, settings.advantage_scale)
+    resolutions = [group.resolution for group in groups]
+    values = advantages(rewards, settings.advantage_baseline, settings.advantage_scale, resolutions)
     rows = [
         row
         for group, own in zip(groups, values, strict=True)

@@ -13,9 +13,10 @@ from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
-from rewards.models.pair_encoding import MARKS, PairEncoder, literal_template, pair_of
-from rewards.text.response import prompt_of_given
+from rewards.models.pair_encoding import PairEncoder, literal_template, pair_of
 from rollout.data.templates import Template, load_template
+from rollout.data.thoughts import completion_behind
+from rollout.data.tokens import opening_of
 
 
 async def run_reward_model(context: StageContext) -> None:
@@ -42,10 +43,8 @@ def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
     if template.name != "chat":
         need_end(tokenizer)
         between = "" if template.name == "plain" else "\n\n"
-        plain, whole = (tokenizer(MARKS[0], add_special_tokens=added)["input_ids"] for added in (False, True))
-        # What the tokenizer puts before every text (`<s>`), which a chat template has to write itself.
-        opening = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
-        start = "".join(tokenizer.convert_ids_to_tokens(opening))
+        # What the tokenizer puts before every text (`<s>`) a chat template has to write itself.
+        start = "".join(tokenizer.convert_ids_to_tokens(opening_of(tokenizer)))
         tokenizer.chat_template = literal_template(start, between, tokenizer.eos_token)
     return tokenizer
 
@@ -55,7 +54,10 @@ def encoder(stage: Stage, tokenizer: Any, template: Template, named: str) -> Any
     pairs = PairEncoder(tokenizer, named)
 
     def encode(texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        asked = [(prompt_of_given(template.render(question), response), response) for question, response in texts]
+        prompts = [template.render(question) for question, _ in texts]
+        asked = [
+            (prompt, completion_behind(prompt, response)) for prompt, (_, response) in zip(prompts, texts, strict=True)
+        ]
         rows = pairs.encode([pair_of(prompt, response, stage.reward_model.scope) for prompt, response in asked])
         return [row.ids for row in rows]
 

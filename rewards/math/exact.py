@@ -7,7 +7,7 @@ stays None. So only single expressions ever reach sympy.
 """
 
 import re
-from collections.abc import Hashable
+from collections.abc import Sequence
 
 from rewards.math.compare import Comparison, Decision, OpenCase
 from rewards.math.nodes import Several
@@ -79,11 +79,20 @@ def _is_phrase(left: str, right: str) -> bool:
     return any(_WORD_IN_TEXT.search(side) for side in (left, right)) and words(left) == words(right)
 
 
-def answer_key(answer: str) -> Hashable:
-    """Equal for answers that are equal as numbers, or as text: what votes are counted by."""
-    text = normal(answer[:MAX_LENGTH])
-    value = plain_number(text)
-    return words(text) if value is None else value
+def groups_of_equals(answers: Sequence[str]) -> list[int]:
+    """For each answer the index of the first one that it equals; its own where that is the first.
+
+    Answers are equal where `compare` says so, or where they are the same words; what it leaves open is unequal.
+    """
+    first: list[int] = []
+    by_words: dict[str, int] = {}
+    for index, answer in enumerate(answers):
+        spelt = words(normal(answer[:MAX_LENGTH]))
+        if spelt not in by_words:
+            known = dict.fromkeys(first)
+            by_words[spelt] = next((each for each in known if compare(answer, answers[each])), index)
+        first.append(by_words[spelt])
+    return first
 
 
 def _choices(found: str, reference: str) -> Decision:

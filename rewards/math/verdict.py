@@ -18,7 +18,7 @@ from rewards.math.compare import Decision
 from rewards.math.exact import MAX_LENGTH, compare_all
 from rewards.math.extract import final_answer, find_answers
 from rewards.processes.pool import KillablePool, Outcome
-from rewards.text.tags import ANSWER_OPEN
+from rollout.data.thoughts import ANSWER_OPEN
 
 SYMBOLIC = "rewards.math.symbolic"
 """The module that a pool for `verdict` preloads."""

@@ -14,6 +14,11 @@ from typing import Any, Literal
 from rewards.models.pair_encoding import Pair, PairEncoder, PairTokens, Scope, pair_of
 from rollout.errors import InputError, ServiceError
 
+FINEST = 1e-5
+"""Difference of two logits that float32 may make of the batch alone."""
+PROBE_WORDS = (1, 2, 5, 10, 20, 40, 80, 160)
+"""Lengths of the responses that the resolution is measured on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSpec:
@@ -110,6 +115,37 @@ class RewardModel:
             self._forward(encoded, batch, scores)
         return scores
 
+    def measure_resolution(self) -> float:
+        """Difference of two logits up to which they mean the same: a pair beside others of a batch comes out a little
+        different. How much depends on the model and its number format, so it is measured: eight times the largest found.
+        """
+        words = [
+            "So",
+            "one",
+            "and",
+            "two",
+            "are",
+            "three,",
+            "which",
+            "is",
+            "3",
+            "=",
+            "1",
+            "+",
+            "2;",
+            "then",
+            "3",
+            "more",
+            "make",
+            "6.",
+        ]
+        texts = [" ".join((words * count)[:count]) for count in PROBE_WORDS]
+        probes = self._encoder.encode([("How much is 1 + 2 + 3?", text) for text in texts])
+        probes = [probe for probe in probes if len(probe.ids) <= self.max_tokens]
+        beside = self.score_encoded(probes)
+        alone = [self.score_encoded([probe])[0] for probe in probes]
+        return max([FINEST, *(8 * abs(a - b) for a, b in zip(alone, beside, strict=True))])
+
     def _forward(self, encoded: Sequence[PairTokens], batch: list[int], scores: list[float]) -> None:
         """Score the pairs of a batch (their indices) into `scores`."""
         import torch
@@ -153,6 +189,7 @@ class RewardModelServer:
         """Raises InputError as RewardModel does."""
         self.spec = spec
         self.model = RewardModel(spec)
+        self._resolution = self.model.measure_resolution()
         self._waiting: list[tuple[PairTokens, asyncio.Future[float]]] = []
         self._worker: asyncio.Task[None] | None = None
         # One thread each: a tokenizer is for one thread at a time, and must not wait for a forward pass.
@@ -163,7 +200,8 @@ class RewardModelServer:
         """Score a completion; `reference` is not used. An empty answer is scored as an empty answer.
 
         Returns:
-            `value`: the logit, or its sigmoid where the spec says so; `logit`.
+            `value`: the logit, or its sigmoid where the spec says so; `logit`; `resolution`: difference up to which two
+            values mean the same, since a pair computed with others of a batch comes out a little different.
 
         Raises:
             ServiceError: the pair is too long, or the model failed.
@@ -177,7 +215,10 @@ class RewardModelServer:
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         logit = await done
-        return {"value": _sigmoid(logit) if self.spec.sigmoid else logit, "logit": logit}
+        resolution = self._resolution * max(1.0, abs(logit))
+        if self.spec.sigmoid:
+            return {"value": _sigmoid(logit), "logit": logit, "resolution": resolution / 4}  # its steepest slope
+        return {"value": logit, "logit": logit, "resolution": resolution}
 
     async def close(self) -> None:
         self._encoder.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN
+from rollout.data.thoughts import ANSWER_CLOSE, ANSWER_OPEN
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`]*)")
 _LATE_FENCE = re.compile(r"[^`]*?()(`{3,})(py(?:thon)?[\d.]*\s*)", re.IGNORECASE)

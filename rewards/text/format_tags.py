@@ -2,8 +2,8 @@
 
 import unicodedata
 
-from rewards.text.response import opens_thought, read_response
-from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN, TAGS, THINK_OPEN
+from rewards.text.response import read_response
+from rollout.data.thoughts import ANSWER_CLOSE, ANSWER_OPEN, TAGS, THINK_OPEN, opens_thought
 
 
 def format_tags(

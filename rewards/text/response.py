@@ -14,8 +14,15 @@ import re
 from dataclasses import dataclass
 
 from rewards.text.fences import fenced_blocks
-from rewards.text.tags import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from rollout.data.templates import PLACEHOLDER, R1_ZERO
+from rollout.data.thoughts import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    completion_behind,
+    opens_thought,
+)
 
 _R1_HEAD, _R1_TAIL = R1_ZERO.split(PLACEHOLDER)
 _CHAT_MARK = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</?think>")
@@ -37,11 +44,6 @@ class Response:
     def answer(self) -> str:
         """What the user reads: the last of the answers, or the whole reply without one; no white space at its ends."""
         return (self.answers[-1] if self.answers else self.reply).strip()
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether the prompt itself ends with `<think>`: the completion begins inside the thought."""
-    return prompt.rstrip().endswith(THINK_OPEN)
 
 
 def read_response(prompt: str, completion: str) -> Response:
@@ -77,17 +79,6 @@ def _answers(reply: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def prompt_of_given(prompt: str, response: str) -> str:
-    """The prompt behind which a response that no policy wrote is read.
-
-    Where the prompt opens a thought that the response does not close, the response has none and is a reply from its first
-    word; behind that prompt it would be a thought without a reply.
-    """
-    if opens_thought(prompt) and THINK_CLOSE not in response:
-        return prompt.rstrip().removesuffix(THINK_OPEN)
-    return prompt
-
-
 def without_thought(prompt: str, completion: str) -> str:
     """The reply alone, as a model would have given it at once; behind an empty thought where the prompt has opened one.
 
@@ -97,7 +88,7 @@ def without_thought(prompt: str, completion: str) -> str:
     if not response.answer:
         return ""
     reply = response.reply.strip()
-    return f"\n{THINK_CLOSE}\n\n{reply}" if opens_thought(prompt) else reply
+    return completion_behind(prompt, reply)
 
 
 def question(prompt: str) -> str:

@@ -2,18 +2,25 @@
 
 Every turn is learned in the context that it would be sampled in: the messages before it, rendered as a prompt. Templates
 render an earlier turn otherwise than the last one (thoughts of earlier turns are dropped, for example), so a turn is never
-cut out of the rendering of the whole conversation.
+cut out of the rendering of the whole conversation. What the row says and the template drops is noticed: it is learned as the row
+has it where the template's frame of a turn is known, or else refused.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rollout.data.rows import Message, Row
+from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, completion_behind, opens_thought
+from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
 TOKENIZE_BATCH = 1024
 """Texts that the tokenizer gets at a time."""
+
+MARK = "\ue000content\ue000"
+"""Stands in the place of a content, to see what a template writes round it."""
 
 WhichTurns = Literal["all", "last"]
 
@@ -34,22 +41,106 @@ def turns_of(row: Row, tokenizer: Any, which: WhichTurns) -> list[Turn]:
     """All turns of the assistant in a conversation, or the last alone; what a user says after it is not used.
 
     Raises:
-        InputError: the template refuses the conversation, or begins a turn otherwise when it asks for one.
+        InputError: the template refuses the conversation, drops something that the row says, or begins a turn otherwise when
+            it asks for one.
     """
     places = [i for i, message in enumerate(row.messages) if message["role"] == "assistant"]
     turns = []
     for number, place in list(enumerate(places, 1))[0 if which == "all" else -1 :]:
-        prompt = _render(row, row.messages[:place], tokenizer, ask=True)
-        whole = _render(row, row.messages[: place + 1], tokenizer, ask=False)
-        if not whole.startswith(prompt):
-            raise InputError(
-                f"row {row.row_id}: the chat template of the model ends a prompt with {prompt[-40:]!r}, but writes a turn "
-                "of the assistant otherwise, so nothing says where the turn begins; give the rows as prompt and completion"
-            )
         turn_id = row.row_id if len(places) == 1 else f"{row.row_id}#{number}"
-        # Line ends after the closing mark belong to what comes next: the model stops at the mark.
-        turns.append(Turn(turn_id=turn_id, prompt=prompt, reply=whole[len(prompt) :].rstrip()))
+        prompt = _render(row, row.messages[:place], tokenizer, ask=True)
+        _check_context(row, row.messages[:place], prompt)
+        turns.append(Turn(turn_id=turn_id, prompt=prompt, reply=_reply(row, place, prompt, tokenizer)))
     return turns
+
+
+def _reply(row: Row, place: int, prompt: str, tokenizer: Any) -> str:
+    """What the assistant writes behind `prompt` in the turn at `place`: as the template renders it, or where that drops
+    something, as the row has it between what the template writes round a turn. Raises InputError where neither is to be had.
+    """
+    message = row.messages[place]
+    whole = _render(row, row.messages[: place + 1], tokenizer, ask=False)
+    begins = whole.startswith(prompt)
+    # Line ends after the closing mark belong to what comes next: the model stops at the mark.
+    reply = whole[len(prompt) :].rstrip() if begins else ""
+    missing = _missing(_said(message), reply)
+    if begins and not missing:
+        return reply
+    if not message.get("tool_calls"):
+        marked = _render(row, [*row.messages[:place], {**message, "content": MARK}], tokenizer, ask=False)
+        before, shown, closing = marked.rpartition(MARK)
+        opened = opens_thought(prompt) and prompt.rstrip().removesuffix(THINK_OPEN) == before
+        if shown and (before == prompt or opened):
+            return completion_behind(prompt, _as_text(message)) + closing.rstrip()
+    if not begins:
+        raise InputError(
+            f"row {row.row_id}: the chat template of the model ends a prompt with {prompt[-40:]!r}, but writes a turn of the "
+            "assistant otherwise, so nothing says where the turn begins; give the rows as prompt and completion"
+        )
+    assert missing is not None
+    raise InputError(_drops(row, place, missing))
+
+
+def _check_context(row: Row, messages: Sequence[Message], prompt: str) -> None:
+    """Raises InputError when a template leaves out what was said before, or the tools. It may leave out earlier thoughts."""
+    for place, message in enumerate(messages):
+        said = _said(message)
+        if missing := _missing([each for each in said if each[0] != "thought"], prompt):
+            raise InputError(_drops(row, place, missing))
+    for tool in row.tools:
+        name = str(tool.get("function", tool).get("name", ""))
+        if name not in prompt:
+            raise InputError(
+                f"row {row.row_id}: the chat template of the model does not show the tool {name!r} of the row; use a model whose "
+                "template reads `tools`, or remove the column"
+            )
+
+
+def _drops(row: Row, place: int, missing: tuple[str, str]) -> str:
+    what, text = missing
+    role = row.messages[place]["role"]
+    return (
+        f"row {row.row_id}: the chat template of the model drops the {what} of message {place + 1} ({role}): {text[:60]!r}; use a "
+        "model whose template keeps it, or give the rows as prompt and completion"
+    )
+
+
+def _said(message: Message) -> list[tuple[str, str]]:
+    """(what it is, text) of everything that a message says."""
+    before, closed, content = message["content"].rpartition(THINK_CLOSE)
+    thoughts = [before.rpartition(THINK_OPEN)[2] if closed else "", str(message.get("reasoning_content") or "")]
+    said = [("thought", thought) for thought in thoughts] + [("content", content)]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", call)
+        said += [("tool call", str(text)) for text in (function.get("name", ""), *_leaves(function.get("arguments")))]
+    return [(what, text) for what, text in said if text.strip()]
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The texts and numbers in a value, as JSON writes them, without quotes."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    elif value is not None:
+        yield json.dumps(value, ensure_ascii=False).strip('"')
+
+
+def _missing(said: Sequence[tuple[str, str]], text: str) -> tuple[str, str] | None:
+    """The first thing that a text does not hold; white space and the way in which JSON escapes letters aside."""
+    held = " ".join(text.split())
+    for what, each in said:
+        spelt = (" ".join(each.split()), json.dumps(" ".join(each.split())).strip('"'))
+        if not any(own in held for own in spelt):
+            return what, each
+    return None
+
+
+def _as_text(message: Message) -> str:
+    """A message of the assistant as a model writes it."""
+    thought = str(message.get("reasoning_content") or "").strip()
+    return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{message['content']}" if thought else message["content"]
 
 
 def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
@@ -60,14 +151,9 @@ def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[lis
     """
     for start in range(0, len(turns), TOKENIZE_BATCH):
         batch = turns[start : start + TOKENIZE_BATCH]
-        prompts, wholes, replies = (
-            tokenizer(texts, add_special_tokens=False)["input_ids"]
-            for texts in (
-                [turn.prompt for turn in batch],
-                [turn.prompt + turn.reply for turn in batch],
-                [turn.reply for turn in batch],
-            )
-        )
+        prompts = prompt_tokens(tokenizer, [turn.prompt for turn in batch])
+        wholes = prompt_tokens(tokenizer, [turn.prompt + turn.reply for turn in batch])
+        replies = tokenizer([turn.reply for turn in batch], add_special_tokens=False)["input_ids"]
         for prompt, whole, reply in zip(prompts, wholes, replies, strict=True):
             # A token may reach over the boundary (a space that belongs to the word after it); sampled it never does.
             # Where none does, the reply in its place is right: alone it might get a space in front (SentencePiece).
@@ -81,6 +167,10 @@ def _render(row: Row, messages: Sequence[Message], tokenizer: Any, *, ask: bool)
     from jinja2 import TemplateError
 
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask))
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tools=list(row.tools) or None, tokenize=False, add_generation_prompt=ask
+            )
+        )
     except (TemplateError, TypeError, KeyError) as error:
         raise InputError(f"row {row.row_id}: the chat template of the model refuses it: {error}") from None

@@ -15,6 +15,7 @@ import numpy as np
 from rollout.data.mixture import Mixture
 from rollout.data.rows import Row
 from rollout.data.templates import Template
+from rollout.data.tokens import opening_of, prompt_tokens
 from rollout.errors import InputError
 from rollout.types import Baseline, Prompt
 
@@ -54,8 +55,9 @@ def render_prompts(
     prompts: list[Prompt] = []
     skipped: list[SkippedPrompt] = []
     baselines = _baselines(rows, tokenizer)
+    nothing = tuple(opening_of(tokenizer))
     for row, text, token_ids in _tokenise(rows, template, tokenizer):
-        if not token_ids:
+        if token_ids == nothing:
             raise InputError(f"prompt {row.row_id}: the tokenizer makes no token of it; its text is {text[:60]!r}")
         if len(token_ids) > max_prompt_tokens:
             skipped.append(SkippedPrompt(row_id=row.row_id, num_tokens=len(token_ids), limit=max_prompt_tokens))
@@ -75,7 +77,7 @@ def _tokenise(rows: Sequence[Row], template: Template, tokenizer: Any) -> Iterat
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
         texts = [template.render(row.question) for row in batch]
-        ids = tokenizer(texts, add_special_tokens=template.add_special_tokens)["input_ids"]
+        ids = prompt_tokens(tokenizer, texts)
         for row, text, token_ids in zip(batch, texts, ids, strict=True):
             yield row, text, tuple(token_ids)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Message = Mapping[str, Any]
-"""A message of a conversation: `role` and `content`, both text, and whatever else the chat template reads."""
+"""A message of a conversation: `role` and `content`, both text, and whatever else the chat template reads, such as
+`reasoning_content` and `tool_calls`; the content may be empty beside these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class Row:
     messages: tuple[Message, ...] = ()
     """A conversation with at least one turn of the assistant; the question is then its first user message, the completion
     the last turn of the assistant."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that the assistant of a conversation may call, as chat templates take them (JSON schemas of functions)."""
     baseline: str = ""
     """Response to compare completions with; empty only when the source has no baseline column."""
     keeps_thought: bool = True

@@ -27,8 +27,6 @@ class Template:
 
     name: str
     """`plain`, `r1-zero`, `chat`, or the path of a file."""
-    add_special_tokens: bool
-    """Whether the tokenizer still has to add `<s>` and the like; a chat template has written them already."""
     _render: Callable[[str], str]
     closing: str = ""
     """What a reply is closed with before the end of sequence: the mark of a chat template that ends a turn otherwise."""
@@ -54,12 +52,12 @@ def load_template(name: str, tokenizer: Any) -> Template:
         InputError: unknown name, unreadable file, no `{prompt}` in it, or a model without a chat template.
     """
     if name == "plain":
-        return Template(name, True, str)
+        return Template(name, str)
     if name == "r1-zero":
-        return Template(name, True, _filler(R1_ZERO))
+        return Template(name, _filler(R1_ZERO))
     if name == "chat":
         return _chat_template(tokenizer)
-    return Template(name, True, _filler(_read(name)))
+    return Template(name, _filler(_read(name)))
 
 
 def _chat_template(tokenizer: Any) -> Template:
@@ -73,7 +71,7 @@ def _chat_template(tokenizer: Any) -> Template:
         messages = [{"role": "user", "content": question}]
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    return Template("chat", False, render, _closing(tokenizer))
+    return Template("chat", render, _closing(tokenizer))
 
 
 def _closing(tokenizer: Any) -> str:

@@ -172,11 +172,8 @@ def test_dpo_prefers_the_better_answer_and_starts_at_its_reference(rig: Rig, tmp
 
 async def judge(context: StageContext) -> float:
     """Mean margin of the held-out pairs, by the weights that the learner holds."""
-
-    def render(batch: Any) -> list[list[int]]:
-        return [context.tokenizer(row.question)["input_ids"] for row in batch]
-
-    sets = load_pair_sets(context.stage, policy_pairs(context.stage, render, context.tokenizer), 0.0, 1)
+    template = load_template("plain", context.tokenizer)
+    sets = load_pair_sets(context.stage, policy_pairs(context.stage, template, context.tokenizer), 0.0, 1)
     (result,) = await measure_pairs(context, sets.held_out, 6, "again")
     return result.margin_mean
 

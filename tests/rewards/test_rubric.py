@@ -10,7 +10,7 @@ from rewards import builtin
 from rewards.builtin import build_function
 from rewards.models.scorers import KINDS
 from rewards.resources import Resources, ResourceSettings
-from rewards.rubric import Rubric
+from rewards.rubric import Rubric, total
 from rewards.types import FunctionScore, FunctionSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
@@ -64,6 +64,30 @@ def test_the_reward_is_the_weighted_sum(score: Any, text: str, value: float, bre
     assert got.breakdown == breakdown
     assert (got.status, got.error) == ("ok", "")
     assert set(got.seconds_of) == {"accuracy", "format"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "breakdowns"),
+    [
+        ((0.1, 0.2, 0.3), [(1, 1, 0), (0, 0, 1), (1.0, 1.0, 0.0), (3, 0, 0)]),
+        ((0.7, 0.1, 1.0), [(1, 1, 0), (1, 3, -0.2), (0, 8, 0), (0, 0, 0.8)]),
+        ((1e6, 0.1, -0.1), [(1, 3, 0), (1, 0, -3), (1, 1, -2)]),
+        ((1.0, 1.0, 1.0), [(0.1, 0.2, -0.3), (0, 0, 0), (0.3, -0.2, -0.1)]),
+    ],
+)
+def test_rewards_that_add_up_to_the_same_are_the_same(
+    weights: tuple[float, ...], breakdowns: list[tuple[float, ...]]
+) -> None:
+    functions = [spec("f", label, weight=weight) for label, weight in zip("abc", weights, strict=True)]
+    rewards = {total(functions, dict(zip("abc", values, strict=True))) for values in breakdowns}
+    assert len(rewards) == 1
+
+
+def test_a_reward_is_as_fine_as_its_parts_are(score: Any) -> None:
+    functions = [spec("f", "a"), spec("f", "b", weight=0.25)]
+    assert total(functions, {"a": 1.0, "b": 1e-6}) != total(functions, {"a": 1.0, "b": 2e-6})
+    assert total(functions, {"a": -2.0, "b": 4.0}) == -1.0
+    assert total(functions, {}) == 0.0
 
 
 def test_a_gated_function_counts_only_where_its_gate_is_open(score: Any) -> None:

@@ -96,6 +96,17 @@ def test_whole_numbers_are_not_rounded() -> None:
     assert found.tolist() == [0.5, -0.5]
 
 
+@pytest.mark.parametrize("scale", ["group_std", "batch_std", "batch_reward_std", "none"])
+def test_rewards_that_mean_the_same_are_no_signal(scale: Scale) -> None:
+    """As a reward model computes them beside others of a batch; a group of its own decides, not the batch."""
+    groups = [np.array([2.0, 2.0 + 3e-6, 2.0 - 3e-6]), np.array([2.0, 2.0 + 3e-6, 3.0])]
+    tied, told = advantages(groups, "group_mean", scale, [1e-5, 1e-5])
+    assert tied.tolist() == [0.0, 0.0, 0.0]
+    assert told[2] > 0.5
+    noise = advantages(groups, "group_mean", "group_std")[0]
+    assert np.abs(noise).max() > 1.2
+
+
 def test_the_kl_in_the_reward() -> None:
     found = kl_penalised(np.array([1, 0, 1]), np.array([2.0, 4.0, -1.0]), 0.25)
     assert found.tolist() == [0.5, -1.0, 1.25]

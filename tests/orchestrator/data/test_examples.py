@@ -115,7 +115,10 @@ def test_a_completion_under_a_chat_template_is_a_turn_of_a_conversation() -> Non
         ([], "is [], not a list of messages"),
         (["hello"], "message 1 of column 'chat' is \"hello\", not an object with role and content"),
         ([{"from": "human", "value": "x"}], "message 1 of column 'chat': role is null, not text; it has: from, value"),
-        ([TALK[0], {"role": "assistant", "content": None}], "message 2 of column 'chat': content is null"),
+        (
+            [TALK[0], {"role": "assistant", "content": None}],
+            "message 2 of column 'chat': the content of role 'assistant'",
+        ),
         (
             [TALK[0], {"role": "assistant", "content": " "}],
             "message 2 of column 'chat': the content of role 'assistant'",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from orchestrator.data.pairs import (
     policy_pairs,
     scored_pairs,
 )
+from rollout.data.templates import load_template
 from rollout.errors import InputError
 from tests.orchestrator.factories import DOWNLOAD, fault, recipe, write_rows
 
@@ -42,8 +44,7 @@ def stage_of(kind: str = "dpo", source: dict[str, Any] | None = None, **sections
     return recipe(stages=[{"name": "pref", "kind": kind}], **(raw | sections)).stages[0]
 
 
-def render(batch: Any) -> list[list[int]]:
-    return [TOKENIZER(row.question)["input_ids"] for row in batch]
+PLAIN = load_template("plain", None)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def load(stage: Stage, held_out: float = 0.0) -> Any:
-    return load_pair_sets(stage, policy_pairs(stage, render, TOKENIZER), held_out, seed=1)
+    return load_pair_sets(stage, policy_pairs(stage, PLAIN, TOKENIZER), held_out, seed=1)
 
 
 def test_a_policy_trains_on_both_responses_and_their_end() -> None:
@@ -69,9 +70,26 @@ def test_a_policy_trains_on_both_responses_and_their_end() -> None:
 
 
 def test_a_response_is_closed_as_the_chat_template_does() -> None:
-    sets = load_pair_sets(stage_of(), policy_pairs(stage_of(), render, TOKENIZER, "#"), 0.0, seed=1)
+    sets = load_pair_sets(stage_of(), policy_pairs(stage_of(), replace(PLAIN, closing="#"), TOKENIZER), 0.0, seed=1)
     (first, *_) = sets.training["a"]
     assert TOKENIZER.decode(first.chosen.token_ids) == f"0+1=1#{END}"
+
+
+@pytest.mark.parametrize(
+    ("good", "learned"),
+    [("1", "\n</think>\n\n1"), ("<think>\n0</think>1", "0</think>1"), ("0</think>1", "0</think>1")],
+)
+def test_a_response_is_matched_with_a_prompt_that_opens_the_thought(folder: Path, good: str, learned: str) -> None:
+    write_rows(folder / "pairs.jsonl", rows(good=good))
+    (folder / "opened.txt").write_text("{prompt}<think>\n\n")
+    stage = stage_of(
+        data={"sources": {"a": {"path": "pairs.jsonl", **COLUMNS}}, "max_prompt_tokens": 99},
+        rollout={"max_tokens": 60},
+        model={"path": "org/model", "max_tokens": 160},
+    )
+    sets = load_pair_sets(stage, policy_pairs(stage, load_template("opened.txt", None), TOKENIZER), 0.0, seed=1)
+    (first, *_) = sets.training["a"]
+    assert TOKENIZER.decode(first.chosen.token_ids[first.chosen.first_target :]) == f"{learned}{END}"
 
 
 def test_a_reward_model_reads_whole_rows_that_share_their_beginning() -> None:

@@ -12,6 +12,7 @@ from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines, sample_of
 from orchestrator.results.columns import columns, in_words
+from rewards.text.response import read_response
 from rewards.types import Sample, Score
 from rollout.errors import InputError, ServiceError
 from rollout.types import Baseline, Prompt
@@ -154,7 +155,8 @@ def test_the_figure_is_shown_and_recorded() -> None:
 
 def test_a_baseline_is_a_reply_where_the_prompt_opens_a_thought_that_it_does_not_close() -> None:
     opened = prompt(text="<|user|>hi<|assistant|><think>\n", baseline=Baseline(text="hello", num_tokens=2))
-    assert sample_of(opened).prompt == "<|user|>hi<|assistant|>"
+    assert sample_of(opened).prompt == opened.text
+    assert read_response(opened.text, sample_of(opened).completion).answer == "hello"
     closed = prompt(text=opened.text, baseline=Baseline(text="hm</think>hello", num_tokens=4))
     assert (sample_of(closed).prompt, sample_of(closed).num_tokens) == (opened.text, 4)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.math import algebra as math_algebra
-from rewards.math.exact import answer_key, compare
+from rewards.math.exact import compare, groups_of_equals
 from rewards.math.extract import final_answer
 from rewards.math.grammar import NotAlgebra
 from rewards.math.numbers import plain_number
@@ -142,9 +142,21 @@ def test_a_reference_may_be_a_whole_solution() -> None:
     assert decide("\\boxed{9}", "She makes 9 * 2 = $18.\n#### 18").value == 0.0
 
 
-def test_votes() -> None:
-    assert answer_key("1,000.0") == answer_key("1000") == 1000
-    assert answer_key(" New  York") == answer_key("new york.")
+@pytest.mark.parametrize(
+    ("answers", "first"),
+    [
+        (["1,000.0", "1000", "10^3"], [0, 0, 0]),
+        ([" New  York", "new york.", "York"], [0, 0, 2]),
+        (["\\frac12", "2", "\\frac{1}{2}", "0.5", "50\\%", "2.0"], [0, 1, 0, 0, 0, 1]),
+        (["x=3", "3", "x = 3", "y=3"], [0, 0, 0, 3]),
+        (["\\sqrt{8}", "2\\sqrt2", "2.83"], [0, 0, 2]),
+        (["(1,2)", "(1, 2)", "(2,1)"], [0, 0, 2]),
+        (["\\sin(1)", "\\cos(1)", "\\sin(1)"], [0, 1, 0]),
+        ([], []),
+    ],
+)
+def test_answers_of_equal_value_are_one_vote(answers: list[str], first: list[int]) -> None:
+    assert groups_of_equals(answers) == first
 
 
 # --- Hostile input

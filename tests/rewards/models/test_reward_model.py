@@ -124,6 +124,20 @@ def test_a_pair_scores_in_a_batch_as_it_does_alone(folders: dict[str, Path], nam
     assert model.score([]) == []
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ALL[:4])
+def test_what_comes_of_the_batch_alone_is_within_the_resolution(
+    folders: dict[str, Path], name: str, dtype: str
+) -> None:
+    model = load(folders[name], dtype=dtype)
+    resolution = model.measure_resolution()
+    alone = [model.score([pair])[0] for pair in PAIRS]
+    for own, other in zip(alone, model.score(PAIRS), strict=True):
+        assert abs(own - other) <= resolution * max(1.0, abs(own))
+    if dtype == "float32":
+        assert resolution < 1e-4
+
+
 @pytest.mark.parametrize("name", ALL[:4])
 def test_a_decoder_scores_at_the_very_last_token(folders: dict[str, Path], name: str) -> None:
     """By hand: the hidden state of the last token, the end of turn included, times the head."""

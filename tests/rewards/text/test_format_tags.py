@@ -6,7 +6,7 @@ import re
 import pytest
 
 from rewards.text.format_tags import format_tags
-from rewards.text.tags import TAGS
+from rollout.data.thoughts import TAGS
 
 GOOD = "<think>7+8=15</think><answer>15</answer>"
 

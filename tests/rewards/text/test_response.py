@@ -7,8 +7,9 @@ from rewards.math.extract import find_answers
 from rewards.models.pair_encoding import pair_of
 from rewards.text import language, readability
 from rewards.text.format_tags import format_tags
-from rewards.text.response import opens_thought, prompt_of_given, question, read_response, without_thought
+from rewards.text.response import question, read_response, without_thought
 from rollout.data.templates import R1_ZERO
+from rollout.data.thoughts import completion_behind, opens_thought
 
 OPEN = "q<think>\n"
 """A prompt that opens the thought."""
@@ -140,10 +141,24 @@ def test_reading_is_linear_and_never_fails(piece: str) -> None:
         assert all(answer in found.reply for answer in found.answers[:3])
 
 
-def test_a_response_that_no_policy_wrote() -> None:
-    assert prompt_of_given("q<think>\n", "b") == "q"
-    assert prompt_of_given("q<think>\n", "a</think>b") == "q<think>\n"
-    assert prompt_of_given("q", "b") == "q"
+@pytest.mark.parametrize(
+    ("prompt", "given", "whole"),
+    [
+        ("q", "b", "qb"),
+        ("q", "<think>a</think>b", "q<think>a</think>b"),
+        ("q<think>\n", "b", "q<think>\n\n</think>\n\nb"),
+        ("q<think>", "b", "q<think>\n</think>\n\nb"),
+        ("q<think>\n", "a</think>b", "q<think>\na</think>b"),
+        ("q<think>\n", "<think>\na\n</think>\n\nb", "q<think>\na\n</think>\n\nb"),
+        ("q<think>\n", "\n<think>a</think>b", "q<think>\na</think>b"),
+        ("q<think>", "<think>\na</think>b", "q<think>\na</think>b"),
+        ("q<think>\n", "<think>a", "q<think>\na"),  # cut in its thought
+    ],
+)
+def test_a_completion_that_no_policy_wrote_opens_and_closes_one_thought(prompt: str, given: str, whole: str) -> None:
+    assert prompt + completion_behind(prompt, given) == whole
+    if "</think>" not in given and "<think>" not in given:
+        assert read_response(prompt, completion_behind(prompt, given)).answer == given
 
 
 def test_without_its_thought() -> None:

@@ -1,5 +1,6 @@
 """Which tokens of a conversation train, through real chat templates and real tokenizers."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,85 @@ def test_every_turn_is_learned_with_the_context_it_is_sampled_in() -> None:
 
 
 def test_a_template_that_writes_a_turn_otherwise_than_it_asks_for_one_is_refused() -> None:
+    asks_otherwise = FORGETS_THOUGHTS.replace("%}[A]{% endif", "%}[B]{% endif")
     with pytest.raises(InputError, match=r"row s/0: the chat template .* give the rows as prompt and completion"):
-        learned(plain(OPENS_THE_THOUGHT))
+        learned(plain(asks_otherwise))
+
+
+def test_a_template_that_opens_the_thought_learns_each_turn_with_one_thought() -> None:
+    end = character_tokenizer().eos_token
+    assert learned(plain(OPENS_THE_THOUGHT)) == [
+        ("[U]Be brief.[U]2+3?[A]<think>\n", f"easy</think>5[/A]{end}"),
+        ("[U]Be brief.[U]2+3?[A]5[/A][U]And 4+4?\n[A]<think>\n", f"\n</think>\n\n8, of course[/A]{end}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "<think>\nsix sevens\n</think>\n\n42"},
+        {"role": "assistant", "content": "42", "reasoning_content": "six sevens"},
+        {"role": "assistant", "content": "", "reasoning_content": "six sevens"},
+    ],
+)
+@pytest.mark.parametrize(
+    "template",
+    [
+        # It shows what follows the thought alone, in every turn.
+        "{% for m in messages %}{% if m.role == 'assistant' %}[A]{{ m.content.split('</think>')[-1] }}[/A]{% else %}"
+        "[U]{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}[A]{% endif %}",
+        # It reads `content` and nothing else.
+        "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[/]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}",
+    ],
+)
+def test_a_thought_that_the_template_drops_is_learned_as_the_row_has_it(template: str, message: dict[str, str]) -> None:
+    row = replace(conversation(), messages=({"role": "user", "content": "6*7?"}, message))
+    (turn,) = turns_of(row, plain(template), "all")
+    thought, _, answer = turn.reply.partition("</think>")
+    assert thought == "<think>\nsix sevens\n"
+    assert answer.strip().startswith(message["content"].rpartition("</think>")[2].strip())
+    assert turn.reply.endswith("[/A]" if "[A]" in template else "[/]")
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 3, "b": ["ü", 4.5]}}}
+TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {}}},)
+READS_CALLS = (
+    "{% if tools %}T{{ tools | tojson }}{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}[/]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (READS_CALLS, ""),
+        (READS_CALLS.replace("{{ tools | tojson }}", ""), "does not show the tool 'add'"),
+        (READS_CALLS.replace("({{ c.function.arguments | tojson }})", ""), "drops the tool call of message 3"),
+        (READS_CALLS.replace("m.tool_calls or []", "[]"), "drops the tool call of message 3"),
+        (READS_CALLS.replace("[{{ m.role }}]{{ m.content }}", "{% if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endif %}"), "drops the content of message 1 \\(system\\): 'Be exact.'"),
+        (READS_CALLS.replace("{{ m.content }}", "{% if m.role != 'tool' %}{{ m.content }}{% endif %}"), "drops the content of message 4"),
+    ],
+)  # fmt: skip
+def test_what_a_template_drops_of_tools_calls_and_turns_is_told(template: str, problem: str) -> None:
+    messages: tuple[dict[str, Any], ...] = (
+        {"role": "system", "content": "Be exact."},
+        {"role": "user", "content": "3+4?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "7.5"},
+        {"role": "assistant", "content": "7"},
+    )
+    row = replace(conversation(), messages=messages, tools=TOOLS)
+    if problem:
+        with pytest.raises(InputError, match=rf"row s/0: the chat template of the model .*{problem}"):
+            turns_of(row, plain(template), "all")
+        return
+    first, second = turns_of(row, plain(template), "all")
+    assert (
+        first.reply == 'add({"a": 3, "b": ["\\u00fc", 4.5]})[/]' or first.reply == 'add({"a": 3, "b": ["ü", 4.5]})[/]'
+    )
+    assert second.reply == "7[/]"
 
 
 def test_a_conversation_that_the_template_refuses_is_named() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rollout.data.templates import load_template
+from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
 QUESTION = r"What is $\frac{1}{2}$ of {prompt} and {0}?"
@@ -97,23 +98,29 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
         load_template("r1_zero", None)
 
 
-def test_special_tokens_stand_once_with_a_real_tokenizer() -> None:
-    """A chat template writes `<s>` itself; the tokenizer must add it to the other templates only."""
+def test_special_tokens_stand_once_with_a_real_tokenizer(tmp_path: Path) -> None:
+    """Whether the template writes `<s>` or the tokenizer adds it; and a prompt does not end with what ends a text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(models.WordLevel({"<s>": 0, "<u>": 1, "<a>": 2, "hi": 3, "?": 4}, unk_token="?"))
+    core = Tokenizer(models.WordLevel({"<s>": 0, "<u>": 1, "<a>": 2, "hi": 3, "?": 4, "</s>": 5}, unk_token="?"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 5)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", unk_token="?")
     tokenizer.chat_template = "{{ bos_token }} <u> {{ messages[0]['content'] }} <a>"
 
     def ids(name: str) -> Any:
-        template = load_template(name, tokenizer)
-        return tokenizer([template.render("hi")], add_special_tokens=template.add_special_tokens)["input_ids"]
+        return prompt_tokens(tokenizer, [load_template(name, tokenizer).render("hi")])
 
     assert ids("chat") == [[0, 1, 3, 2]]
     assert ids("plain") == [[0, 3]]
+    (tmp_path / "own.txt").write_text("<s> <u> {prompt} <a>\n")
+    assert ids(str(tmp_path / "own.txt")) == [[0, 1, 3, 2]]
+    tokenizer.chat_template = "<u> {{ messages[0]['content'] }} <a>"
+    assert ids("chat") == [[0, 1, 3, 2]]
+    core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 5)])
+    assert prompt_tokens(PreTrainedTokenizerFast(tokenizer_object=core), ["hi", "<s> hi"]) == [[3], [0, 3]]
+    assert prompt_tokens(tokenizer, []) == []
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
         load_template("chat", tokenizer)
