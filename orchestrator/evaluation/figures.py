@@ -170,7 +170,7 @@ def _majority_right(group: ScoredGroup, correctness: Correctness) -> float | Non
 def _sample(group: ScoredGroup, correctness: Correctness, contest: Contest | None) -> dict[str, Any]:
     """The first completion of a problem that could be scored, or else the first."""
     shown = next(iter(group.completions), group.group.completions[0])
-    judged = bool(group.scores) and bool(correctness.correct)
+    told = bool(group.scores) and bool(correctness.correct)
     compared = {}
     if contest and group.prompt.baseline:
         won = contest.outcome(group.prompt.prompt_id, group.scores[0]) if group.scores else None
@@ -180,7 +180,7 @@ def _sample(group: ScoredGroup, correctness: Correctness, contest: Contest | Non
         "prompt": group.prompt.text,
         "answer": group.prompt.answer,
         "completion": shown.text,
-        "correct": _is_right(group.scores[0], correctness) if judged else None,
+        "correct": _is_right(group.scores[0], correctness) if told else None,
         **compared,
     }
 

@@ -19,7 +19,7 @@ In tier B (namespaces refused; Landlock, seccomp, limits) the same holds with th
 process can be started, names and attributes of files outside can be seen (`stat`), contents cannot.
 
 By hand: container runtimes want a daemon or privileges that the hosts of a cluster often lack, and start one container a
-program; a cell is a fork of a millisecond, and what a program returns is judged without trusting it.
+program; a cell is a fork of a millisecond, and what a program returns is compared without trusting it.
 
 Not contained: what the kernel itself gets wrong; timing as a channel between programs; load on the memory bus and caches;
 reading `/usr`. Programs cannot read packages outside the standard library, `/dev/stdin` (there is no /proc) or the network,

@@ -150,7 +150,7 @@ class Zygote:
         held = sum(max(0, _resident(self._proc, process) - self._baseline) for process in processes)
         if held <= self._memory_limit or len(processes) <= 2:
             return held
-        # A program's own forks share pages with it: before judging, count each page once.
+        # A program's own forks share pages with it: before a decision, count each page once.
         return sum(_proportional(self._proc, process) for process in processes)
 
     def _children(self, process: int) -> list[int]:

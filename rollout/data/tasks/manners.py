@@ -2,7 +2,7 @@
 
 Answers to them are better or worse. A good one names the person, does what was asked and closes with an offer; a curt or
 misaddressed one is worse; and what is asked in malice is declined with kind words, in the thought too. Preference
-pairs are drawn by these rules, and `quality` is the judge who wrote them: what a reward model learns to guess.
+pairs are drawn by these rules, and `quality` is the rule itself as a reward function: what a reward model learns to guess.
 """
 
 from collections.abc import Iterator, Mapping
@@ -80,7 +80,7 @@ def manners_rows(split: str, seed: int, limit: int, options: TaskOptions) -> Ite
     Options:
         kinds: `all` (default), `kind` (greet, thank, tell) or `malice` (mock).
         polish: share of completions that are as good as can be (default 1); the others are what people write in haste.
-        noise: share of pairs that are the wrong way round (default 0), as with people who judge.
+        noise: share of pairs that are the wrong way round (default 0), as with people who choose.
         count: number of requests when `limit` is 0 (default 4,000).
     """
     read = Options("manners", options)
@@ -147,7 +147,7 @@ def _two(request: _Request, rng: np.random.Generator) -> tuple[str, str]:
             return one, other
 
 
-# --- The judge
+# --- The rule
 
 
 def quality(prompt: str, completion: str, reference: str) -> float:
