@@ -3,9 +3,10 @@
     win rate = mean over prompts of the mean over a prompt's completions of
                1 where the scorer's value of the completion is higher than that of the baseline, ½ where they are equal, else 0
 
-A scorer (a reward model, an LLM judge, a rubric) sees each of the two by itself, so no order of presentation can sway it. As in AlpacaEval (`alpaca_eval`,
-`metrics.pairwise_to_winrate`: mean of preferences that are 1 for a loss, 1.5 for a draw and 2 for a win, less 1, of what could
-be compared), which grew out of AlpacaFarm (arXiv:2305.14387). What could not be scored is neither a win nor a loss.
+A scorer (a reward model, an LLM judge, a rubric) sees each of the two by itself, so no order of presentation can sway it. As
+in AlpacaEval (`alpaca_eval`, `metrics.pairwise_to_winrate`: mean of preferences that are 1 for a loss, 1.5 for a draw and 2 for a
+win, less 1, of what could be compared), which grew out of AlpacaFarm (arXiv:2305.14387). What could not be scored is neither a win
+nor a loss.
 """
 
 import asyncio
