@@ -5,7 +5,8 @@
 
 BIN := .venv/bin
 ARGS ?=
-JOBS ?= 2
+# One more than two cores: it works where the tests of the sandbox wait.
+JOBS ?= 3
 FAST := -m "not gpu and not engine" -n $(JOBS) --dist loadfile
 
 # Where Python may not keep compiled modules, every process of a run or a test compiles torch and the rest anew: 5 to 10 s.
@@ -25,7 +26,7 @@ test: lint  ## lint, then every test that needs no GPU (ARGS goes to pytest)
 	$(BIN)/python -m pytest $(FAST) $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m "engine and not gpu" $(ARGS) || [ $$? -eq 5 ]
 
-test-fast: install  ## only the tests without Ray, vLLM and DeepSpeed, JOBS (2) at a time
+test-fast: install  ## only the tests without Ray, vLLM and DeepSpeed, JOBS (3) at a time
 	$(BIN)/python -m pytest $(FAST) $(ARGS)
 
 lint: install  ## ruff, format check, mypy, spelling
