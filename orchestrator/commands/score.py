@@ -30,7 +30,8 @@ def score(
 
     Every line is an object with `response` and what the rubric needs: `answer` for math; `tests`, or `prompt`,
     `entry_point` and `test`, for code. Every line gives one line: `id` (where there is one), `reward`, `status` (ok,
-    timeout, error), `breakdown`, `extracted`. A line that cannot be read has status error, and the others are scored.
+    timeout, error), `breakdown`, `extracted`. A line that cannot be read or scored has status error, and the others are
+    scored; the exit status is then 1.
     """
     from orchestrator.evaluation.score_file import Tally, find_rubric, score_lines, summary
     from orchestrator.run.files import check_writable
@@ -49,6 +50,8 @@ def score(
             tally.add(line)
             print(line, file=target, flush=not out)
     typer.echo(summary(tally.statuses, tally.mean), err=True)
+    if tally.statuses["error"]:
+        raise typer.Exit(1)
 
 
 def _without_blank_end(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.rewards import check_rewards
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
@@ -61,6 +62,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
     stage = _scored_stage(loaded.stages)
     if rubric not in stage.rewards.rubrics:
         raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
+    check_rewards(loaded, stage)
     models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
     stage = with_stage_models(loaded, stage, models, {rubric})
     return rubrics_of(stage)[rubric], resource_settings(stage)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from orchestrator.cli import run
+from orchestrator.config.load import to_toml
 from orchestrator.evaluation.score_file import find_rubric, sample_of, score_lines
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
@@ -35,7 +37,7 @@ def test_every_line_gives_one_line_in_order_whatever_is_in_it(
     file = tmp_path / "in.jsonl"
     file.write_bytes(b"\n".join([*lines, b"", b""]))
     out = tmp_path / "out.jsonl"
-    assert run(["score", "math", str(file), "--out", str(out), "--processes", "2"]) == 0
+    assert run(["score", "math", str(file), "--out", str(out), "--processes", "2"]) == 1
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(records) == len(lines)
     right, algebra, wrong, unanswered, *malformed = records[:13]
@@ -138,6 +140,28 @@ def test_lines_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(next(scores))["reward"] == 1.0
     assert taken < 1000
     scores.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("none.py:f", "none.py"),
+        ("mine.py:other", "other"),
+        ("rollout.tasks.manners:quality", "rollout.data.tasks.manners"),
+    ],
+)
+def test_a_function_that_is_not_there_is_told_once_and_not_in_every_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], function: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def f(prompt, completion, reference):\n    return 1.0\n")
+    rubric = {"rubrics": {"default": {"own": {"name": function}}}}
+    (tmp_path / "own.toml").write_text(tomli_w.dumps(to_toml(recipe(rewards=rubric))))
+    (tmp_path / "in.jsonl").write_text('{"response": "x"}\n')
+    assert run(["score", "own.toml", "in.jsonl"]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
