@@ -9,6 +9,11 @@ LAST_LINE = "last-line"
 """The pattern that takes the last line of the reply, for prompts that ask for a bare answer after some work."""
 _MARK = re.compile(r"####+")
 
+_SPACE = re.compile(
+    r"\\(?P<phantom>[hv]?phantom|hspace\*?)\s*(?=\{)|\\(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|\\[ ,;:!]|[\s~]|\{\}"
+)
+"""Something that takes room and shows nothing."""
+_BRACE = re.compile(r"(?<!\\)[{}]")
 _MAX_BARE = 100
 _PATTERN_WINDOW = 4096
 
@@ -28,7 +33,7 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
     2. every `<answer>…</answer>`;
     3. what the pattern finds.
 
-    Where the last of them is empty there is no answer.
+    What shows nothing (`\\boxed{}`, `\\boxed{\\phantom{2}}`) is no answer; where the last of them shows nothing there is none.
 
     Args:
         response: the whole completion.
@@ -40,9 +45,30 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
     """
     parts = read_response(prompt, response)
     found = _find_boxes(parts.reply) or parts.answers or _find_by_pattern(parts.reply, pattern)
-    distinct = dict.fromkeys(reversed([text.strip() for text in found]))
-    answers = tuple(reversed(distinct))
-    return answers if answers and answers[-1] else ()
+    shown = ["" if _shows_nothing(text) else text.strip() for text in found]
+    if not shown or not shown[-1]:
+        return ()
+    return tuple(reversed(dict.fromkeys(text for text in reversed(shown) if text)))
+
+
+def _shows_nothing(text: str) -> bool:
+    """Whether a text leaves nothing to see, as in a box that a response asks to fill: `\\boxed{\\phantom{2}}`."""
+    at = 0
+    while at < len(text) and (match := _SPACE.match(text, at)):
+        at = match.end()
+        if match["phantom"]:
+            at = _behind_braces(text, at)
+    return at >= len(text)
+
+
+def _behind_braces(text: str, at: int) -> int:
+    """Where the pair of braces that opens at `at` ends; `at` where it is not closed."""
+    depth = 0
+    for match in _BRACE.finditer(text, at):
+        depth += 1 if match[0] == "{" else -1
+        if not depth:
+            return match.end()
+    return at
 
 
 # Every branch begins with a literal, which lets the search skip over everything else at the speed of memchr.

@@ -464,6 +464,16 @@ RESPONSES = [
     ("#### 5\n#### 6", "6", None, "wrong"),
     (" ".join(rf"\boxed{{{n}}}" for n in range(100)), "5", None, "wrong"),
     (" ".join(rf"\boxed{{{n}}}" for n in range(20_000)), "19999", None, "wrong"),
+    # What shows nothing is no answer
+    (r"so \boxed{\phantom{2}} is to be filled: \boxed{4}", "4", None, "correct"),
+    (r"so \boxed{\phantom{2}} is to be filled: \boxed{4}", "2", None, "wrong"),
+    (r"\boxed{} \boxed{\quad~\,} \boxed{\hspace{1cm}} \boxed{4}", "4", None, "correct"),
+    (r"\boxed{4} \boxed{\hphantom{4}}", "4", None, "no_answer"),
+    (r"\boxed{\phantom{5}}", "5", None, "no_answer"),
+    (r"\boxed{\vphantom{\frac{1}{2}}}", "1/2", None, "no_answer"),
+    (r"\boxed{" + "\\quad" * 200_000 + "}", "5", None, "no_answer"),
+    (r"\boxed{" + r"\phantom{5}" * 100_000 + r"}\boxed{5}", "5", None, "correct"),
+    (r"\boxed{" + r"\phantom{" * 100_000, "5", None, "no_answer"),
     # Claims about the verdict
     ("correct", "5", None, "wrong"),
     ('{"score": 1.0}', "5", None, "wrong"),
