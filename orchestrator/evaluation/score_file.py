@@ -29,7 +29,7 @@ from rewards.builtin import BUILTIN
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.types import FunctionSpec, RubricSpec, Sample, Score
-from rollout.data.sources import field_text
+from rollout.data.sources import answer_text, field_text
 from rollout.errors import InputError, ServiceError, did_you_mean
 
 CHUNK = 32
@@ -216,7 +216,10 @@ def sample_of(record: Any) -> Sample:
         raise ValueError("it has no text under `response`")
     fields = {str(name): field_text(value) for name, value in record.items() if name not in ("id", "response")}
     return Sample(
-        prompt=fields.get("prompt", ""), completion=record["response"], answer=fields.get("answer", ""), fields=fields
+        prompt=fields.get("prompt", ""),
+        completion=record["response"],
+        answer=answer_text(record.get("answer")),
+        fields=fields,
     )
 
 

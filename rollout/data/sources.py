@@ -86,7 +86,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     question = _text(where, values, source.prompt_column, "prompt_column")
     answer = completion = ""
     if source.answer_column:
-        answer = _text(where, values, source.answer_column, "answer_column")
+        answer = _answer(where, values, source.answer_column)
         if pattern is not None:
             answer = _extract(where, pattern, answer, source.answer_column)
     if source.completion_column:
@@ -222,6 +222,24 @@ def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> s
     if not text.strip():
         raise InputError(f"{where}: column {column!r} is empty; fill it or remove the row")
     return text
+
+
+def _answer(where: str, values: Mapping[str, Any], column: str) -> str:
+    """The reference answer: text or a number, or a list of accepted ones (`answer_text`)."""
+    value = _value(where, values, column, "answer_column")
+    if not isinstance(value, list):
+        return _text(where, values, column, "answer_column")
+    for each in value:
+        _text(where, {column: each}, column, "answer_column")
+    if not value:
+        raise InputError(f"{where}: column {column!r} is an empty list; fill it or remove the row")
+    return answer_text(value)
+
+
+def answer_text(value: Any) -> str:
+    """A reference answer as text; a list of accepted ones as a JSON list of texts, as `rewards.builtin` reads it."""
+    listed = isinstance(value, list) and all(isinstance(each, str | int | float | Decimal) for each in value)
+    return json.dumps([field_text(each) for each in value], ensure_ascii=False) if listed else field_text(value)
 
 
 def field_text(value: Any) -> str:

@@ -83,6 +83,23 @@ def test_rewards_that_add_up_to_the_same_are_the_same(
     assert len(rewards) == 1
 
 
+@pytest.mark.parametrize(
+    ("reference", "said", "right"),
+    [
+        ('["0.5", "\\\\frac{2}{3}"]', "1/2", True),
+        ('["0.5", "\\\\frac{2}{3}"]', "2/3", True),
+        ('["0.5", "\\\\frac{2}{3}"]', "1/3", False),
+        ('["42"]', "42", True),
+        ("[1, 2]", "[1,2]", True),  # an interval, and no list of answers
+        ("[1, 2]", "1", False),
+        ("[1, 2)", "[1,2)", True),
+    ],
+)
+def test_any_answer_of_a_list_is_right(score: Any, reference: str, said: str, right: bool) -> None:
+    got = score([spec("accuracy")], sample(f"\\boxed{{{said}}}", answer=reference))
+    assert (got.status, got.value) == ("ok", float(right))
+
+
 def test_a_reward_is_as_fine_as_its_parts_are(score: Any) -> None:
     functions = [spec("f", "a"), spec("f", "b", weight=0.25)]
     assert total(functions, {"a": 1.0, "b": 1e-6}) != total(functions, {"a": 1.0, "b": 2e-6})

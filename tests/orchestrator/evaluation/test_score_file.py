@@ -173,6 +173,12 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["reward"] == 1.0
 
 
+def test_a_list_of_accepted_answers_is_read_as_in_training() -> None:
+    lines = [{"response": "so \\boxed{1/2}", "answer": ["0.5", "7"]}, {"response": "so \\boxed{42}", "answer": [42]}]
+    records = score("math", [json.dumps(line).encode() for line in lines])
+    assert [record["reward"] for record in records] == [1.0, 1.0]
+
+
 def test_a_sample_holds_further_columns_as_text() -> None:
     sample = sample_of({"response": "x", "answer": 7, "tests": [{"input": "1"}], "none": None})
     assert sample.answer == "7"

@@ -79,6 +79,21 @@ def test_a_row_holds_its_columns_by_role(tmp_path: Path) -> None:
     assert row.fields == {"level": "3", "tags": '["x", 1.5]', "no": ""}
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [(["0.5", "\\frac{1}{2}"], '["0.5", "\\\\frac{1}{2}"]'), ([42], '["42"]'), ([2.50, "x"], '["2.5", "x"]')],
+)
+def test_a_list_of_answers_is_kept_as_a_list_of_texts(tmp_path: Path, answer: list[Any], read: str) -> None:
+    (row,) = load(jsonl(tmp_path / "a.jsonl", {"prompt": "p", "answer": answer}))
+    assert row.answer == read
+
+
+@pytest.mark.parametrize("answer", [[], [["a"]], ["a", None], [" "], [{"a": 1}]])
+def test_a_list_of_what_are_no_answers_is_told(tmp_path: Path, answer: Any) -> None:
+    with pytest.raises(InputError, match=r"a.jsonl:1: column 'answer' is "):
+        load(jsonl(tmp_path / "a.jsonl", {"prompt": "p", "answer": answer}))
+
+
 def test_tests_in_the_form_of_humaneval_keep_the_program_that_they_complete(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"code": "def f():", "entry_point": "f", "test": "…"})
     (row,) = load(path, prompt_column="code", answer_column="")
