@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from learner.spec import Head, LearnerSpec, ObjectiveName
 from learner.stats import RankStats, merge_figures
 from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
-from rollout.errors import InputError
+from rollout.errors import InputError, ServiceError
 from rollout.weights.manifest import WeightManifest
 
 
@@ -49,7 +49,13 @@ class LearnerRank:
         threads: int,
         timeout_s: float,
         progress: Progress | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
+        """Meet the other ranks.
+
+        Raises:
+            ServiceError: the rank is to compute on a GPU, and CUDA does not come up.
+        """
         os.environ.update(
             RANK=str(rank),
             LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"),
@@ -60,9 +66,11 @@ class LearnerRank:
         import deepspeed
 
         self.rank, self.ranks = rank, ranks
-        cuda = torch.cuda.is_available()
+        cuda = device == "cuda"
         self.device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-        if not cuda:
+        if cuda:
+            start_cuda(rank)
+        if threads:
             torch.set_num_threads(threads)
         # The op compiles for a minute with g++ at first use, serves ranks of one host only, and lets peers hang where a
         # CPU lacks its vector instructions. Gloo does the same work everywhere.
@@ -188,14 +196,15 @@ class LearnerRank:
                 found.append(values[: len(pack.indices)].double().cpu().numpy())
         return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *found])
 
-    def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(learner's logprobs, sampler's logprobs) of this rank's targets, pack by pack, each [N] float32."""
-        pairs = []
+    def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(index of the sequence in the batch, learner's logprob, sampler's logprob) of this rank's targets, pack by pack, each
+        [N]."""
+        found = []
         for pack, tensors in self._own(batch):
             values = self.model.logprobs(tensors, batch.temperature).float().cpu().numpy()
             if pack.weights.any():
-                pairs.append((values, pack.rollout_logprobs))
-        return pairs
+                found.append((pack.indices[pack.segments], values, pack.rollout_logprobs))
+        return found
 
     def stage_weights(self, version: int, base: bool = True, adapter: bool = True) -> WeightManifest | None:
         """Make the current weights ready to be loaded as `version`; the manifest on rank 0.
@@ -288,6 +297,19 @@ class LearnerRank:
         for mini in batch.packs:
             for pack in mini[self.rank]:
                 yield pack, to_device(pack, self.device)
+
+
+def start_cuda(rank: int) -> None:
+    """Raises ServiceError unless this process has a GPU: a rank that was given one never computes on the host in its place."""
+    try:
+        torch.cuda.init()
+        torch.cuda.set_device(0)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ServiceError(
+            f"learner rank {rank}: CUDA does not come up ({reason}); torch {torch.__version__} is built for CUDA "
+            f"{torch.version.cuda}: `rayzero doctor` on that host says what is missing"
+        ) from problem
 
 
 def _numbers(values: dict[str, Tensor]) -> dict[str, float]:

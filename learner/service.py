@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -17,13 +17,14 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from learner.audit import LogprobGap, logprob_gaps
 from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
-from rollout.actors import compute_environment, reserve, within
+from rollout.actors import Device, SharedGpus, both, compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.manifest import Holding, WeightManifest
@@ -52,11 +53,11 @@ class LearnerActor:
             port = probe.getsockname()[1]
         return ray.util.get_node_ip_address(), port, str(ray.get_runtime_context().get_node_id())
 
-    def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float) -> bool:
+    def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float, device: Device) -> bool:
         from learner.rank import LearnerRank
 
         with self._progress.verb("meet"):
-            self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress)
+            self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress, device)
         return True
 
     def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
@@ -83,7 +84,8 @@ class LearnerGroup:
     """The ranks as one service. Every verb goes to all of them, and they fail together: when the process of one ends, or
     a verb raises or hangs on it, all are ended, and the error names it."""
 
-    def __init__(self, actors: list[Any], group: PlacementGroup, timeout_s: float) -> None:
+    def __init__(self, actors: list[Any], group: PlacementGroup | None, timeout_s: float) -> None:
+        """`group`: reserved for these actors alone."""
         self._actors = actors
         self._group = group
         self.timeout_s = timeout_s
@@ -92,6 +94,7 @@ class LearnerGroup:
         self.node = ""
         """Node of rank 0, from which weights are published."""
         self._adapts = False
+        self._bucket_bytes = 0
         self._holding = Holding()
 
     @classmethod
@@ -101,28 +104,32 @@ class LearnerGroup:
         ranks: int,
         cpus: float,
         gpus: float,
-        device: str,
+        device: Device,
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
         name: str = "learner",
+        shared: SharedGpus | None = None,
     ) -> "LearnerGroup":
         """Place the ranks and let them meet. Their actors are called `<name>-<rank>`.
+
+        Args:
+            shared: GPUs that engines use too, in place of some of their own.
 
         Raises:
             InputError: the cluster cannot place them.
             ServiceError: they did not meet in time.
         """
         bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
-        group = reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
+        group = None if shared else reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
         remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
         actors = [
             remote.options(
                 name=f"{name}-{rank}",
                 num_cpus=cpus,
-                num_gpus=bundle.get("GPU", 0),
+                num_gpus=shared.share if shared else bundle.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
-                    placement_group=group, placement_group_bundle_index=rank
+                    placement_group=shared.group if shared else group, placement_group_bundle_index=rank
                 ),
                 runtime_env={"env_vars": compute_environment(device, threads)},
             ).remote(rank)
@@ -130,7 +137,7 @@ class LearnerGroup:
         ]
         learner = cls(actors, group, timeout_s)
         address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
-        meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s) for actor in actors]
+        meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s, device) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
         learner.node = node
         return learner
@@ -148,6 +155,7 @@ class LearnerGroup:
         """Load a stage's model on every rank; returns its number of parameters."""
         counts = await self._all(RankVerbs.open, spec)
         self._adapts = spec.lora_rank > 0
+        self._bucket_bytes = spec.bucket_bytes
         self._holding = Holding(base=spec.model_path)
         self._new_holding()
         return counts[0]
@@ -172,13 +180,17 @@ class LearnerGroup:
 
     async def mean_nll(self, batch: TrainingBatch) -> float:
         """−log p of a target, in nats, over all targets of a batch; nothing trains."""
-        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
-        return -sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in pairs) / batch.num_targets
+        packs = [pack for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pack in rank]
+        return -sum(float(logprobs.sum(dtype=np.float64)) for _, logprobs, _ in packs) / batch.num_targets
 
-    async def max_logprob_gap(self, batch: TrainingBatch) -> float:
-        """Largest |learner − sampler| over all targets of a batch (audits)."""
-        pairs = [pair for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pair in rank]
-        return max((float(np.abs(learner - sampler).max()) for learner, sampler in pairs), default=0.0)
+    async def logprob_gaps(self, batch: TrainingBatch, sampler: Sequence[int]) -> dict[int, LogprobGap]:
+        """How far the learner is from each sampler, over all targets of the sequences that it sampled (audits).
+
+        Args:
+            sampler: [S] which one sampled a sequence, in the order in which `make_batch` was given them.
+        """
+        packs = [pack for rank in await self._all(RankVerbs.logprobs, _store(batch)) for pack in rank]
+        return logprob_gaps(packs, sampler)
 
     async def stage_weights(self, version: int, held: Holding | None = None) -> WeightManifest:
         """Make the current weights ready for the engines as `version`: all that is not in `held`, which they hold."""
@@ -198,7 +210,8 @@ class LearnerGroup:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
         address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
-        await asyncio.gather(pool.meet(address, port, size), self._all(RankVerbs.meet_engines, address, port, size))
+        meeting = pool.meet(address, port, size, self._bucket_bytes)
+        await both(meeting, self._all(RankVerbs.meet_engines, address, port, size), self.abandon)
 
     async def release_weights(self, manifest: WeightManifest) -> None:
         await self._all(RankVerbs.release_weights, manifest)
@@ -213,11 +226,17 @@ class LearnerGroup:
     async def export(self, folder: Path, tokenizer_from: str) -> None:
         await self._all(RankVerbs.export, str(folder), tokenizer_from)
 
+    async def abandon(self, why: str) -> None:
+        """End the ranks, whatever they are at: they wait for somebody who will not come."""
+        if not self._ended:
+            self._ended = why
+            await self._end(self._actors)
+
     async def close(self) -> None:
         """Free shared memory, then end the actors and their reservation."""
-        if not self._ended:
-            await self._end(self._actors)
-        remove_placement_group(self._group)
+        await self.abandon("closed")
+        if self._group:
+            remove_placement_group(self._group)
 
     def _new_holding(self) -> None:
         """Give the weights a new name, since they are, or may be, other ones than before: with adapters, those alone."""

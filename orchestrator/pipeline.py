@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services
-from orchestrator.cluster.session import Device, ray_session
+from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import missing_models, with_stage_models
@@ -31,6 +31,7 @@ from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.reject import run_reject
 from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
+from rollout.actors import Device
 from rollout.errors import InputError
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {

@@ -1,7 +1,9 @@
 """What the services share about Ray's actors: their place, their environment, and answers that are waited for with a bound."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import rollout.ray_defaults  # noqa: F401
 
@@ -10,6 +12,25 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from rollout.errors import InputError, ServiceError
+
+EnginesAnswer = TypeVar("EnginesAnswer")
+
+PEER_S = 5.0
+"""Seconds that one side of a publish has to end by itself after the other failed."""
+
+
+Device = Literal["cpu", "cuda"]
+"""What actors that compute run on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGpus:
+    """GPUs each of which a learner rank and an engine use in turns."""
+
+    group: PlacementGroup
+    """Bundle i is the GPU of rank i and of engine i."""
+    share: float
+    """Part of a GPU that each of the two is given by Ray."""
 
 
 def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
@@ -41,6 +62,11 @@ def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> Pla
     return group
 
 
+def unreserve(group: PlacementGroup) -> None:
+    """Give back what was reserved; actors there end."""
+    remove_placement_group(group)
+
+
 def compute_environment(device: str, threads: int) -> dict[str, str]:
     """Environment of an actor that computes.
 
@@ -59,6 +85,33 @@ def compute_environment(device: str, threads: int) -> dict[str, str]:
         "DS_ACCELERATOR": "cpu",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+async def both(
+    engines: Awaitable[EnginesAnswer], ranks: Awaitable[Any], abandon: Callable[[str], Awaitable[None]]
+) -> EnginesAnswer:
+    """What the engines answer, in a call in which they and the learner's ranks wait for each other.
+
+    Args:
+        abandon: ends the ranks.
+
+    Raises:
+        ServiceError: a side failed. The other, which would wait for ever, is not waited for.
+    """
+    sides = asyncio.ensure_future(engines), asyncio.ensure_future(ranks)
+    try:
+        done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_EXCEPTION)
+        failed = next((side for side in done if side.exception()), None)
+        if failed is None:
+            return sides[0].result()
+        _, waiting = await asyncio.wait({sides[1]}, timeout=PEER_S)
+        if waiting:
+            await abandon(f"the engines failed: {failed.exception()}")
+        return failed.result()
+    finally:
+        for side in sides:
+            side.cancel()
+        await asyncio.gather(*sides, return_exceptions=True)
 
 
 async def within(awaitable: Any, timeout_s: float, what: str) -> Any:

@@ -36,6 +36,10 @@ class EngineSpec:
     backend: Backend
     """Way by which weights arrive."""
     device: Literal["cpu", "cuda"]
+    sleeps: bool = False
+    """Whether it leaves the GPU's memory to a learner rank when it is told to."""
+    held_bytes: int = 0
+    """Memory of its GPU that others hold while it samples."""
     lora_rank: int = 0
     """Largest rank of the adapter that the engine applies; 0: none."""
     lora_targets: tuple[str, ...] = ()
@@ -44,6 +48,9 @@ class EngineSpec:
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of an adapter that vLLM makes room for; a smaller rank is padded with zeros."""
+
+PREFILL_TOKENS = 8192
+"""Tokens, at least, that an engine on a GPU computes in one step: long prompts and many sequences at a time."""
 
 Finished = tuple[int, Completion]
 """A completion that has ended: (index in its group, completion)."""
@@ -59,6 +66,7 @@ class VllmEngine:
         self._spec = spec
         self._loads = 0
         self._loading = asyncio.Lock()
+        self._asleep = False
         self._adapter: Any = None
         self._checksums: dict[str, tuple[str, ...]] = {}
 
@@ -71,7 +79,7 @@ class VllmEngine:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from rollout.weights.vllm_plugin import register
+        from rollout.weights.vllm_plugin import register, vllm_name
 
         register()
         lora: dict[str, Any] = {}
@@ -90,26 +98,22 @@ class VllmEngine:
             max_model_len=spec.max_tokens,
             max_num_seqs=spec.max_sequences,
             tensor_parallel_size=spec.tensor_parallel,
-            # On a CPU host vLLM reads this as the share of RAM that must be free at the start.
-            gpu_memory_utilization=spec.gpu_memory if spec.device == "cuda" else 0.05,
-            distributed_executor_backend=None if spec.device == "cuda" else _cpu_executor(spec),
-            enforce_eager=spec.eager or spec.device == "cpu",
+            # A single worker lives in the engine core's process: one import of torch and one hop a token less. Several are
+            # its children. Left alone, vLLM would take Ray for them, since the actor is in a placement group.
+            distributed_executor_backend="uni" if spec.tensor_parallel == 1 else "mp",
             enable_prefix_caching=True,
-            # A seeded request whose prompt is computed in pieces ends vLLM's core on a CPU host ("CPU Generator does not
-            # use offset", vLLM 0.32), so there a prompt is computed whole or waits.
-            enable_chunked_prefill=spec.device == "cuda",
-            max_num_batched_tokens=None if spec.device == "cuda" else max(spec.max_tokens, 4096),
             # The distribution that tokens are drawn from, temperature included: what the learner must reproduce.
             logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=spec.backend),
+            weight_transfer_config=WeightTransferConfig(backend=vllm_name(spec.backend)),
             # Of every completion the first token and then all others at once: see `generate`.
             stream_interval=spec.max_tokens + 1,
             disable_log_stats=True,
+            **(_gpu_arguments(spec) if spec.device == "cuda" else _cpu_arguments(spec)),
             **lora,
         )
         llm = AsyncLLM.from_engine_args(args)
         await llm.update_weight_version("0")
-        if spec.backend == "shm":
+        if spec.backend != "nccl":
             await llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
         tokenizer = llm.get_tokenizer()
         if asyncio.iscoroutine(tokenizer):
@@ -123,8 +127,12 @@ class VllmEngine:
         Requests in flight survive a `load`: their later tokens carry the new version.
 
         Raises:
-            ServiceError: the engine ended before every completion was there.
+            ServiceError: the engine ended before every completion was there, or is asleep.
         """
+        if self._asleep:
+            raise ServiceError(
+                f"replica {self._replica} sleeps until it is given weights; group {group_id} came too early"
+            )
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
@@ -165,6 +173,8 @@ class VllmEngine:
             for file in manifest.adapter:
                 open_verified(file.path, file.num_bytes, file.checksum)
             paused = time.perf_counter()
+            if self._asleep:
+                await self._llm.wake_up(["weights"])
             if manifest.has_base or manifest.adapter:
                 # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
                 await self._llm.pause_generation(mode="keep", clear_cache=False)
@@ -178,12 +188,28 @@ class VllmEngine:
             else:
                 # The same weights under another number.
                 await self._llm.update_weight_version(str(manifest.version))
+            if self._asleep:
+                # Only now: until here its memory may serve as room for the weights on their way.
+                await self._llm.wake_up(["kv_cache"])
+                self._asleep = False
             return LoadReport(
                 replica=self._replica,
                 version=manifest.version,
                 checksums=tuple(chain.from_iterable(self._checksums.values())),
                 pause_seconds=time.perf_counter() - paused,
             )
+
+    async def sleep(self) -> bool:
+        """Leave the GPU's memory to others until the next `load`; requests in flight end first, later ones wait.
+
+        Returns whether the engine still holds its weights (in the host's memory): with adapters it does, since only those
+        are sent; else the next load must bring them.
+        """
+        async with self._loading:
+            if not self._asleep:
+                await self._llm.sleep(level=1 if self._spec.lora_rank else 2, mode="wait")
+                self._asleep = True
+        return self._spec.lora_rank > 0
 
     async def version(self) -> int:
         """The policy version that vLLM itself reports."""
@@ -208,13 +234,8 @@ class VllmEngine:
         # vLLM drops its adapters here: they belong to the weights that are gone.
         await self._llm.finish_weight_update()
         self._adapter = None
-        if manifest.backend == "shm":
-            # The workers have compared each bucket's bytes with these; the CPU backend keeps no plain copy to digest.
-            found = [f"{bucket.checksum:08x}" for bucket in manifest.buckets]
-        else:
-            digests = await self._llm.compute_weight_checksums()
-            found = [f"{name}={digest}" for worker in digests for name, digest in sorted(worker.items())]
-        self._checksums = {"base": tuple(found)}
+        # The workers have compared what arrived with what was sent, bucket by bucket or as a whole.
+        self._checksums = {"base": tuple(f"{bucket.checksum:08x}" for bucket in manifest.buckets)}
 
     async def _load_adapter(self, manifest: WeightManifest) -> None:
         """Requests in flight name the same adapter before and after, so they go on with the new one."""
@@ -238,13 +259,41 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
     """Read by vLLM at import; its processes inherit it."""
     quiet = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"), "VLLM_NO_USAGE_STATS": "1"}
     if spec.device == "cuda":
-        return quiet
+        # Where a layer got no weights vLLM says so by a warning alone.
+        return quiet | {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
     return quiet | {
         "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gb),
         # Binding every engine to the same first cores would make replicas and the learner fight for them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Lets the executor be chosen below; the engine core stays a process of its own either way.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if spec.tensor_parallel == 1 else "1",
+    }
+
+
+def _cpu_arguments(spec: EngineSpec) -> dict[str, Any]:
+    return {
+        # On a CPU host vLLM reads this as the share of RAM that must be free at the start.
+        "gpu_memory_utilization": 0.05,
+        "enforce_eager": True,
+        # A seeded request whose prompt is computed in pieces ends vLLM's core on a CPU host ("CPU Generator does not use
+        # offset", vLLM 0.32), so there a prompt is computed whole or waits.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(spec.max_tokens, 4096),
+    }
+
+
+def _gpu_arguments(spec: EngineSpec) -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    total = current_platform.get_device_total_memory()
+    return {
+        "gpu_memory_utilization": min(spec.gpu_memory, 1 - spec.held_bytes / total),
+        "enforce_eager": spec.eager,
+        "enable_chunked_prefill": True,
+        "max_num_batched_tokens": max(PREFILL_TOKENS, spec.max_sequences),
+        "enable_sleep_mode": spec.sleeps,
+        # As in the learner (learner/model/head.py): logits that are rounded to 16 bits alone move logprobs by up to 0.06.
+        "hf_overrides": {} if spec.dtype == "float32" else {"head_dtype": "float32"},
     }
 
 
@@ -259,11 +308,6 @@ def _linear_layers(model_path: str, trust_remote_code: bool) -> list[str]:
     head = model.get_output_embeddings()
     layers = (name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head)
     return sorted({name.rpartition(".")[2] for name in layers})
-
-
-def _cpu_executor(spec: EngineSpec) -> str:
-    """A single worker lives in the engine core's process: one import of torch and one hop a token less."""
-    return "uni" if spec.tensor_parallel == 1 else "mp"
 
 
 def _payloads(manifest: WeightManifest) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rollout.actors import compute_environment, reserve, within
+from rollout.actors import SharedGpus, compute_environment, reserve, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
@@ -49,6 +49,9 @@ class RolloutReplica:
             return await self._engine.load(local)
         finally:
             discard(local)
+
+    async def sleep(self) -> bool:
+        return await self._engine.sleep()
 
     async def init_transfer(self, init_info: dict[str, Any]) -> None:
         await self._engine.init_transfer(init_info)
@@ -109,9 +112,13 @@ class RolloutPool:
         timeout_s: float,
         start_timeout_s: float,
         name: str = "rollout",
+        shared: SharedGpus | None = None,
     ) -> "RolloutPool":
-        """Place and start every replica. `model`: the folder or hub id, once it is there. The actors are called
-        `<name>-<index>`.
+        """Place and start every replica. The actors are called `<name>-<index>`.
+
+        Args:
+            model: the folder or hub id, once it is there.
+            shared: GPUs that learner ranks use too, in place of some of their own.
 
         Raises:
             InputError: the cluster cannot place them.
@@ -119,10 +126,10 @@ class RolloutPool:
         """
         bundle = {"CPU": cpus * spec.tensor_parallel}
         if spec.device == "cuda":
-            bundle["GPU"] = gpus * spec.tensor_parallel
-        groups = [
-            reserve([bundle], f"rollout.replicas = {replicas}, replica {i}", start_timeout_s) for i in range(replicas)
-        ]
+            bundle["GPU"] = shared.share if shared else gpus * spec.tensor_parallel
+        what = f"rollout.replicas = {replicas}, replica"
+        groups = [] if shared else [reserve([bundle], f"{what} {i}", start_timeout_s) for i in range(replicas)]
+        places = [(shared.group, i) for i in range(replicas)] if shared else [(group, 0) for group in groups]
         remote = ray.remote(RolloutReplica)
         actors = [
             remote.options(
@@ -130,10 +137,12 @@ class RolloutPool:
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
                 max_concurrency=10_000,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=place
+                ),
                 runtime_env={"env_vars": compute_environment(spec.device, threads)},
             ).remote(i, spec)
-            for i, group in enumerate(groups)
+            for i, (group, place) in enumerate(places)
         ]
         preparing = asyncio.gather(*(actor.prepare.remote() for actor in actors))
         await within(preparing, start_timeout_s, "rollout replicas to import vLLM")
@@ -236,30 +245,42 @@ class RolloutPool:
             pause_seconds=max(report.pause_seconds for report in reports),
         )
 
+    async def sleep(self) -> None:
+        """Let every serving engine leave its GPU's memory to others until the next `load`."""
+        calls = [self._actors[i].sleep.remote() for i in self._router.serving]
+        if not all(await within(asyncio.gather(*calls), self._timeout_s, "engines to fall asleep")):
+            self.holding = None
+
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """Replicas that are not dead."""
+        return tuple(self._router.serving)
+
     @property
     def workers(self) -> int:
-        """Engine workers of all replicas."""
-        return self.replicas * self._tensor_parallel
+        """Engine workers of all serving replicas."""
+        return len(self.serving) * self._tensor_parallel
 
-    async def meet(self, address: str, port: int, world_size: int) -> None:
-        """Every engine worker joins the learner's NCCL group; the learner must be joining it at the same time."""
+    async def meet(self, address: str, port: int, world_size: int, bucket_bytes: int) -> None:
+        """Every serving engine worker joins the learner's NCCL group; the learner must be joining it at the same time."""
         calls = [
-            actor.init_transfer.remote(
+            self._actors[replica].init_transfer.remote(
                 {
                     "master_address": address,
                     "master_port": port,
-                    "rank_offset": 1 + i * self._tensor_parallel,
+                    "rank_offset": 1 + place * self._tensor_parallel,
                     "world_size": world_size,
                     "packed": True,
+                    "packed_buffer_size_bytes": bucket_bytes,
                 }
             )
-            for i, actor in enumerate(self._actors)
+            for place, replica in enumerate(self.serving)
         ]
         await within(asyncio.gather(*calls), self._timeout_s, f"engines to meet the learner at {address}:{port}")
 
     async def versions(self) -> list[int]:
-        """The policy version of each replica, as its vLLM itself says it."""
-        calls = [actor.version.remote() for actor in self._actors]
+        """The policy version of each serving replica, as its vLLM itself says it."""
+        calls = [self._actors[i].version.remote() for i in self.serving]
         return list(await within(asyncio.gather(*calls), self._timeout_s, "engines to tell their version"))
 
     async def close(self) -> None:

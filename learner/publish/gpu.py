@@ -1,19 +1,26 @@
-"""Learner side of a publish between GPUs, through vLLM's own transfer engines.
+"""Learner side of a publish between GPUs. The engines' side is rollout/weights/gpu.py.
 
     nccl   rank 0 and every engine worker form one NCCL group; rank 0 broadcasts packed buckets while the engines receive
-    ipc    learner rank and engine worker share a GPU; CUDA handles of the tensors travel in the manifest, no byte is moved
+    ipc    learner rank and engine worker share a GPU; handles of the tensors travel in the manifest, no byte is moved
 
-The engines' side is driven by the loop (`RolloutPool.load`), for all transports alike; here only the bytes are sent.
+The engines are driven by the loop (`RolloutPool.load`), for all transports alike; here only the bytes are sent.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from learner.publish.buckets import stream
 from learner.publish.shared_memory import base_parameters
-from rollout.weights.manifest import WeightManifest
+from rollout.weights.digest import BYTES, Digest
+from rollout.weights.handles import export_tensor, gpu_id
+from rollout.weights.manifest import DIGEST, WeightManifest
+
+BUFFERS = 2
+"""Packed buckets in flight at a time, on each side."""
 
 
 class NcclPublisher:
@@ -23,30 +30,29 @@ class NcclPublisher:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
         self.dtype = dtype
-        self._engine: Any = None
-        self._source: _Source | None = None
+        self._group: Any = None
 
     def connect(self, address: str, port: int, world_size: int) -> None:
-        """Wait until every engine worker has joined. `world_size`: 1 + all engine workers."""
+        """Wait until every engine worker has joined, in place of those before. `world_size`: 1 + all engine workers."""
         if self.rank != 0:
             return
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
+        from vllm.distributed.weight_transfer.nccl_common import trainer_init
 
-        info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=world_size, rank=0)
-        self._source = _Source(self.bucket_bytes, self.dtype)
-        self._engine = NCCLTrainerWeightTransferEngine.trainer_init(info, client=_Silent(), source=self._source)
+        self.close()
+        with _same_stream():
+            self._group = trainer_init({"master_address": address, "master_port": port, "world_size": world_size})
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
         """Manifest of names and shapes only: the bytes follow in `send`, while the engines receive."""
         if self.rank != 0:
             return None
-        metas = [(name, _shape(parameter)) for name, parameter in base_parameters(model)]
+        metas = [(name, list(_shape(parameter))) for name, parameter in base_parameters(model)]
         size = sum(torch.Size(shape).numel() for _, shape in metas) * self.dtype.itemsize
         dtype = str(self.dtype).removeprefix("torch.")
         payload = {
-            "names": [name for name, _ in metas],
-            "dtype_names": [dtype] * len(metas),
-            "shapes": [list(shape) for _, shape in metas],
+            "names": [name for name, _ in metas] + [DIGEST],
+            "dtype_names": [dtype] * len(metas) + ["uint8"],
+            "shapes": [shape for _, shape in metas] + [[BYTES]],
         }
         return WeightManifest(version=version, backend="nccl", num_bytes=size, payload=payload)
 
@@ -56,16 +62,36 @@ class NcclPublisher:
             for _ in stream(base_parameters(model), self.bucket_bytes, sharded):
                 continue
             return
-        assert self._source is not None
-        self._source.aim(model, sharded)
-        self._engine.send_weights()
+        from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+
+        # The broadcast reads on streams of its own, and the step before it may still be writing.
+        torch.cuda.synchronize()
+        packed_nccl_broadcast_producer(
+            iterator=self._tensors(model, sharded),
+            group=self._group,
+            src=0,
+            post_iter_func=lambda item: item[1],
+            buffer_size_bytes=self.bucket_bytes,
+            num_buffers=BUFFERS,
+        )
+
+    def _tensors(self, model: Any, sharded: bool) -> Iterator[tuple[str, Tensor]]:
+        """What is sent, and at its end the digest of it."""
+        digest = Digest()
+        for name, tensor in stream(base_parameters(model), self.bucket_bytes, sharded):
+            sent = tensor.to(self.dtype)
+            digest.add(name, sent)
+            yield name, sent
+        yield DIGEST, torch.tensor(list(digest.value()), dtype=torch.uint8, device="cuda")
 
     def release(self, manifest: WeightManifest) -> None:
         """Nothing to do: no tensor is held."""
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.shutdown()
+        """Leave the group, also in the middle of a broadcast that nobody receives any more."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.destroy()
 
 
 class IpcPublisher:
@@ -75,28 +101,28 @@ class IpcPublisher:
         self.rank = rank
         self.bucket_bytes = bucket_bytes
         self.dtype = dtype
-        self._held: list[torch.Tensor] = []
+        self._held: list[Tensor] = []
 
     def stage(self, model: Any, version: int, sharded: bool) -> WeightManifest | None:
-        """Make the handles. Collective over the ranks; the manifest with its handles on rank 0."""
-        from torch.multiprocessing.reductions import reduce_tensor
-
-        device = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-        names, shapes, handles = [], [], []
+        """Make the handles. Collective over the ranks: each has a GPU of its own to share; the manifest on rank 0."""
+        names, handles, digest = [], [], Digest()
         for name, tensor in stream(base_parameters(model), self.bucket_bytes, sharded):
+            tensor = tensor.to(self.dtype)
+            # Under ZeRO-3 a gathered tensor is gone after its turn; elsewhere this is the parameter itself.
+            tensor = tensor.clone() if sharded else tensor.contiguous()
+            self._held.append(tensor)
+            names.append(name)
+            handles.append(export_tensor(tensor))
             if self.rank == 0:
-                tensor = tensor.to(self.dtype)
-                # Under ZeRO-3 a gathered tensor is gone after its turn; elsewhere this is the parameter itself.
-                tensor = tensor.clone() if sharded else tensor.contiguous()
-                self._held.append(tensor)
-                names.append(name)
-                shapes.append(list(tensor.shape))
-                handles.append({device: reduce_tensor(tensor)[1]})
+                digest.add(name, tensor)
+        torch.cuda.synchronize()
+        # What an optimizer step needed and does not any more is the engine's while it samples.
+        torch.cuda.empty_cache()
+        shares: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(shares, (gpu_id(torch.cuda.current_device()), handles))
         if self.rank != 0:
             return None
-        torch.cuda.synchronize()
-        dtype = str(self.dtype).removeprefix("torch.")
-        payload = {"names": names, "dtype_names": [dtype] * len(names), "shapes": shapes, "ipc_handles": handles}
+        payload = {"names": names, "handles": dict(shares), "digest": digest.value().hex()}
         size = sum(tensor.numel() * tensor.itemsize for tensor in self._held)
         return WeightManifest(version=version, backend="ipc", num_bytes=size, payload=payload)
 
@@ -114,39 +140,14 @@ class IpcPublisher:
         self._held.clear()
 
 
-class _Source:
-    """vLLM's `WeightSource`: the weights of the learner's model as they are when `send` is called."""
-
-    def __init__(self, bucket_bytes: int, dtype: torch.dtype) -> None:
-        self._bucket_bytes = bucket_bytes
-        self._dtype = dtype
-        self._model: Any = None
-        self._sharded = False
-
-    def aim(self, model: Any, sharded: bool) -> None:
-        """Read from this model from now on."""
-        self._model, self._sharded = model, sharded
-
-    def metadata(self) -> list[Any]:
-        from vllm.distributed.weight_transfer.base import ParamMeta
-
-        return [ParamMeta(name, self._dtype, _shape(p)) for name, p in base_parameters(self._model)]
-
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        tensors = stream(base_parameters(self._model), self._bucket_bytes, self._sharded)
-        return ((name, tensor.to(self._dtype)) for name, tensor in tensors)
-
-
-class _Silent:
-    """A client that sends nothing: the engines are driven by the loop, so vLLM's trainer side has nothing to tell them."""
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None: ...
-
-    def start_weight_update(self) -> None: ...
-
-    def update_weights(self, update_info: Any) -> None: ...
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None: ...
+@contextmanager
+def _same_stream() -> Iterator[None]:
+    """vLLM makes a stream of its own the thread's current one when it first asks for it; a rank goes on on its own."""
+    before = torch.cuda.current_stream()
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(before)
 
 
 def _shape(parameter: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import socket
 
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.sharing import sharing_fault
 from orchestrator.plan import machine
 from orchestrator.plan.machine import in_units, on_gpus
 from orchestrator.plan.memory import memory, parameters, wire_bytes
@@ -61,21 +62,23 @@ def _check_address(address: str) -> None:
 
 def check_places(recipe: Recipe, training: bool) -> None:
     """Raises InputError when the largest stage asks for more cores or GPUs than this machine has."""
-    stage = max(recipe.stages, key=lambda stage: stage_places(stage, training))
-    cores, gpus = stage_places(stage, training)
+    there = len(machine.gpu_names())
+    stage = max(recipe.stages, key=lambda stage: stage_places(stage, training, there))
+    cores, gpus = stage_places(stage, training, there)
     asked = f"rollout.replicas = {stage.rollout.replicas}"
     if stage.rollout.tensor_parallel > 1:
         asked += f", rollout.tensor_parallel = {stage.rollout.tensor_parallel}"
     asked += f" and learner.ranks = {stage.learner.ranks} need" if training else " needs"
     if len(recipe.stages) > 1:
         asked = f"stage {stage.name}: {asked}"
-    if on_gpus() and gpus > len(machine.gpu_names()):
+    if on_gpus() and gpus > there:
+        why = sharing_fault(stage) if training and stage.rollout.share_gpus == "auto" else ""
         raise InputError(
-            f"{asked} {gpus} GPUs; this machine has {len(machine.gpu_names())} "
-            f"(lower them, or join a cluster: --address)"
+            f"{asked} {gpus} GPUs; this machine has {there} (lower them, or join a cluster: --address"
+            + (f"; they cannot share: {why})" if why else ")")
         )
     for each in recipe.stages if on_gpus() and training else ():
-        check_scorers(each, len(machine.gpu_names()))
+        check_scorers(each, there)
     have = machine.cpu_count()
     if cores > have:
         raise InputError(f"{asked} {cores:g} CPUs; this machine has {have} ({_fewer_cores(stage, have, training)})")

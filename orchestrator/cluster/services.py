@@ -7,8 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from learner.service import LearnerGroup
 from orchestrator.clock import BusyClock
-from orchestrator.cluster.session import Device
-from orchestrator.cluster.specs import cores, engine_spec
+from orchestrator.cluster.specs import cores, engine_spec, shares
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.data.prompts import PromptSets
@@ -16,6 +15,7 @@ from orchestrator.display import Display
 from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rewards.types import Sample
+from rollout.actors import Device, SharedGpus, reserve, unreserve
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.types import Prompt
@@ -88,16 +88,22 @@ class Services:
     _rewards: Background[RewardPool] = field(default_factory=Background, init=False)
     _reward_replicas: int = field(default=0, init=False)
     """Reward workers that were asked for while the run went on; 0: as many as the recipe says."""
-    _met: tuple[LearnerGroup, RolloutPool] | None = field(default=None, init=False)
+    _met: tuple[LearnerGroup, RolloutPool, tuple[int, ...]] | None = field(default=None, init=False)
+    _shared: SharedGpus | None = field(default=None, init=False)
 
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
         settings = stage.learner
         threads = settings.threads or max(1, cores(stage) // settings.ranks)
-        shape = (settings.ranks, settings.cpus, settings.gpus, threads, settings.timeout_s)
+        shared = await self._share(stage)
+        shape: tuple[object, ...] = (settings.ranks, settings.cpus, settings.gpus, threads, settings.timeout_s, shared)
+        if self.device == "cuda":
+            # DeepSpeed lets go of a model's memory with its process alone (ZeRO 2 and 3): every stage has ranks of its own.
+            shape += (stage.name,)
         await self._learner.begin(
             shape,
             lambda: LearnerGroup.start(
+                shared=shared,
                 ranks=settings.ranks,
                 cpus=settings.cpus,
                 gpus=settings.gpus,
@@ -117,12 +123,14 @@ class Services:
         settings = stage.rollout
         spec = engine_spec(stage, self.device)
         threads = settings.threads or cores(stage)
-        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, threads, settings.timeout_s)
+        shared = await self._share(stage)
+        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, threads, settings.timeout_s, shared)
         await self._rollout.begin(
             shape,
             lambda: RolloutPool.start(
                 spec,
                 model,
+                shared=shared,
                 replicas=settings.replicas,
                 cpus=settings.cpus,
                 gpus=settings.gpus,
@@ -176,11 +184,12 @@ class Services:
             return await self._rewards.get()
 
     async def meet(self) -> None:
-        """Let learner and engines form their NCCL group, once for every pair of them."""
+        """Let learner and engines form their NCCL group, anew when its members have changed."""
         learner, pool = await self.learner(), await self.rollout()
-        if self._met != (learner, pool):
+        members = (learner, pool, pool.serving)
+        if self._met != members:
             await learner.meet(pool)
-            self._met = (learner, pool)
+            self._met = members
 
     def check(self) -> None:
         """Raises what has failed in the background so far, before somebody has to wait for it."""
@@ -212,6 +221,29 @@ class Services:
         """End everything that was started, in whatever state it is."""
         await self._rewards.close()
         await asyncio.gather(self._rollout.close(), self._learner.close())
+        self._end_sharing()
+
+    async def _share(self, stage: Stage) -> SharedGpus | None:
+        """The GPUs that engines and ranks of a stage take turns on; None: each has its own."""
+        ranks, engine, learner = stage.learner.ranks, stage.rollout, stage.learner
+        part = min(engine.gpus, learner.gpus)
+        if not shares(stage, self.device):
+            if self._shared:
+                await asyncio.gather(self._rollout.close(), self._learner.close())
+                self._end_sharing()
+        elif self._shared is None or self._shared.group.bundle_count != ranks:
+            # What has GPUs of its own ends first, since those are to be shared now.
+            await asyncio.gather(self._rollout.close(), self._learner.close())
+            self._end_sharing()
+            bundle = {"GPU": part, "CPU": engine.cpus + learner.cpus}
+            group = reserve([bundle] * ranks, f"learner.ranks = {ranks}, with an engine each,", self.start_timeout_s)
+            self._shared = SharedGpus(group, part / 2)
+        return self._shared
+
+    def _end_sharing(self) -> None:
+        if self._shared:
+            unreserve(self._shared.group)
+            self._shared = None
 
 
 def _invent_sample(prompt: Prompt) -> Sample:

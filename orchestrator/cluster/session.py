@@ -6,16 +6,15 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
 
 import ray
 
 from orchestrator.config.sections.cluster import ClusterSection
+from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
-
-Device = Literal["cpu", "cuda"]
 
 
 @contextmanager
@@ -101,6 +100,11 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def gpus() -> int:
+    """GPUs of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def cores_per_node() -> int:

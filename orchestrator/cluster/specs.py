@@ -5,18 +5,31 @@ from typing import Any
 
 from learner.model.small import BuildSpec
 from learner.spec import LearnerSpec
-from orchestrator.cluster.session import Device, cores_per_node
+from orchestrator.cluster.session import cores_per_node, gpus
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
+from orchestrator.plan.memory import rank_bytes
+from orchestrator.plan.placement import shares_gpus
+from rollout.actors import Device
 from rollout.engine import EngineSpec
 from rollout.weights.manifest import Backend
+
+BUCKET_BYTES: dict[Device, int] = {"cpu": 64 << 20, "cuda": 256 << 20}
+"""Bytes of one bucket of weights on their way to the engines; between GPUs two of them are in flight on each side."""
+RANK_OVERHEAD_BYTES = 3 << 30
+"""Bytes of a GPU that a rank holds beside its model while an engine samples: CUDA's and NCCL's own, a bucket, fragments."""
 
 
 def backend(stage: Stage, device: Device) -> Backend:
     """How weights travel: NCCL between GPUs, CUDA IPC on a shared GPU, shared memory on hosts without."""
     if device == "cpu":
         return "shm"
-    return "ipc" if stage.learner.gpus < 1 and stage.rollout.gpus < 1 else "nccl"
+    return "ipc" if shares(stage, device) else "nccl"
+
+
+def shares(stage: Stage, device: Device) -> bool:
+    """Whether engines and ranks take turns on GPUs of the cluster."""
+    return device == "cuda" and kind_of(stage).generates and shares_gpus(stage, gpus())
 
 
 def resolve_dtype(stage: Stage, device: Device) -> Any:
@@ -46,6 +59,7 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         dpo_beta=stage.dpo.beta,
         dpo_label_smoothing=stage.dpo.label_smoothing,
         backend=backend(stage, device),
+        bucket_bytes=BUCKET_BYTES[device],
     )
 
 
@@ -74,6 +88,8 @@ def engine_spec(stage: Stage, device: Device) -> EngineSpec:
         eager=stage.rollout.eager,
         backend=backend(stage, device),
         device=device,
+        sleeps=shares(stage, device),
+        held_bytes=int(rank_bytes(stage)) + RANK_OVERHEAD_BYTES if shares(stage, device) else 0,
         lora_rank=stage.learner.lora_rank,
         lora_targets=stage.learner.lora_targets if stage.learner.lora_rank else (),
     )

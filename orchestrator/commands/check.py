@@ -81,17 +81,20 @@ def _placement(recipe: "Recipe") -> list[str]:
     from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
     from orchestrator.plan.memory import adapter_parameters, memory, parameters
-    from orchestrator.plan.placement import gpu_share, stage_places
+    from orchestrator.plan.placement import MANY, gpu_share, shares_gpus, stage_places
 
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
     for stage in recipe.stages:
         cores, _ = stage_places(stage)
+        gpus = len(machine.gpu_names())
         places = f"{cores:g} CPU of {machine.cpu_count()} here" if here else f"{cores:g} CPU on the cluster"
         if here and machine.on_gpus():
-            places += f", {gpu_share(stage):g} GPU of {len(machine.gpu_names())} here"
+            places += f", {gpu_share(stage, gpus):g} GPU of {gpus} here"
+            if shares_gpus(stage, gpus):
+                places += ", where engines and ranks take turns"
         else:
-            places += f", and {gpu_share(stage):g} GPU where there are any"
+            places += f", and {gpu_share(stage, MANY):g} GPU where there are any"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
         sizes = memory(stage)
         named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in sizes.items())

@@ -5,6 +5,7 @@ Every function raises InputError with the first contradiction that it finds.
 
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule, check_schedule
+from orchestrator.config.sharing import sharing_fault
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import check_wiring
 from rollout.errors import InputError, did_you_mean
@@ -19,6 +20,7 @@ def check_consistency(recipe: Recipe) -> None:
         _check_batches(stage)
         check_schedule(stage)
         _check_tokens(stage)
+        _check_sharing(stage)
     check_wiring(recipe.stages)
 
 
@@ -94,3 +96,10 @@ def _check_tokens(stage: Stage) -> None:
             f"stage {stage.name}: rollout.max_tokens ({longest}) + data.max_prompt_tokens "
             f"({stage.data.max_prompt_tokens}) exceed model.max_tokens ({stage.model.max_tokens})"
         )
+
+
+def _check_sharing(stage: Stage) -> None:
+    """Engines and ranks that are to take turns on GPUs can."""
+    fault = sharing_fault(stage)
+    if stage.rollout.share_gpus is True and fault:
+        raise InputError(f"stage {stage.name!r}: rollout.share_gpus = true: {fault}")

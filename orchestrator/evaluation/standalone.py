@@ -4,12 +4,13 @@ import asyncio
 from typing import Any
 
 from orchestrator.cluster.services import Services
-from orchestrator.cluster.session import Device, ray_session
+from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe
 from orchestrator.data.prompts import load_prompts, load_tokenizer
 from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
+from rollout.actors import Device
 
 
 def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
@@ -20,6 +21,8 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         ServiceError: an engine failed, or too many completions could not be scored.
     """
     stage = recipe.stages[-1]
+    # There is no rank here to share with.
+    stage = stage.model_copy(update={"rollout": stage.rollout.model_copy(update={"share_gpus": False})})
     tokenizer = load_tokenizer(model_path, stage.model.trust_remote_code)
     sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
     display = Display()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from learner.audit import LogprobGap
 from learner.batch import TrainingBatch
 from learner.stats import TrainStats
 from orchestrator.buffer import Buffer
@@ -34,7 +35,7 @@ def step_metrics(
     stats: TrainStats,
     version: int,
     published: PublishReport | None,
-    audit: float | None,
+    audit: LogprobGap | None,
     buffer: Buffer,
     engine_version: int,
     times: Mapping[str, float],
@@ -74,7 +75,7 @@ def step_metrics(
             "publish/pause_s": published.pause_seconds,
         }
     if audit is not None:
-        metrics["audit/max_diff"] = audit
+        metrics |= {"audit/mean_diff": audit.mean, "audit/high_diff": audit.high, "audit/max_diff": audit.largest}
     return metrics
 
 

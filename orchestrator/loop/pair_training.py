@@ -21,7 +21,6 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
     stage, loop = context.stage, context.stage.loop
     for note in sets.notes:
         context.display.line(note)
-    learner = await context.services.learner()
     state = await context.resume()
     start = state["step"] if state else 0
     if not state:
@@ -33,8 +32,7 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
         for done, pairs in enumerate(batches, start + 1):
             began = time.perf_counter()
             batch = pair_batch(pairs, stage, seed=context.seed + done)
-            with context.clocks.training():
-                stats = await learner.train(batch, objective)
+            stats = await context.train(batch, objective)
             rate = batch.num_tokens / (time.perf_counter() - began)
             means = dict(stats.means)
             accuracy = means.pop("ordered")

@@ -83,6 +83,12 @@ def adapter_parameters(stage: Stage) -> int:
     )
 
 
+def rank_bytes(stage: Stage) -> float:
+    """Estimated bytes that one rank holds on its GPU between two steps; 0: the model's size is not known here."""
+    held = {part: size for part, size in memory(stage).items() if not part.startswith("engine")}
+    return sum(held.values()) / stage.learner.ranks
+
+
 def memory(stage: Stage, training: bool = True) -> dict[str, float]:
     """Part of the memory → estimated bytes over all processes, without activations.
 

@@ -3,29 +3,46 @@
 import json
 
 from orchestrator.config.recipe import Stage
+from orchestrator.config.sharing import sharing_fault
 from orchestrator.config.trained_rewards import used_rubrics
 from rewards.models.scorers import SCORER_GPUS
 from rollout.errors import InputError
 
+MANY = 1 << 20
+"""GPUs of a host that has as many as a stage may want."""
 
-def stage_places(stage: Stage, training: bool = True) -> tuple[float, int]:
-    """(CPU cores, workers that take a GPU each on a GPU host) that a stage holds while it runs."""
+
+def stage_places(stage: Stage, training: bool = True, gpus: int = 0) -> tuple[float, int]:
+    """(CPU cores, GPUs) that a stage holds while it runs on a host with so many GPUs, if it has any."""
     workers = stage.rollout.replicas * stage.rollout.tensor_parallel
     ranks = stage.learner.ranks if training else 0
-    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, workers + ranks
+    held = ranks if training and gpus and shares_gpus(stage, gpus) else workers + ranks
+    return workers * stage.rollout.cpus + ranks * stage.learner.cpus, held
 
 
-def gpu_share(stage: Stage) -> float:
-    """GPUs that engines, ranks and reward models reserve on GPU hosts."""
+def shares_gpus(stage: Stage, gpus: int) -> bool:
+    """Whether engines and ranks of a stage take turns on the same GPUs, of which there are so many."""
     rollout, learner = stage.rollout, stage.learner
-    workers = rollout.replicas * rollout.tensor_parallel * rollout.gpus + learner.ranks * learner.gpus
+    if rollout.share_gpus != "auto":
+        return rollout.share_gpus
+    apart = rollout.replicas * rollout.tensor_parallel + learner.ranks
+    return apart > gpus and not sharing_fault(stage)
+
+
+def gpu_share(stage: Stage, gpus: int) -> float:
+    """GPUs that engines, ranks and reward models reserve on hosts with so many GPUs."""
+    rollout, learner = stage.rollout, stage.learner
+    if shares_gpus(stage, gpus):
+        workers = learner.ranks * min(rollout.gpus, learner.gpus)
+    else:
+        workers = rollout.replicas * rollout.tensor_parallel * rollout.gpus + learner.ranks * learner.gpus
     return round(workers + SCORER_GPUS * _num_scorers(stage), 3)
 
 
 def check_scorers(stage: Stage, gpus: int) -> None:
     """Raises InputError when engines and ranks leave no part of `gpus` GPUs to the reward models of a stage."""
     models = _num_scorers(stage)
-    if models and gpu_share(stage) > gpus:
+    if models and gpu_share(stage, gpus) > gpus:
         raise InputError(
             f"stage {stage.name}: engines and ranks leave nothing of {gpus} GPUs to {models} reward models, each of which "
             f'takes {SCORER_GPUS:g}: set rollout.gpus=0.8 rollout.gpu_memory=0.5, or device = "cpu" of the models'

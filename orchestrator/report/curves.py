@@ -156,8 +156,8 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
             _Curve(
                 title="Audit after a publish",
                 unit="nats",
-                lines=(("audit/max_diff", "largest difference"),),
-                hint="Engine against learner on fixed prompts; a jump means that the engines hold other weights.",
+                lines=(("audit/mean_diff", "mean"), ("audit/high_diff", "99th percentile")),
+                hint="Engine against learner on fresh completions; a jump means that the engines hold other weights.",
             ),
             _Curve(
                 title="Importance weight",

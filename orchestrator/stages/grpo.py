@@ -72,8 +72,7 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
 async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, step: int) -> str:
     """One batch: take, train, publish, record. Returns a line about it."""
     stage, cadence = context.stage, context.cadence
-    learner, pool = await context.services.learner(), await context.services.rollout()
-    rewards = await context.services.rewards()
+    pool, rewards = await context.services.rollout(), await context.services.rewards()
     if step in context.schedule.steps:
         context.display.line(f"{stage.name}, from step {step}: {context.schedule.changes[step]}")
     with context.clocks.wait.running():
@@ -81,8 +80,7 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     trained = await batch_advantages(context, groups, step)
     seed = derive_seed(context.seed, "batch", step)
     batch = context.batch_of(trained.rows, seed=seed, mini_batches=stage.learner.mini_batches, step=step)
-    with context.clocks.training():
-        stats = await learner.train(batch, "grpo")
+    stats = await context.train(batch, "grpo")
     done = step + 1
     # Taken before anything new is admitted, so that a synchronous checkpoint owes no prompt.
     state = {"buffer": buffer.state(), "prompts": prompts.state()}

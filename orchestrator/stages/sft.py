@@ -41,8 +41,7 @@ async def run_sft(context: StageContext) -> None:
             context.services.check()
             began, done = time.perf_counter(), step + 1
             batch = context.batch_of(take_step(step, stream, stage), seed=context.seed + step, mini_batches=1)
-            with context.clocks.training():
-                stats = await learner.train(batch, "sft")
+            stats = await context.train(batch, "sft")
             rate = batch.num_tokens / (time.perf_counter() - began)
             metrics = {
                 "learner/loss": stats.means["nll"],

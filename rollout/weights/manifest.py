@@ -18,6 +18,8 @@ from rollout.errors import ServiceError
 SHARED_MEMORY = Path("/dev/shm")
 
 Backend = Literal["shm", "nccl", "ipc"]
+DIGEST = "rayzero.digest"
+"""Name of what is sent after the weights on a way that cannot carry their digest beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

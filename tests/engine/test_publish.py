@@ -44,7 +44,9 @@ def batch_of(rows: list[TrainingSequence]) -> Any:
 
 
 def gap(rig: Rig, group: RolloutGroup) -> float:
-    return float(rig.run(rig.learner.max_logprob_gap(batch_of(rows_of(group)))))
+    rows = rows_of(group)
+    gaps = rig.run(rig.learner.logprob_gaps(batch_of(rows), [0] * len(rows)))
+    return float(gaps[0].largest)
 
 
 def step(rig: Rig) -> None:

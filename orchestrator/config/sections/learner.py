@@ -97,7 +97,7 @@ class LearnerSection(Section):
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each rank."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """GPU reserved for each rank; below 1 it shares the GPU with an engine, and weights travel by CUDA IPC."""
+    """Part of a GPU reserved for each rank; below 1 the rest is for reward models."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
     meanwhile, divided by the ranks."""

@@ -1,6 +1,6 @@
 """`[rollout]`: the engines and how they sample."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,13 +23,16 @@ class RolloutSection(Section):
     kv_cache_gb: Annotated[int, Field(ge=1)] = 1
     """Size of the key/value cache of one engine on a CPU host, in GiB."""
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
-    """Share of GPU memory that one engine takes."""
+    """Share of GPU memory that one engine takes; less where a rank on the same GPU leaves less."""
     eager: bool = False
     """Whether engines never compile or capture graphs (on a CPU they never do)."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each tensor-parallel worker of each engine."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """GPU reserved for each tensor-parallel worker; below 1 it shares the GPU with a learner rank."""
+    """Part of a GPU reserved for each tensor-parallel worker; below 1 the rest is for reward models."""
+    share_gpus: bool | Literal["auto"] = "auto"
+    """Whether engine i and learner rank i take turns on one GPU: the engine sleeps while the rank trains, and weights
+    travel by CUDA IPC. `auto`: where there are too few GPUs for both."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of an engine on a CPU host; 0: all cores of the host, or half of them where the learner trains
     meanwhile."""

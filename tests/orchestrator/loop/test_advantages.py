@@ -41,8 +41,11 @@ def trained(groups: list[ScoredGroup], learner: Learner | None = None, **setting
         cut = {"ranks": 1, "micro_batch_tokens": 9, "length_norm": "sequence", "constant_length": 8}
         return make_batch(rows, seed=seed, mini_batches=mini_batches, temperature=1.0, **cut)
 
+    async def take_gpus() -> None: ...
+
     context: Any = SimpleNamespace(
         stage=stage,
+        take_gpus=take_gpus,
         services=SimpleNamespace(learner=the_learner),
         clocks=SimpleNamespace(training=nullcontext),
         batch_of=batch_of,

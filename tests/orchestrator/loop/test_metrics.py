@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learner.audit import LogprobGap
 from learner.batch import TrainingBatch, make_batch, sequences_of
 from learner.stats import TrainStats
 from orchestrator.buffer import Buffer
@@ -165,12 +166,13 @@ def test_the_speed_of_the_learner() -> None:
 
 def test_publish_audit_and_kl() -> None:
     report = PublishReport(version=6, num_bytes=3_000_000, seconds=0.5, pause_seconds=0.25)
-    found = figures(groups(), published=report, audit=2e-6, stats=stats(kl=0.01))
+    gap = LogprobGap(mean=1e-6, high=2e-6, largest=3e-6, tokens=100)
+    found = figures(groups(), published=report, audit=gap, stats=stats(kl=0.01))
     assert found["publish/bytes"] == 3_000_000
     assert found["publish/gb_per_s"] == pytest.approx(0.006)
     assert found["publish/seconds"] == 0.5
     assert found["publish/pause_s"] == 0.25
-    assert found["audit/max_diff"] == 2e-6
+    assert [found[f"audit/{name}_diff"] for name in ("mean", "high", "max")] == [1e-6, 2e-6, 3e-6]
     assert found["kl/ref"] == 0.01
 
 
