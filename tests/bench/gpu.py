@@ -119,7 +119,7 @@ def run_part(given: argparse.Namespace) -> NoReturn:
     code = 0
     try:
         importlib.import_module(f"tests.bench.gpu_parts.{given.part}").run(bench)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is told, and the process ends
         bench.fail(error)
         traceback.print_exc()
         code = 1
@@ -153,7 +153,7 @@ class Runner:
             if name not in PARTS or not seconds.isdigit():
                 arguments().error(f"--limit: {pair!r} is not PART=SECONDS")
             self.limits[name] = int(seconds)
-        self.head = {
+        self.head: dict[str, object] = {
             "card": self.card or "none (toy sizes on the CPU)",
             "driver": query("driver_version"),
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -98,7 +98,8 @@ def speed(spans: Spans, device: str) -> dict[str, float]:
 
 def packed(states: list[Tensor], layout: Layout) -> Tensor:
     """[1, T, heads, D]"""
-    return packed_attention(nn.Identity(), *states, None, layout=layout)[0]
+    query, key, value = states
+    return packed_attention(nn.Identity(), query, key, value, None, layout=layout)[0]
 
 
 def definition(states: list[Tensor], spans: Spans) -> Tensor:
@@ -120,7 +121,8 @@ def definition(states: list[Tensor], spans: Spans) -> Tensor:
 def draw(tokens: int, device: str) -> list[Tensor]:
     torch.manual_seed(0)
     return [
-        torch.randn(1, heads, tokens, SIZE, device=device, dtype=torch.bfloat16) for heads in (HEADS, KV_HEADS, KV_HEADS)
+        torch.randn(1, heads, tokens, SIZE, device=device, dtype=torch.bfloat16)
+        for heads in (HEADS, KV_HEADS, KV_HEADS)
     ]
 
 

@@ -30,6 +30,7 @@ def run_limited(
     limit_s: float,
     environment: Mapping[str, str],
     meanwhile: Callable[[], object] = lambda: None,
+    patience_s: float = 3,
 ) -> Ended:
     """Run a command with its output in a file. Whatever way this returns, its processes are gone.
 
@@ -37,6 +38,7 @@ def run_limited(
 
     Args:
         meanwhile: called every 10 s.
+        patience_s: between asking what is left to end and killing it.
     """
     tag = uuid.uuid4().hex
     began = time.monotonic()
@@ -60,11 +62,11 @@ def run_limited(
                 told = time.monotonic()
     finally:
         seconds = time.monotonic() - began
-        left = end_all(process, tag)
+        left = end_all(process, tag, patience_s)
     return Ended(code=code, seconds=seconds, left=left)
 
 
-def end_all(process: "subprocess.Popen[bytes]", tag: str, patience_s: float = 3) -> int:
+def end_all(process: "subprocess.Popen[bytes]", tag: str, patience_s: float) -> int:
     """End a child and everything that it started: asked first, then killed. Returns how many others had to be ended."""
     mine = relatives(process.pid, tag)
     others = len(mine - {process.pid})

@@ -13,7 +13,9 @@ def write(out: Path, head: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]
     """Write the three files. `parts`: each with name, status, seconds, figures, notes, error."""
     _replace(out / "report.json", json.dumps({**head, "parts": list(parts)}, indent=1, default=str))
     _replace(out / "report.md", text(head, parts))
-    pieces = [f"===== {part['name']} ({part['status']})\n{log_text(logs / (part['name'] + '.log'))}\n" for part in parts]
+    pieces = [
+        f"===== {part['name']} ({part['status']})\n{log_text(logs / (part['name'] + '.log'))}\n" for part in parts
+    ]
     _replace(out / "logs.txt", "\n".join(pieces))
 
 
@@ -27,7 +29,7 @@ def text(head: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"## {part['name']}: {part['status']}", ""]
         rows = list(_flat(part.get("figures", {})))
         if rows:
-            lines += ["| figure | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
+            lines += ["| figure | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows), ""]
         lines += [f"- {_cell(note)}" for note in part.get("notes", ())]
         if part.get("error"):
             lines += ["", "```text", part["error"].replace("```", "'''"), "```"]

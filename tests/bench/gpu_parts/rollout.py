@@ -105,7 +105,12 @@ async def ours(engine: VllmEngine, load: Load, seed: int) -> int:
 
     async def group(number: int, ids: list[int]) -> int:
         prompt = Prompt(
-            prompt_id=f"bench/{seed}/{number}", source="bench", rubric="default", text="", token_ids=tuple(ids), answer=""
+            prompt_id=f"bench/{seed}/{number}",
+            source="bench",
+            rubric="default",
+            text="",
+            token_ids=tuple(ids),
+            answer="",
         )
         sampling = Sampling(n=load.group, max_tokens=load.completion_tokens, seed=1000 * seed + load.group * number)
         tokens = 0

@@ -16,9 +16,11 @@ def run(bench: Bench) -> None:
     # A warning of a library that is new to us is to be read in the log, not to fail a test of ours.
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider", *files]
     command += ["--collect-only"] if bench.tiny else []
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
     print(done.stdout, flush=True)
-    told = dict((word, int(count)) for count, word in re.findall(r"(\d+) (passed|failed|error|skipped|tests)", done.stdout))
+    told = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error|skipped|tests)", done.stdout)}
     failures = re.findall(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", done.stdout, re.MULTILINE)
     bench.record(files=len(files), **told)
     for name, reason in failures:

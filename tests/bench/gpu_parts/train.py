@@ -21,7 +21,11 @@ KEYS = (
     "stages.reasoning.loop.checkpoint_every=3",
     "eval.sets.held-out.limit=64",
 )
-TINY_KEYS = ("stages.cold-start.loop.steps=4", "stages.cold-start.learner.warmup_steps=1", "stages.reasoning.loop.steps=2")
+TINY_KEYS = (
+    "stages.cold-start.loop.steps=4",
+    "stages.cold-start.learner.warmup_steps=1",
+    "stages.reasoning.loop.steps=2",
+)
 PLACES = ((), ("rollout.gpus=0.5", "learner.gpus=0.5", "rollout.gpu_memory=0.4"))
 """Keys that put engine and rank on the cards, in the order in which they are tried: what `rayzero check` accepts is taken."""
 
@@ -48,7 +52,9 @@ def accepted(bench: Bench, keys: Sequence[str]) -> tuple[str, ...]:
     """The first of PLACES that this machine can run; the last if it refuses all of them, so that its reason is the error."""
     for places in PLACES:
         command = [sys.executable, "-m", "orchestrator", "check", "arithmetic", *places, *keys]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         print(done.stdout, flush=True)
         if not done.returncode:
             return places
@@ -74,7 +80,9 @@ def phases(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         kept = steps[1:] or steps
         names = [name for name in kept[-1] if name.startswith(("time/", "throughput/", "publish/", "learner/mem"))]
         figures = {name: median(line[name] for line in kept if name in line) for name in names}
-        audits = {name: [line[name] for line in steps if name in line] for step in steps for name in step if "audit/" in name}
+        audits = {
+            name: [line[name] for line in steps if name in line] for step in steps for name in step if "audit/" in name
+        }
         figures |= {f"{name}, largest": max(values) for name, values in audits.items()}
         found[f"stage {stage}"] = figures
     return found

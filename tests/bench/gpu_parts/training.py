@@ -38,7 +38,9 @@ def open_rank(bench: Bench, model: str, **changes: Any) -> LearnerRank:
     parameters = rank.open(spec)
     bench.record(parameters=parameters, open_s=round(time.monotonic() - began, 1))
     if bench.device == "cuda":
-        bench.record(after_open_gb=torch.cuda.memory_allocated() / 1e9, peak_open_gb=torch.cuda.max_memory_allocated() / 1e9)
+        bench.record(
+            after_open_gb=torch.cuda.memory_allocated() / 1e9, peak_open_gb=torch.cuda.max_memory_allocated() / 1e9
+        )
     return rank
 
 
