@@ -33,7 +33,7 @@ def open_rank(bench: Bench, model: str, **changes: Any) -> LearnerRank:
         os.environ.setdefault(name, value)
     folder = model_folder(bench, model)
     began = time.monotonic()
-    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 120)
+    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 120, device=bench.device)
     spec = learner_spec(folder, dtype="bfloat16", lr=1e-6, logit_chunk_tokens=1024, **changes)
     parameters = rank.open(spec)
     bench.record(parameters=parameters, open_s=round(time.monotonic() - began, 1))
