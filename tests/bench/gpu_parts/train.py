@@ -26,7 +26,7 @@ TINY_KEYS = (
     "stages.cold-start.learner.warmup_steps=1",
     "stages.reasoning.loop.steps=2",
 )
-PLACES = ((),)
+PLACES: tuple[tuple[str, ...], ...] = ((), ("rollout.share_gpus=true",))
 """Keys that put engine and rank on the cards, in the order in which they are tried: what `rayzero check` accepts is taken."""
 
 
