@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def write(folder: Path, kind: str, changes: dict[str, Any]) -> str:
+def write(folder: Path, kind: str, changes: dict[str, Any], spread: float = 0.3) -> str:
     """A model with random weights that differ from each other everywhere, norms and biases included."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -78,7 +78,7 @@ def write(folder: Path, kind: str, changes: dict[str, Any]) -> str:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter += spread * torch.randn_like(parameter)
     model.save_pretrained(folder)
     return str(folder)
 
