@@ -29,6 +29,10 @@ class Anchors(NamedTuple):
     ref_logprobs: Tensor | None = None
     """The frozen reference's; None: not needed."""
 
+    def to(self, device: torch.device) -> "Anchors":
+        """The same on another device."""
+        return Anchors(*(None if logprobs is None else logprobs.to(device) for logprobs in self))
+
 
 class Objective(ABC):
     """What a model is trained towards. Forward passes are collective under ZeRO-3, so every rank makes the same ones."""

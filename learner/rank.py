@@ -32,6 +32,8 @@ from learner.trained_model import TrainedModel
 from rollout.errors import InputError, ServiceError
 from rollout.weights.manifest import WeightManifest
 
+_HOST = torch.device("cpu")
+
 
 class LearnerRank:
     """One data-parallel rank: the process group, the models that train in it, and what all of them share.
@@ -133,25 +135,30 @@ class LearnerRank:
         peak_flops = matmul_peak(self.device, model.dtype)
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), model.optimizer_steps
-        mini_batches = [[to_device(pack, self.device) for pack in mini[self.rank]] for mini in batch.packs]
         self.progress.at("log-probabilities before the first step")
-        count = len(mini_batches)
-        anchors = [[goal.anchors(model, pack, batch.temperature, count) for pack in packs] for packs in mini_batches]
+        count = len(batch.packs)
+        # A batch may be gigabytes, and a GPU holds a pack of it at a time; anchors wait on the host for their turn.
+        shares = [mini[self.rank] for mini in batch.packs]
+        anchors = [
+            [goal.anchors(model, to_device(pack, self.device), batch.temperature, count).to(_HOST) for pack in share]
+            for share in shares
+        ]
         figures: list[dict[str, float]] = []
         parts: Counter[str] = Counter()
         norms, lr = [], model.rate
-        for number, (packs, anchor) in enumerate(zip(mini_batches, anchors, strict=True), 1):
+        for number, (share, anchor) in enumerate(zip(shares, anchors, strict=True), 1):
             lr = model.rate
-            for i, (pack, before) in enumerate(zip(packs, anchor, strict=True), 1):
-                self.progress.at(f"mini-batch {number} of {count}, micro-batch {i} of {len(packs)}")
-                loss = goal.loss(model, pack, batch.temperature, before)
-                model.backward(loss.loss, last=i == len(packs))
+            for i, (pack, before) in enumerate(zip(share, anchor, strict=True), 1):
+                self.progress.at(f"mini-batch {number} of {count}, micro-batch {i} of {len(share)}")
+                tensors = to_device(pack, self.device)
+                loss = goal.loss(model, tensors, batch.temperature, before.to(self.device))
+                model.backward(loss.loss, last=i == len(share))
                 figures.append(_numbers(loss.figures))
                 parts.update(_numbers(loss.parts))
             self.progress.at(f"mini-batch {number} of {count}, optimizer step")
             norms.append(model.step())
         model.refresh_reference(steps_before)
-        own = (pack for mini in batch.packs for pack in mini[self.rank])
+        own = (pack for share in shares for pack in share)
         return RankStats(
             figures=merge_figures(figures),
             parts={name: share / count for name, share in parts.items()},

@@ -47,7 +47,7 @@ class TrainedModel:
             self.module.train()  # models are loaded for inference, and `transformers` recomputes only in training
         self.engine: Any = deepspeed.initialize(
             model=self.module,
-            optimizer=_optimizer(self.module, spec),
+            optimizer=_optimizer(self.module, spec, device),
             config=_deepspeed_config(spec),
             dist_init_required=False,
         )[0]
@@ -185,15 +185,15 @@ class TrainedModel:
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
 
 
-def _optimizer(module: torch.nn.Module, spec: LearnerSpec) -> torch.optim.Optimizer:
+def _optimizer(module: torch.nn.Module, spec: LearnerSpec, device: torch.device) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=spec.lr,
         betas=(spec.beta1, spec.beta2),
         weight_decay=spec.weight_decay,
         # On the CPU the fused step is vectorised and threaded: what DeepSpeed's own CPU optimizer, which compiles
-        # for minutes at first use, is for.
-        fused=spec.zero_stage == 0 or spec.offload_optimizer,
+        # for minutes at first use, is for. On a GPU it is one kernel without temporaries, in place of a dozen.
+        fused=spec.zero_stage == 0 or spec.offload_optimizer or device.type == "cuda",
     )
 
 

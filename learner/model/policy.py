@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from learner.batch import Pack
+from learner.model.architecture import check_architecture
 from learner.model.attention import NAME, Layout, packed_attention
 from learner.model.head import LanguageHead
+from learner.model.transfer import moved
 from rollout.errors import InputError
 
 
@@ -34,22 +36,17 @@ class PackTensors:
 
 def to_device(pack: Pack, device: torch.device) -> PackTensors:
     """A copy of a pack on the device."""
-
-    def tensor(array: Any) -> Tensor:
-        # Arrays that came through Ray's object store are read-only; torch wants to own what it may write.
-        return torch.tensor(array, device=device)
-
     return PackTensors(
-        token_ids=tensor(pack.token_ids),
-        position_ids=tensor(pack.position_ids),
-        ends=tensor(pack.ends),
+        token_ids=moved(pack.token_ids, device),
+        position_ids=moved(pack.position_ids, device),
+        ends=moved(pack.ends, device),
         layout=Layout(pack.lengths, pack.prefixes, device),
-        target_positions=tensor(pack.target_positions),
-        targets=tensor(pack.targets),
-        segments=tensor(pack.segments),
-        weights=tensor(pack.weights),
-        advantages=tensor(pack.advantages),
-        rollout_logprobs=tensor(pack.rollout_logprobs),
+        target_positions=moved(pack.target_positions, device),
+        targets=moved(pack.targets, device),
+        segments=moved(pack.segments, device),
+        weights=moved(pack.weights, device),
+        advantages=moved(pack.advantages, device),
+        rollout_logprobs=moved(pack.rollout_logprobs, device),
     )
 
 
@@ -104,15 +101,11 @@ def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit
     """A Hugging Face causal language model with packed attention.
 
     Raises:
-        InputError: no such folder or hub id, or an architecture that packed attention or the chunked head do not serve.
+        InputError: no such folder or hub id, or an architecture that is not served (learner/model/architecture.py).
     """
     from transformers import AutoModelForCausalLM
 
-    model = _load(AutoModelForCausalLM, path, dtype, trust_remote_code=trust_remote_code)
-    config = model.config
-    if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", None):
-        raise InputError(f"model.path = {path!r}: {config.model_type} rescales its logits, which is not supported")
-    return Policy(model, logit_chunk_tokens)
+    return Policy(_load(AutoModelForCausalLM, path, dtype, trust_remote_code), logit_chunk_tokens)
 
 
 def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool) -> RewardModel:
@@ -123,7 +116,7 @@ def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool)
     """
     from transformers import AutoModelForSequenceClassification
 
-    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code=trust_remote_code, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code, num_labels=1)
     ends = model.config.eos_token_id
     if model.config.pad_token_id in (ends if isinstance(ends, list) else [ends]):
         # `transformers` reads the score before the padding, so it would pass over the end of a sequence too.
@@ -131,14 +124,19 @@ def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool)
     return RewardModel(model)
 
 
-def _load(kind: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+def _load(kind: Any, path: str, dtype: torch.dtype, trust_remote_code: bool, **settings: Any) -> Any:
+    """`settings`: of the configuration."""
+    from transformers import AutoConfig
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     try:
-        model = kind.from_pretrained(path, dtype=dtype, attn_implementation=NAME, **options)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **settings)
+        check_architecture(kind, config, path, trust_remote_code=trust_remote_code)
+        return kind.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=NAME, trust_remote_code=trust_remote_code
+        )
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"model.path = {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if getattr(model.config, "use_sliding_window", False):
-        raise InputError(f"model.path = {path!r}: sliding-window attention is not supported; use a model without it")
-    return model

@@ -353,23 +353,6 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"), [("logit_scale", 0.5, "rescales its logits"), ("use_sliding_window", True, "sliding")]
-)
-def test_what_packed_attention_or_the_chunked_head_cannot_do_is_refused(
-    folder: str, tmp_path: Path, key: str, value: object, message: str
-) -> None:
-    import json
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {key: value}))
-    with pytest.raises(InputError, match=message):
-        open_policy(str(copy))
-
-
 # --- Building
 
 
