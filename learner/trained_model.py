@@ -13,6 +13,7 @@ from torch import Tensor
 
 from learner.checkpoint import TAG, Layout, load_other_layout, read_record, write_record
 from learner.learning_rate import learning_rate
+from learner.model.fused import LEAST_PARAMETERS, compile_layers
 from learner.model.lora import BaseReference, add_adapters, load_trained
 from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model
 from learner.model.reference import FrozenPolicy, Reference, refresh_is_due
@@ -45,6 +46,10 @@ class TrainedModel:
         if spec.activation_checkpointing:
             self.module.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.module.train()  # models are loaded for inference, and `transformers` recomputes only in training
+        self.compiled_layers = 0
+        """Layers that are compiled: on a GPU, unless the model is small or DeepSpeed takes their parameters apart (ZeRO 3)."""
+        if device.type == "cuda" and not self.sharded and self.num_parameters >= LEAST_PARAMETERS:
+            self.compiled_layers = compile_layers(self.module.model)
         self.engine: Any = deepspeed.initialize(
             model=self.module,
             optimizer=_optimizer(self.module, spec, device),

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from learner.model.fused import absorb, fused, tile_slopes
+
 _TILE_BYTES = {"cpu": 16 << 20}
 """Device → bytes of one tile of float32 logits: on a CPU a share of the last cache."""
 _TILE_BYTES_ELSEWHERE = 256 << 20
@@ -73,6 +75,10 @@ class TargetLogprobs(torch.autograd.Function):
                 m, s, w = largest[part], total[part], weighted[part]
                 here, column = _inside(targets[part], first, last)
                 picked[part] = torch.where(here, logits.gather(1, column[:, None])[:, 0], picked[part])
+                if hidden.is_cuda:
+                    for old, value in zip((m, s, w), fused(absorb)(logits, m, s, w), strict=True):
+                        old.copy_(value)
+                    continue
                 new = torch.maximum(m, logits.amax(1))
                 shift = m - new
                 m.copy_(new)
@@ -103,19 +109,19 @@ class TargetLogprobs(torch.autograd.Function):
             row_sums = torch.zeros_like(rows, dtype=exact)
             offset_sums = hidden.new_zeros(last - first, dtype=exact)
             for part in _chunks(len(hidden), chunk):
-                slopes = _logits(hidden[part], rows, offset, temperature, exact).sub_(logsumexp[part, None])
-                slope = logprob_slopes[part, None]
-                if ctx.entropy_gradient:
-                    factor = (slopes + entropies[part, None]).mul_(entropy_slopes[part, None]).add_(slope).neg_()
-                    slopes.exp_().mul_(factor)
-                else:
-                    slopes.exp_().mul_(-slope)
-                here, column = _inside(targets[part], first, last)
-                slopes.scatter_add_(1, column[:, None], torch.where(here, logprob_slopes[part], 0)[:, None])
-                if temperature != 1:
-                    slopes.mul_(1 / temperature)
+                logits = _logits(hidden[part], rows, offset, temperature, exact)
+                slopes = (_fused_slopes if hidden.is_cuda else _slopes)(
+                    logits,
+                    logsumexp[part],
+                    entropies[part] if ctx.entropy_gradient else None,
+                    _inside(targets[part], first, last),
+                    logprob_slopes[part],
+                    entropy_slopes[part],
+                    1 / temperature,
+                    hidden.dtype,
+                )
                 if bias_slopes is not None:
-                    offset_sums.add_(slopes.sum(0))
+                    offset_sums.add_(slopes.sum(0, dtype=exact))
                 slopes = slopes.to(hidden.dtype)
                 if hidden_slopes is not None:
                     _add_product(hidden_slopes[part], slopes, rows)
@@ -128,6 +134,44 @@ class TargetLogprobs(torch.autograd.Function):
         if hidden_slopes is not None:
             hidden_slopes = hidden_slopes.to(hidden.dtype)
         return hidden_slopes, weight_slopes, bias_slopes, None, None, None, None
+
+
+def _slopes(
+    logits: Tensor,
+    logsumexp: Tensor,
+    entropies: Tensor | None,
+    inside: tuple[Tensor, Tensor],
+    slope: Tensor,
+    entropy_slope: Tensor,
+    factor: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The gradient of a tile of logits, in its place and in its own dtype. Without `entropies` they carry none."""
+    slopes = logits.sub_(logsumexp[:, None])
+    if entropies is None:
+        slopes.exp_().mul_(-slope[:, None])
+    else:
+        pull = (slopes + entropies[:, None]).mul_(entropy_slope[:, None]).add_(slope[:, None]).neg_()
+        slopes.exp_().mul_(pull)
+    here, column = inside
+    slopes.scatter_add_(1, column[:, None], torch.where(here, slope, 0)[:, None])
+    return slopes if factor == 1 else slopes.mul_(factor)
+
+
+def _fused_slopes(
+    logits: Tensor,
+    logsumexp: Tensor,
+    entropies: Tensor | None,
+    inside: tuple[Tensor, Tensor],
+    slope: Tensor,
+    entropy_slope: Tensor,
+    factor: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The same in one pass over the tile, rounded to `dtype` in it."""
+    column = torch.where(inside[0], inside[1], -1)
+    gradient: Tensor = fused(tile_slopes)(logits, logsumexp, entropies, column, slope, entropy_slope, factor, dtype)
+    return gradient
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, exact: torch.dtype) -> Tensor:

@@ -1,5 +1,6 @@
 """From the settings of a stage to what its services take. Plain functions."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -63,6 +64,12 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
     )
 
 
+def held_bytes(stage: Stage) -> int:
+    """Memory of a GPU that an engine leaves to the rank on it, in whole GiB and with a reference, whether the stage has one or
+    not: engines that would differ by it alone are started anew for a stage, which takes a minute."""
+    return math.ceil((rank_bytes(stage) + RANK_OVERHEAD_BYTES) / 2**30) << 30
+
+
 def cores(stage: Stage) -> int:
     """Cores of a CPU host for the engines, and for the ranks: half of them each where both compute at the same time."""
     all_cores = cores_per_node()
@@ -89,7 +96,7 @@ def engine_spec(stage: Stage, device: Device) -> EngineSpec:
         backend=backend(stage, device),
         device=device,
         sleeps=shares(stage, device),
-        held_bytes=int(rank_bytes(stage)) + RANK_OVERHEAD_BYTES if shares(stage, device) else 0,
+        held_bytes=held_bytes(stage) if shares(stage, device) else 0,
         lora_rank=stage.learner.lora_rank,
         lora_targets=stage.learner.lora_targets if stage.learner.lora_rank else (),
     )

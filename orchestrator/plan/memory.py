@@ -84,8 +84,10 @@ def adapter_parameters(stage: Stage) -> int:
 
 
 def rank_bytes(stage: Stage) -> float:
-    """Estimated bytes that one rank holds on its GPU between two steps; 0: the model's size is not known here."""
+    """Estimated bytes that one rank holds on its GPU between two steps, with a reference; 0: the model's size is not known here."""
     held = {part: size for part, size in memory(stage).items() if not part.startswith("engine")}
+    if held and not stage.learner.lora_rank:
+        held["reference"] = _reference_bytes(stage)
     return sum(held.values()) / stage.learner.ranks
 
 
@@ -111,6 +113,11 @@ def memory(stage: Stage, training: bool = True) -> dict[str, float]:
         return parts  # the reference is the base
     parts["learner"] = float(count * (ranks * whole + sharded))
     if kind_of(stage).needs_reference(stage.learner.kl_coef):
-        # Divided as parameters are: by stage 3 (learner/model/reference.py).
-        parts["reference"] = float(count * item * (1 if stage.learner.zero_stage == 3 else ranks))
+        parts["reference"] = _reference_bytes(stage)
     return parts
+
+
+def _reference_bytes(stage: Stage) -> float:
+    """Bytes of a frozen copy over all ranks. It is divided as parameters are: by stage 3 (learner/model/reference.py)."""
+    copies = 1 if stage.learner.zero_stage == 3 else stage.learner.ranks
+    return float(parameters(stage.model) * wire_bytes(stage.model) * copies)

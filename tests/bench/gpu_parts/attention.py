@@ -66,7 +66,7 @@ def correctness(spans: Spans, device: str) -> dict[str, Any]:
     got = torch.autograd.grad((found.float() * pull).sum(), half)
     wanted = torch.autograd.grad((expected * pull).sum(), exact)
     return {
-        "varlen": serves_varlen(half[0]),
+        "varlen": serves_varlen(half[0], half[2]),
         "output": _apart(found, expected),
         "largest_output_difference": float((found.float() - expected).abs().max()),
         "gradients": max(_apart(one, other) for one, other in zip(got, wanted, strict=True)),
