@@ -3,6 +3,8 @@
 On real DeepSpeed engines in this process, one rank over gloo.
 """
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batch import TrainingBatch, TrainingSequence, make_batch
+from learner.batch import Pack, TrainingBatch, TrainingSequence, make_batch
+from learner.model.policy import PackTensors, to_device
 from learner.model.small import build_model
 from learner.rank import LearnerRank
 from learner.spec import LearnerSpec
 from learner.stats import RankStats
-from learner.trained_model import TrainedModel
+from learner.trained_model import TrainedModel, _optimizer
 from rollout.errors import InputError
 from tests.learner.specs import build_spec, learner_spec
 
@@ -166,3 +169,30 @@ def test_a_policy_without_a_reference_has_no_implicit_rewards(rank: LearnerRank,
     for verb in (rank.scores, rank.kl_to_reference):
         with pytest.raises(InputError, match="to be compared with a frozen reference, and none was opened"):
             verb(pair_batch(0))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_gpu_steps_with_one_fused_kernel_at_every_stage(stage: int) -> None:
+    device = torch.device("cuda")
+    optimizer = _optimizer(torch.nn.Linear(2, 2), learner_spec("", zero_stage=stage), device)
+    assert optimizer.defaults["fused"]
+
+
+def test_anchors_wait_on_the_host_and_one_pack_is_on_the_device_at_a_time(
+    rank: LearnerRank, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = []
+
+    def counted(pack: Pack, device: torch.device) -> PackTensors:
+        tensors = to_device(pack, device)
+        gc.collect()
+        held.add(tensors.token_ids)
+        most.append(len(held))
+        return tensors
+
+    monkeypatch.setattr("learner.rank.to_device", counted)
+    rank.open(learner_spec(folder, lr=1e-3))
+    rank.train(batch(0, mini_batches=4), "grpo")
+    assert len(most) == 8, "four packs, for the anchors and for the steps"
+    assert max(most) <= 2, "the one before may go only when the next has come"
