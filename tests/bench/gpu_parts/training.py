@@ -36,6 +36,7 @@ def open_rank(bench: Bench, model: str, **changes: Any) -> LearnerRank:
     rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 120, device=bench.device)
     spec = learner_spec(folder, dtype="bfloat16", lr=1e-6, logit_chunk_tokens=1024, **changes)
     parameters = rank.open(spec)
+    assert rank.device.type == bench.device, f"the rank computes on the {rank.device.type}"
     bench.record(parameters=parameters, open_s=round(time.monotonic() - began, 1))
     if bench.device == "cuda":
         bench.record(
