@@ -25,6 +25,8 @@ from orchestrator.cli import app, run
 from orchestrator.clock import PhaseClocks
 from orchestrator.config.key_table import recipe_keys
 from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes
+from orchestrator.config.recipe import Stage
+from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.config.trained_rewards import check_stage_models
 from orchestrator.evaluation.score_file import find_rubric
 from orchestrator.run.resume import FREE, SELECTION
@@ -49,6 +51,7 @@ MAKERS_OF_METRICS = (
     ROOT / "rewards" / "service.py",
 )
 """Files that hold names of metrics as they stand in metrics.jsonl."""
+RECIPES_GUIDE = "orchestrator/recipes/README.md"
 LANGUAGES = ("sh", "console", "text", "toml", "python", "json")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -230,6 +233,53 @@ def test_a_fragment_is_a_recipe_or_part_of_one(block: Piece) -> None:
         assert check_loss(recipe, stage) == []
 
 
+def stages_of(guide: str, title: str) -> dict[str, Stage]:
+    """The stages of all fragments of a section of a guide, in their order, as those of one recipe that passes its checks."""
+    texts = [text for _, language, text in FENCE.findall(section(guide, title)) if language == "toml"]
+    stages = tomllib.loads("\n".join(text for text in texts if "[[stages]]" in text))["stages"]
+    recipe = parse_recipe({"name": "guide", "model": {"path": "some/model"}, "stages": stages})
+    check_stage_models(recipe)
+    for stage in recipe.stages:
+        check_rewards(recipe, stage)
+    return {stage.name: stage for stage in recipe.stages}
+
+
+def test_general_questions_are_sampled_as_described() -> None:
+    general = stages_of(RECIPES_GUIDE, "Kinds of stages")["general-samples"]
+    (chat,) = general.data.sources.values()
+    assert (general.kind, general.reject.keep) == ("reject", "best")
+    assert (chat.keep_thought, chat.answer_column, chat.rubric) == ("complex", "", "general")
+    assert preferring_label(rubrics_of(general)["general"]) == "helpful"
+
+
+def test_preferences_are_learned_from_and_serve_a_later_stage_as_described() -> None:
+    stages = stages_of(RECIPES_GUIDE, "Kinds of stages")
+    helpful, rl = stages["helpful"], stages["rl"]
+    assert list(stages)[-2:] == ["helpful", "rl"]
+    assert (helpful.kind, rl.kind) == ("reward_model", "grpo")
+    (pairs,) = helpful.data.sources.values()
+    assert (pairs.chosen_column, pairs.rejected_column) == ("chosen", "rejected")
+    (function,) = rubrics_of(rl)["general"]
+    assert (function.name, function.args) == ("reward_model", {"path": "stage:helpful", "sigmoid": True})
+    assert [source.rubric for source in rl.data.sources.values()] == ["general"]
+
+
+def test_completions_are_compared_with_given_ones_as_described() -> None:
+    stages = stages_of(RECIPES_GUIDE, "Evaluation")
+    assert [stage.kind for stage in stages.values()] == ["reward_model", "eval"]
+    compared = stages["compared"]
+    assert list(compared.eval.prompt_sets) == ["chat"]
+    chat = compared.eval.prompt_sets["chat"]
+    assert (chat.baseline_column, chat.rubric, chat.answer_column) == ("chosen", "general", "")
+    assert preferring_label(rubrics_of(compared)["general"], chat.judged_by) == "helpful"
+
+
+def test_a_fine_tuning_on_conversations_is_the_recipe_of_its_section() -> None:
+    (text,) = [block.text for block in blocks() if block.language == "toml" and "messages_column" in block.text]
+    (talk,) = parse_recipe(tomllib.loads(text)).stages
+    assert (talk.kind, talk.data.template, talk.data.sources["talk"].messages_column) == ("sft", "chat", "messages")
+
+
 @pytest.mark.parametrize("block", of_language("python"))
 def test_an_example_compiles_and_finds_its_imports(block: Piece) -> None:
     for node in ast.walk(ast.parse(block.text)):
@@ -260,7 +310,7 @@ def test_every_loss_of_the_table_is_a_recipe_without_a_note() -> None:
 
 
 def test_the_table_of_r1_names_its_stages_and_sources() -> None:
-    text = section("orchestrator/recipes/README.md", "R1 on real models")
+    text = section(RECIPES_GUIDE, "R1 on real models")
     for stage in load_recipe("r1", NEEDED["r1"]).stages:
         assert f"`{stage.name}`" in text
         for name, source in stage.data.sources.items():
@@ -268,7 +318,7 @@ def test_the_table_of_r1_names_its_stages_and_sources() -> None:
 
 
 def test_every_recipe_that_ships_is_in_its_guide_and_says_what_it_needs() -> None:
-    text = section("orchestrator/recipes/README.md", "What ships")
+    text = section(RECIPES_GUIDE, "What ships")
     for name in shipped_recipes():
         assert f"`{name}`" in text
         assert load_recipe(name, NEEDED.get(name, ())).name == name
@@ -292,7 +342,7 @@ def arguments_of(function: str) -> list[str]:
 
 
 def test_every_key_that_may_change_between_two_starts_is_in_the_guide() -> None:
-    text = section("orchestrator/recipes/README.md", "Stop, continue, scale")
+    text = section(RECIPES_GUIDE, "Stop, continue, scale")
     for key in FREE | SELECTION:
         assert f"`{key}`" in text or f"`{key.partition('.')[2]}`" in text, key
 
@@ -309,7 +359,7 @@ def test_the_metrics_of_the_guide_are_those_of_a_step() -> None:
 @functools.cache
 def metrics() -> frozenset[str]:
     """The metrics that the guide explains."""
-    text = section("orchestrator/recipes/README.md", "The run directory").split("\n### Metrics\n")[1]
+    text = section(RECIPES_GUIDE, "The run directory").split("\n### Metrics\n")[1]
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     return frozenset(name for row in rows for name in SPAN.findall(row))
 

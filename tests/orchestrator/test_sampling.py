@@ -1,7 +1,7 @@
-"""From a prompt to a scored group: order, bounds, failures. Engine and scorers are written here."""
+"""From a prompt to a scored group: order, bounds, failures."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +10,9 @@ from orchestrator.clock import PhaseClocks
 from orchestrator.sampling import GroupRequest, scored_group, scored_groups
 from rewards.types import ScoredGroup
 from rollout.errors import ServiceError
-from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from tests.factories import completion, prompt, rollout_group
-from tests.factories import scored_group as make_scored
+from rollout.types import RolloutGroup, Sampling
+from tests.factories import prompt
+from tests.orchestrator.samplers import Engine, Scorers
 
 
 def requests(count: int) -> list[GroupRequest]:
@@ -20,57 +20,6 @@ def requests(count: int) -> list[GroupRequest]:
         GroupRequest(group_id=f"test/{i}", prompt=prompt(f"s/{i}"), sampling=Sampling(n=2, seed=i))
         for i in range(count)
     ]
-
-
-class Engine:
-    """Two completions a prompt, each told as it comes."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    async def generate(
-        self, group_id: str, prompt: Prompt, sampling: Sampling, finished: Callable[[Completion], None]
-    ) -> RolloutGroup:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        made = [completion("2"), completion("3")]
-        for each in made:
-            await asyncio.sleep(0)
-            finished(each)
-        self.now -= 1
-        return rollout_group(made, group_id=group_id, asked=prompt)
-
-
-class Scorers:
-    """Every group is worth as many points as it has completions that were told of before its end."""
-
-    def __init__(self) -> None:
-        self.cancelled: list[str] = []
-        self.open = self.most_open = 0
-
-    def begin(self, prompt: Prompt, budget: Any) -> "Scoring":
-        return Scoring(self, prompt)
-
-    async def score(self, *_: Any) -> Any:
-        raise AssertionError("nothing here is scored by itself")
-
-
-class Scoring:
-    def __init__(self, scorers: Scorers, asked: Prompt) -> None:
-        self._scorers, self._asked, self._told = scorers, asked, 0
-
-    def add(self, _: Completion) -> None:
-        self._told += 1
-
-    async def finish(self, group: RolloutGroup) -> ScoredGroup:
-        self._scorers.open += 1
-        self._scorers.most_open = max(self._scorers.open, self._scorers.most_open)
-        await asyncio.sleep(0.01)
-        self._scorers.open -= 1
-        return make_scored([float(self._told)] * 2, group_id=group.group_id)
-
-    def cancel(self) -> None:
-        self._scorers.cancelled.append(self._asked.prompt_id)
 
 
 def sampled(engine: Any, scorers: Any, asked: Sequence[GroupRequest], at_once: int) -> list[ScoredGroup]:

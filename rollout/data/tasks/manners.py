@@ -170,11 +170,8 @@ def quality(prompt: str, completion: str, reference: str) -> float:
 
 def _read(prompt: str) -> _Request | None:
     """The request in a prompt, whatever the template writes round it; None where there is none."""
-    for kind in KINDS:
-        for request in _BY_KIND[kind]:
-            if request.question in prompt:
-                return request
-    return None
+    found = _BY_QUESTION.get(prompt)
+    return found or next((request for asked, request in _BY_QUESTION.items() if asked in prompt), None)
 
 
-_BY_KIND: Mapping[Kind, tuple[_Request, ...]] = {kind: tuple(_requests((kind,))) for kind in KINDS}
+_BY_QUESTION: Mapping[str, _Request] = {request.question: request for request in _requests(KINDS)}

@@ -1,0 +1,81 @@
+"""What the pages of all kinds ask of their context: requests with seeds of their own, and the prompts of their sources."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.loop.context import StageContext
+from rollout.errors import InputError
+from tests.factories import prompt
+from tests.orchestrator.factories import recipe, write_rows
+from tests.orchestrator.stage_context import Lines, context_of
+
+STAGES = ({"name": "rl", "kind": "grpo"}, {"name": "again", "kind": "grpo"})
+
+
+def context(folder: Path, stage: int = 0, **sections: Any) -> StageContext:
+    return context_of(recipe(stages=list(STAGES), **sections), folder, stage=stage)
+
+
+def seeds_of(asked: StageContext, numbers: range = range(200)) -> list[int | None]:
+    return [asked.request(number, prompt(), asked.stage.rollout, 4).sampling.seed for number in numbers]
+
+
+def test_a_request_is_a_group_of_the_stage_under_the_settings_that_hold_then(tmp_path: Path) -> None:
+    rl = context(tmp_path, rollout={"temperature": 0.5, "max_tokens": 20, "group_size": 16})
+    later = rl.stage.rollout.model_copy(update={"temperature": 0.25, "max_tokens": 40})
+    asked = prompt("s/3")
+    for settings, expected in ((rl.stage.rollout, (4, 0.5, 20)), (later, (4, 0.25, 40))):
+        request = rl.request(7, asked, settings, 4)
+        sampling = request.sampling
+        assert (sampling.n, sampling.temperature, sampling.max_tokens) == expected
+        assert (request.group_id, request.prompt) == ("rl/7", asked)
+
+
+def test_every_group_of_a_run_has_a_seed_of_its_own_which_a_continued_run_gives_it_again(tmp_path: Path) -> None:
+    rl, again = (seeds_of(context(tmp_path, stage)) for stage in (0, 1))
+    other = seeds_of(context(tmp_path, seed=8))
+    assert len({*rl, *again, *other}) == 600
+    assert seeds_of(context(tmp_path, 1)) == again
+
+
+def test_a_seed_does_not_depend_on_what_is_asked_or_on_the_settings(tmp_path: Path) -> None:
+    """So that what a change of settings does can be read from the same draws."""
+    rl = context(tmp_path)
+    hotter = rl.stage.rollout.model_copy(update={"temperature": 2.0, "max_tokens": 1})
+    asked = prompt("s/9", text="else")
+    assert rl.request(5, asked, hotter, 9).sampling.seed == seeds_of(rl)[5]
+
+
+def test_prompts_of_a_stage_are_those_of_its_sources_in_the_order_of_the_run_s_seed(tmp_path: Path) -> None:
+    def texts(seed: int) -> list[str]:
+        sources = {"sums": {"task": "arithmetic", "limit": 9}, "own": {"path": str(file)}}
+        sets = context(tmp_path, seed=seed, data={"template": "plain", "sources": sources}).load_prompts()
+        assert list(sets.prompts) == ["sums", "own"]
+        assert [each.text for each in sets.prompts["own"]] == ["one", "two"]
+        return [each.text for each in sets.prompts["sums"]]
+
+    file = write_rows(tmp_path / "own.jsonl", [{"prompt": "one", "answer": "1"}, {"prompt": "two", "answer": "2"}])
+    assert len(texts(1)) == 9
+    assert texts(1) == texts(1) != texts(2)
+
+
+def test_prompts_that_are_too_long_are_left_out_and_told_of(tmp_path: Path) -> None:
+    rows = [{"prompt": "short", "answer": "1"}, {"prompt": "much too long", "answer": "2"}]
+    source = {"path": str(write_rows(tmp_path / "own.jsonl", rows))}
+    data = {"template": "plain", "max_prompt_tokens": 6, "sources": {"own": source}}
+    rl = context(tmp_path, data=data)
+    assert isinstance(rl.display, Lines)
+    assert rl.display.lines == []
+    assert [each.text for each in rl.load_prompts().prompts["own"]] == ["short"]
+    (note,) = rl.display.lines
+    assert "own" in note
+    assert "1 of 2" in note
+    assert "data.max_prompt_tokens" in note
+
+
+def test_a_source_that_cannot_be_read_is_an_input_error_that_names_it(tmp_path: Path) -> None:
+    rl = context(tmp_path, data={"sources": {"own": {"path": str(tmp_path / "none.jsonl")}}})
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        rl.load_prompts()
