@@ -497,7 +497,9 @@ BOMBS = [
         "import os, time\nfor _ in range(12):\n    if os.fork() == 0:\n        x = bytearray(b'x') * (48 << 20)\n        time.sleep(100)\ntime.sleep(100)",
         ("memory", "fail"),
     ),
-    _bomb("forks", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", ("timeout", "fail"), **_GROWING),
+    _bomb(
+        "forks", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", ("timeout", "fail"), **_GROWING
+    ),
     _bomb(
         "forks that leave their parents",
         "import os\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n        os.setsid()\n    except OSError: pass",
