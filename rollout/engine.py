@@ -6,8 +6,8 @@ The only module of the driver and the actors that imports vLLM, and only when an
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -40,6 +40,8 @@ class EngineSpec:
     """Whether it leaves the GPU's memory to a learner rank when it is told to."""
     held_bytes: int = 0
     """Memory of its GPU that others hold while it samples."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of vLLM's engine, by their own names; they stand above those that are chosen here."""
     lora_rank: int = 0
     """Largest rank of the adapter that the engine applies; 0: none."""
     lora_targets: tuple[str, ...] = ()
@@ -91,6 +93,9 @@ class VllmEngine:
                 # Of other layers, such as the head of some models, vLLM would multiply by zeros, which costs as much.
                 "lora_target_modules": list(spec.lora_targets or _linear_layers(model_path, spec.trust_remote_code)),
             }
+        chosen = {"enable_prefix_caching": True} | (
+            _gpu_arguments(spec) if spec.device == "cuda" else _cpu_arguments(spec)
+        )
         args = AsyncEngineArgs(
             model=model_path,
             dtype=spec.dtype,
@@ -101,14 +106,13 @@ class VllmEngine:
             # A single worker lives in the engine core's process: one import of torch and one hop a token less. Several are
             # its children. Left alone, vLLM would take Ray for them, since the actor is in a placement group.
             distributed_executor_backend="uni" if spec.tensor_parallel == 1 else "mp",
-            enable_prefix_caching=True,
             # The distribution that tokens are drawn from, temperature included: what the learner must reproduce.
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=vllm_name(spec.backend)),
             # Of every completion the first token and then all others at once: see `generate`.
             stream_interval=spec.max_tokens + 1,
             disable_log_stats=True,
-            **(_gpu_arguments(spec) if spec.device == "cuda" else _cpu_arguments(spec)),
+            **_with_options(chosen, spec.options),
             **lora,
         )
         llm = AsyncLLM.from_engine_args(args)
@@ -268,6 +272,17 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         # Lets the executor be chosen below; the engine core stays a process of its own either way.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if spec.tensor_parallel == 1 else "1",
     }
+
+
+def _with_options(chosen: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of both, such as `hf_overrides`, are put together."""
+    merged = {
+        name: {**chosen[name], **value}
+        if isinstance(value, Mapping) and isinstance(chosen.get(name), Mapping)
+        else value
+        for name, value in options.items()
+    }
+    return chosen | merged
 
 
 def _cpu_arguments(spec: EngineSpec) -> dict[str, Any]:

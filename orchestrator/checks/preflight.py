@@ -5,6 +5,7 @@ nor any of the checks imports torch, vllm, ray or transformers.
 """
 
 from orchestrator.checks.data import check_data
+from orchestrator.checks.engine import check_engine_options
 from orchestrator.checks.lora import check_lora
 from orchestrator.checks.loss import check_loss
 from orchestrator.checks.machine import check_cluster, check_engine, check_memory, check_places
@@ -39,6 +40,7 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
     for stage in recipe.stages:
         notes += check_model(recipe, stage)
         check_template(recipe, stage)
+        check_engine_options(recipe, stage)
         notes += check_loss(recipe, stage)
         notes += check_lora(recipe, stage)
     notes += check_data(recipe, training)

@@ -32,6 +32,9 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
         "logging_level": logging.ERROR,
         "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
     }
+    if cluster.env:
+        # Of the job, so that every actor has it; what an actor is given itself stands above it.
+        common["runtime_env"] = {"env_vars": {name: str(value) for name, value in cluster.env.items()}}
     try:
         with _interrupts_later():
             _start(cluster, common)

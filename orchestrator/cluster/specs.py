@@ -93,6 +93,7 @@ def engine_spec(stage: Stage, device: Device) -> EngineSpec:
         kv_cache_gb=stage.rollout.kv_cache_gb,
         gpu_memory=stage.rollout.gpu_memory,
         eager=stage.rollout.eager,
+        options=stage.rollout.engine,
         backend=backend(stage, device),
         device=device,
         sleeps=shares(stage, device),

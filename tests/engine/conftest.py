@@ -116,7 +116,7 @@ async def start_learner(ranks: int, name: str = "learner") -> LearnerGroup:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    with ray_session(ClusterSection(), "tests"):
+    with ray_session(ClusterSection(env={"RAYZERO_SEEN": "everywhere", "RAYZERO_OWN": 1}), "tests"):
         yield
 
 

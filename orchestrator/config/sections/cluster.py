@@ -1,10 +1,14 @@
 """`[cluster]`: the Ray cluster of the whole recipe."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
+
+SET_BY_RAY = ("CUDA_VISIBLE_DEVICES",)
+"""Variables that say what an actor was given."""
 
 
 class ClusterSection(Section):
@@ -14,5 +18,16 @@ class ClusterSection(Section):
     """Port of the private cluster's dashboard, on loopback; 0: no dashboard."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port at which the private cluster gives its metrics as Prometheus text; 0: a free port."""
+    env: dict[str, str | int | float] = {}
+    """Environment variables of every actor, such as `{ NCCL_SOCKET_IFNAME = "eth0", HF_HOME = "/data/hf" }`."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Longest wait for actors and engines to start, in seconds."""
+
+    @model_validator(mode="after")
+    def _env(self) -> Self:
+        for name in self.env:
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"env.{name}: a variable is called by letters, digits and _, and begins with no digit")
+            if name in SET_BY_RAY:
+                raise ValueError(f"env.{name} = {self.env[name]!r}: Ray sets it for every actor; leave it out")
+        return self

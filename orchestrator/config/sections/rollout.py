@@ -1,6 +1,6 @@
 """`[rollout]`: the engines and how they sample."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class RolloutSection(Section):
     """Share of GPU memory that one engine takes; less where a rank on the same GPU leaves less."""
     eager: bool = False
     """Whether engines never compile or capture graphs (on a CPU they never do)."""
+    engine: dict[str, Any] = {}
+    """Further arguments of vLLM's engine by their own names, such as `{ quantization = "fp8" }`."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each tensor-parallel worker of each engine."""
     gpus: Annotated[float, Field(gt=0, le=1)] = 1
