@@ -17,7 +17,7 @@ from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from rollout.weights.manifest import Holding, LoadReport, WeightManifest, discard, localize
+from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest, discard, localize
 
 
 class RolloutReplica:
@@ -272,6 +272,7 @@ class RolloutPool:
                     "world_size": world_size,
                     "packed": True,
                     "packed_buffer_size_bytes": bucket_bytes,
+                    "packed_num_buffers": PACKED_BUFFERS,
                 }
             )
             for place, replica in enumerate(self.serving)

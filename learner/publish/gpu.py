@@ -17,10 +17,7 @@ from learner.publish.buckets import stream
 from learner.publish.shared_memory import base_parameters
 from rollout.weights.digest import BYTES, Digest
 from rollout.weights.handles import export_tensor, gpu_id
-from rollout.weights.manifest import DIGEST, WeightManifest
-
-BUFFERS = 2
-"""Packed buckets in flight at a time, on each side."""
+from rollout.weights.manifest import DIGEST, PACKED_BUFFERS, WeightManifest
 
 
 class NcclPublisher:
@@ -72,7 +69,7 @@ class NcclPublisher:
             src=0,
             post_iter_func=lambda item: item[1],
             buffer_size_bytes=self.bucket_bytes,
-            num_buffers=BUFFERS,
+            num_buffers=PACKED_BUFFERS,
         )
 
     def _tensors(self, model: Any, sharded: bool) -> Iterator[tuple[str, Tensor]]:

@@ -21,6 +21,9 @@ Backend = Literal["shm", "nccl", "ipc"]
 DIGEST = "rayzero.digest"
 """Name of what is sent after the weights on a way that cannot carry their digest beside them."""
 
+PACKED_BUFFERS = 2
+"""Packed buckets in flight at a time between GPUs, on each side: both must say the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorMeta:
