@@ -43,6 +43,7 @@ class AssertRun:
             "tests": list(self._tests.tests),
             "first": len(self._results),
             "stop": self._tests.stop,
+            "tolerance": list(self._tests.tolerance),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         one, other = socket.socketpair()

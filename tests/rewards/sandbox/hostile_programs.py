@@ -52,7 +52,9 @@ CHEATS = [
     Hostile("prints more lines", "print(3)\nprint(4)", {"tests": [{"input": "", "output": "3\n"}]}),
     Hostile("prints another order", "print(4)\nprint(3)", {"tests": [{"input": "", "output": "3\n4\n"}]}),
     Hostile("prints all candidates", "print('3 30')"),
-    Hostile("prints close numbers", "print(0.1 + 0.2)", {"tests": [{"input": "", "output": "0.3\n"}]}),
+    Hostile("prints close numbers", "print(0.3001)", {"tests": [{"input": "", "output": "0.3\n"}]}),
+    Hostile("prints a close whole number", "print(1000000008.0)", {"tests": [{"input": "", "output": "1000000007\n"}]}),
+    Hostile("prints what is near everything", "print('nan')", {"tests": [{"input": "", "output": "0.3\n"}]}),
     Hostile("right, then exit status 1", "print(sum(map(int, input().split())))\nraise SystemExit(1)"),
     Hostile("right, then an exception", "print(sum(map(int, input().split())), flush=True)\n1 / 0"),
     Hostile(
