@@ -14,7 +14,6 @@ Solutions that are called by `fn_name` find the usual imports (`List`, `heapq`, 
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,9 +146,7 @@ def _list_of_tests(tests: list[Any], fields: Mapping[str, Any], limits: Limits) 
         calls = [
             {
                 "function": name,
-                "arguments": _readings(
-                    [_from_json(line, "input") for line in _text(test["input"], "input").split("\n") if line]
-                ),
+                "arguments": [_from_json(line, "input") for line in _text(test["input"], "input").split("\n") if line],
                 "expected": [_from_json(_text(test["output"], "output"), "output")],
             }
             for test in tests
@@ -171,7 +168,7 @@ def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> Code
     calls = [
         {
             "function": _function_name(fn_name),
-            "arguments": _readings(_arguments(given)),
+            "arguments": _arguments(given),
             "expected": [output, output[0]] if wrapped else [output],
         }
         for given, output in zip(inputs, outputs, strict=True)
@@ -182,21 +179,6 @@ def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> Code
 def _arguments(given: Any) -> list[Any]:
     """Arguments of one call; it may take none."""
     return [] if given == [] else _list(given, "inputs")
-
-
-def _readings(arguments: list[Any]) -> list[list[Any]]:
-    """Lists of arguments that these may stand for. JSON has no other keys than text: `{"1": 2}` may have been `{1: 2}`."""
-    restored = [_with_whole_keys(argument) for argument in arguments]
-    return [arguments] if restored == arguments else [restored, arguments]
-
-
-def _with_whole_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_whole_keys(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    whole = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", key) for key in value)
-    return {int(key) if whole else key: _with_whole_keys(item) for key, item in value.items()}
 
 
 def _imports(under_test: str) -> str:

@@ -86,8 +86,8 @@ class Assertions:
     """Code that runs before the tests, beside them. What it defines wins over names of the program's, but for `entry_point`."""
     entry_point: str = ""
     tests: Sequence[dict[str, Any]]
-    """Tests, each `{"code": …}` or `{"function": name, "arguments": [[…], …], "expected": [any of these, …]}`, where one of
-    the lists of arguments must give one of the expected values."""
+    """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`. Arguments and
+    expected values are those of JSON, where keys are text: where all keys of a dictionary are whole numbers, both are tried."""
     tolerance: Tolerance = Tolerance()
     """Of the numbers that functions return; assertions compare by themselves."""
     stop: bool = True

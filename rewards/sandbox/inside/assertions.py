@@ -9,6 +9,7 @@ import ast
 import builtins
 import json
 import math
+import re
 import socket
 from decimal import Decimal
 from fractions import Fraction
@@ -20,6 +21,7 @@ from rewards.sandbox.inside.proxies import Remote, Unsupported, make_remote
 from rewards.sandbox.inside.rpc import Ended, Peer
 
 _MOST_WORDS = 300
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class Namespace(dict[str, Any]):
@@ -160,7 +162,7 @@ def _lacks_module(problem: BaseException) -> bool:
 def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     """Call a function with each reading of its arguments, until one gives what is expected."""
     problem: Exception | None = None
-    for arguments in test["arguments"]:
+    for arguments in _readings(test["arguments"]):
         try:
             result = _as_json(_find(test["function"], namespace)(*arguments))
         except Exception as raised:  # noqa: BLE001 - it may be meant for the other reading; the last one counts
@@ -172,6 +174,21 @@ def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     if problem is not None:
         raise problem
     return "fail", f"returned {_short(result)}, expected {_short(test['expected'][0])}"
+
+
+def _readings(arguments: list[Any]) -> list[list[Any]]:
+    """Lists of arguments that these may stand for. JSON has no other keys than text: `{"1": 2}` may have been `{1: 2}`."""
+    restored = [_with_whole_keys(argument) for argument in arguments]
+    return [arguments] if restored == arguments else [restored, arguments]
+
+
+def _with_whole_keys(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_whole_keys(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    whole = all(_WHOLE.fullmatch(key) for key in value)
+    return {int(key) if whole else key: _with_whole_keys(item) for key, item in value.items()}
 
 
 def _find(name: str, namespace: Namespace) -> Any:

@@ -1,6 +1,5 @@
 """Tests out of the fields of tasks."""
 
-import json
 from typing import Any
 
 import pytest
@@ -53,25 +52,3 @@ def test_a_task_sets_its_own_tolerance() -> None:
     assert parse_task(fields, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
     assert parse_task(fields | {"tolerance": None}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
     assert parse_task(fields | {"tolerance": 1e-6}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(1e-6, 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("given", "readings"),
-    [
-        ([{"1": 2}], [[{1: 2}], [{"1": 2}]]),
-        ([{"1": {"-2": 3}, "10": [{"0": 1}]}], [[{1: {-2: 3}, 10: [{0: 1}]}], [{"1": {"-2": 3}, "10": [{"0": 1}]}]]),
-        ([{"1": 2, "a": 3}], [[{"1": 2, "a": 3}]]),
-        ([{"01": 2}], [[{"01": 2}]]),
-        ([{"1" * 5000: 2}], [[{"1" * 5000: 2}]]),
-        ([{}, "1", 2], [[{}, "1", 2]]),
-        ([], [[]]),
-    ],
-)
-def test_keys_that_are_whole_numbers_have_two_readings(given: Any, readings: Any) -> None:
-    for fields in (
-        {"tests": {"fn_name": "f", "inputs": [given], "outputs": [1]}},
-        {"fn_name": "f", "tests": [{"input": "\n".join(map(json.dumps, given)), "output": "1", "testtype": "functional"}]},
-    ):
-        calls = parse_task(fields).calls
-        assert calls is not None
-        assert calls.tests[0]["arguments"] == readings
