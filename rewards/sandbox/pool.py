@@ -33,10 +33,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from rewards.sandbox.assert_run import AssertRun
 from rewards.sandbox.attacks import attacks
+from rewards.sandbox.packages import Packages, find_packages
 from rewards.sandbox.stdin_run import StdinRun
 from rewards.sandbox.types import (
     AssertionResult,
     Assertions,
+    BrokenPackage,
     BrokenTests,
     Limits,
     Run,
@@ -50,8 +52,20 @@ from rewards.sandbox.worker import Worker
 class Sandbox:
     """A pool of slots; each runs one program at a time. Bound to the event loop that it was started in."""
 
-    def __init__(self, *, slots: int, tier: Tier | None = None, allow_weak: bool = False) -> None:
-        """`tier`: this one or none; by default the best that works. `allow_weak`: also less than tier B."""
+    def __init__(
+        self, *, slots: int, tier: Tier | None = None, allow_weak: bool = False, packages: Sequence[str] = ()
+    ) -> None:
+        """A pool that `start` starts.
+
+        Args:
+            tier: this one or none; by default the best that works.
+            allow_weak: also less than tier B.
+            packages: of this environment, for programs and tests to import.
+
+        Raises:
+            InputError: a package is not installed.
+        """
+        self._packages = find_packages(tuple(packages))
         self._slots = slots
         self._wanted = tier
         self._allow_weak = allow_weak
@@ -72,7 +86,12 @@ class Sandbox:
         self.close()
 
     async def start(self) -> None:
-        """Raises SandboxUnavailable."""
+        """Start the first worker and try to get out of it.
+
+        Raises:
+            SandboxUnavailable: no tier works here.
+            BrokenPackage: a package cannot be imported there.
+        """
         wanted: list[Tier] = ["A", "B"]
         if self._allow_weak:
             wanted.append("weak")
@@ -86,10 +105,10 @@ class Sandbox:
         raise SandboxUnavailable("; ".join(faults))
 
     async def _start(self, tier: Tier) -> None:
-        first = _Slot(tier, 0)
-        first.workers["program"] = await Worker.start(tier, 0)
+        first = _Slot(tier, 0, self._packages)
+        first.workers["program"] = await Worker.start(tier, 0, self._packages)
         self.tier = tier
-        self._all = [first, *(_Slot(tier, number) for number in range(1, self._slots))]
+        self._all = [first, *(_Slot(tier, number, self._packages) for number in range(1, self._slots))]
         self._idle = asyncio.Queue()
         self._idle.put_nowait(first)
         try:
@@ -163,16 +182,17 @@ class Sandbox:
 class _Slot:
     """A worker for programs and, once one was needed, a worker for tests."""
 
-    def __init__(self, tier: Tier, number: int) -> None:
+    def __init__(self, tier: Tier, number: int, packages: Packages) -> None:
         self._tier = tier
+        self._packages = packages
         self._number = number
         self.workers: dict[str, Worker] = {}
 
     async def worker(self, role: str) -> Worker:
         if role not in self.workers:
             try:
-                self.workers[role] = await Worker.start(self._tier, self._number)
-            except SandboxUnavailable as problem:
+                self.workers[role] = await Worker.start(self._tier, self._number, self._packages)
+            except (SandboxUnavailable, BrokenPackage) as problem:
                 raise SandboxFault(f"a sandbox worker did not start: {problem}") from problem
         return self.workers[role]
 

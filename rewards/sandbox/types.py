@@ -20,6 +20,10 @@ class SandboxFault(ServiceError):
     """The sandbox itself failed; it says nothing about the program."""
 
 
+class BrokenPackage(InputError):
+    """A package that programs are to have cannot be imported where they run."""
+
+
 class BrokenTests(InputError):
     """The tests themselves are no Python, or none at all; it says nothing about the program."""
 

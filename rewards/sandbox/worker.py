@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rewards.sandbox.inside.messages import receive, send
-from rewards.sandbox.types import MEGABYTE, Limits, SandboxFault, SandboxUnavailable, Tier
+from rewards.sandbox.packages import Packages
+from rewards.sandbox.types import MEGABYTE, BrokenPackage, Limits, SandboxFault, SandboxUnavailable, Tier
 
 START_TIMEOUT_S = 30.0
+PACKAGE_TIMEOUT_S = 30.0
+"""What each package may add to it; a large one that no process has read yet comes from the disk."""
 END_TIMEOUT_S = 10.0
 """How long a worker may take to end a cell that it was told to end."""
 _TESTS_MEMORY_MB = 1024
@@ -30,6 +33,8 @@ _ENVIRONMENT = {
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_ARENA_MAX": "1",  # an arena a thread would reserve 64 MiB of address space each
+    # Libraries that would start a thread a core when they are imported, before the fork.
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")},
 }
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from rewards.sandbox.inside.start import main; main()"
 
@@ -43,14 +48,29 @@ class Worker:
         self._errors = errors
 
     @classmethod
-    async def start(cls, tier: Tier, slot: int) -> "Worker":
-        """Raises SandboxUnavailable with the step that failed."""
+    async def start(cls, tier: Tier, slot: int, packages: Packages | None = None) -> "Worker":
+        """A worker of the tier, with packages that programs may import.
+
+        Raises:
+            SandboxUnavailable: the tier does not work here; with the step that failed.
+            BrokenPackage: a package cannot be imported in the sandbox.
+        """
+        cold: list[str] = []
+        while True:
+            started = await cls._start(_worker_config(tier, slot, packages or Packages(), cold))
+            if isinstance(started, Worker):
+                return started
+            cold.append(started)
+
+    @classmethod
+    async def _start(cls, config: dict[str, Any]) -> "Worker | str":
+        """A worker, or the name of a package that must stay cold."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("sandbox-errors")
         command = [interpreter(), "-P", "-s", "-S", "-c", _BOOT, str(Path(__file__).parents[2])]
         with theirs:
             process = subprocess.Popen(
-                [*command, json.dumps(_worker_config(tier, slot))],
+                [*command, json.dumps(config)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -61,7 +81,8 @@ class Worker:
         worker = cls(process, ours, errors)
         ours.setblocking(False)
         try:
-            event = await worker.event(time.monotonic() + START_TIMEOUT_S)
+            timeout_s = START_TIMEOUT_S + PACKAGE_TIMEOUT_S * len(config["warm"])
+            event = await worker.event(time.monotonic() + timeout_s)
         except SandboxFault as problem:
             worker.close()
             raise SandboxUnavailable(str(problem)) from problem
@@ -70,9 +91,13 @@ class Worker:
             raise
         if event is None or event["event"] != "ready":
             worker.close()
-            raise SandboxUnavailable(
-                f"{event['step']}: {event['problem']}" if event else f"not ready within {START_TIMEOUT_S:.0f} s"
-            )
+            if event is None:
+                raise SandboxUnavailable(f"not ready within {timeout_s:.0f} s")
+            if event["event"] == "threads":
+                return str(event["package"])
+            if event["step"] == "packages":
+                raise BrokenPackage(f"sandbox.packages: {event['problem']}\ntake it out, or name what it lacks as well")
+            raise SandboxUnavailable(f"{event['step']}: {event['problem']}")
         return worker
 
     def open_cell(self, role: str, limits: Limits, descriptors: Sequence[int]) -> None:
@@ -131,11 +156,11 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
-def _worker_config(tier: Tier, slot: int) -> dict[str, Any]:
+def _worker_config(tier: Tier, slot: int, packages: Packages, cold: Sequence[str]) -> dict[str, Any]:
     as_root = os.geteuid() == 0
     # Any number that no account has; different for slots and, most likely, for sandboxes on one host.
     uid = _FIRST_UID + (os.getpid() * 64 + slot) % _UIDS if as_root else os.geteuid()
-    trees, links = _system_trees()
+    trees, links = _system_trees(packages.trees)
     return {
         "tier": "A" if tier == "A" else "B",
         "weak": tier == "weak",
@@ -146,16 +171,20 @@ def _worker_config(tier: Tier, slot: int) -> dict[str, Any]:
         "links": links,
         "scratch": Limits().file_mb * MEGABYTE,
         "inodes": 1024,
+        "modules": packages.modules,
+        "warm": packages.warm,
+        "cold": list(cold),
     }
 
 
-def _system_trees() -> tuple[list[str], list[str]]:
-    """What an interpreter needs to read: directories, and symbolic links to them."""
+def _system_trees(packages: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What an interpreter needs to read and what packages are: directories and files, and symbolic links to some."""
     usual = ["/usr", "/lib", "/lib64", "/lib32", "/bin"]
     links = [path for path in usual if os.path.islink(path)]
     wanted = [path for path in usual if os.path.isdir(path) and path not in links]
     wanted += [os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)]
     wanted += sorted({os.path.dirname(path) for path in _mapped_libraries()})
+    wanted += packages
     trees: list[str] = []
     for path in wanted:
         if not any(path == tree or path.startswith(tree + "/") for tree in [*trees, *links]):

@@ -369,6 +369,17 @@ ESCAPES = [
         "for p in ('/etc/passwd', '/etc/shadow', '/etc/hostname', '/proc/1/environ', '/proc/self/mem', '/proc/self/maps', '/proc/cpuinfo', '/sys/kernel/notes', '/dev/vda', '/dev/mem', '/dev/kmsg', '/dev/tty', '/var/log/lastlog', '/root/.bashrc', '/root/.profile', '/home', '/run', '/boot'):\n    attempt(p, lambda: open(p, 'rb').read(1))\n    attempt(p, lambda: os.listdir(p))",
     ),
     _escape(
+        "other descriptors by paths of streams",
+        "import io, pathlib\nfor p in ('/dev/fd/3', '/proc/self/fd/3', '/dev/stdin/../null/x', '/proc/self/fd', '/dev/fd/'):\n"
+        "    for f in (open, io.open, io.FileIO, lambda p: os.open(p, 0), os.listdir, lambda p: pathlib.Path(p).read_bytes()): attempt((p, f), lambda: f(p))\n"
+        "attempt('of another', lambda: open('/dev/stdin', opener=lambda p, f: 3).read(1))",
+    ),
+    _escape(
+        "the expected output by paths of streams",
+        "for p in ('/dev/stdin', '/dev/stdout', '/dev/stderr'):\n"
+        "    if open(p, 'rb').read(): bad.append(p)",
+    ),
+    _escape(
         "the package itself",
         "attempt('import', lambda: __import__('rewards.sandbox.pool'))\nattempt('import', lambda: __import__('rewards.code.score'))\nattempt('numpy', lambda: __import__('pydantic'))",
     ),
