@@ -49,7 +49,7 @@ def score(
         for line in score_lines(_without_blank_end(_with_progress(source, stack)), functions, settings, processes):
             tally.add(line)
             print(line, file=target, flush=not out)
-    typer.echo(summary(tally.statuses, tally.mean), err=True)
+    typer.echo(summary(tally.statuses, tally.mean, tally.lacking), err=True)
     if tally.statuses["error"]:
         raise typer.Exit(1)
 

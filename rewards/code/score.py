@@ -5,6 +5,9 @@ whatever was printed. Programs under assertions are imported, not run as `__main
 them; an object that a function returns where the test means a number, a text or a list is no such value, whatever it answers
 (`rewards/sandbox/inside/proxies.py`). A test that is a comparison without `assert` counts as one. Everything runs in the
 sandbox, the tests apart from the program (`rewards/sandbox/pool.py`).
+
+A program that asks for a package which is not in the sandbox has not passed, as one that is wrong: were it left out, to ask for
+one would be a way out of every hard problem. It is counted apart, since the recipe may be to blame (`sandbox.packages`).
 """
 
 import dataclasses
@@ -52,6 +55,21 @@ class CodeResult:
     def unsupported(self) -> int:
         """Tests that ask something of the program's objects that cannot be asked across processes. Not passed."""
         return sum(test.outcome == "unsupported" for test in self.tests)
+
+    @property
+    def reason(self) -> str:
+        """Why the first test that did not pass did not; empty where all passed or nothing is known."""
+        for number, test in enumerate(self.tests, 1):
+            if test.outcome != "pass":
+                words = test.reason or test.outcome
+                lacks = f"{words}; sandbox.packages may name it" if test.outcome == "missing" else words
+                return f"test {number} of {self.total}: {lacks}"
+        return ""
+
+    @property
+    def lacks_package(self) -> bool:
+        """Whether the program asked for a package that is not in the sandbox, and did not do without it."""
+        return any(test.outcome == "missing" for test in self.tests)
 
 
 async def score_code(
@@ -137,4 +155,9 @@ def _compare(run: Run, expected: bytes, tolerance: Tolerance) -> CaseResult:
         "output": "too much output",
         "broken": "does not compile",
     }[run.outcome]
-    return CaseResult(outcome="fail", reason=f"{how}: {run.reason}" if run.reason else how, seconds=run.seconds)
+    missing = run.outcome == "exited" and run.reason.startswith("ModuleNotFoundError: ")
+    return CaseResult(
+        outcome="missing" if missing else "fail",
+        reason=f"{how}: {run.reason}" if run.reason else how,
+        seconds=run.seconds,
+    )

@@ -160,7 +160,8 @@ class Sandbox:
             run = AssertRun(await slot.worker("program"), await slot.worker("tests"), text, tests, limits)
             results = await run.run()
         if run.invalid:
-            raise BrokenTests(f"the tests do not work: {run.invalid}")
+            lacks = "; sandbox.packages may name it" if run.invalid.startswith("ModuleNotFoundError") else ""
+            raise BrokenTests(f"the tests do not work: {run.invalid}{lacks}")
         return results
 
     @contextlib.asynccontextmanager

@@ -18,8 +18,8 @@ from rewards.sandbox.packages import Packages
 from rewards.sandbox.types import MEGABYTE, BrokenPackage, Limits, SandboxFault, SandboxUnavailable, Tier
 
 START_TIMEOUT_S = 30.0
-PACKAGE_TIMEOUT_S = 30.0
-"""What each package may add to it; a large one that no process has read yet comes from the disk."""
+PACKAGE_TIMEOUT_S = 60.0
+"""How long the import of a package may take; a large one that no process has read yet comes from the disk."""
 END_TIMEOUT_S = 10.0
 """How long a worker may take to end a cell that it was told to end."""
 _TESTS_MEMORY_MB = 1024
@@ -81,24 +81,41 @@ class Worker:
         worker = cls(process, ours, errors)
         ours.setblocking(False)
         try:
-            timeout_s = START_TIMEOUT_S + PACKAGE_TIMEOUT_S * len(config["warm"])
-            event = await worker.event(time.monotonic() + timeout_s)
-        except SandboxFault as problem:
-            worker.close()
-            raise SandboxUnavailable(str(problem)) from problem
+            started = await worker._until_ready()
         except BaseException:
             worker.close()
             raise
-        if event is None or event["event"] != "ready":
+        if started:
             worker.close()
-            if event is None:
-                raise SandboxUnavailable(f"not ready within {timeout_s:.0f} s")
-            if event["event"] == "threads":
-                return str(event["package"])
-            if event["step"] == "packages":
-                raise BrokenPackage(f"sandbox.packages: {event['problem']}\ntake it out, or name what it lacks as well")
-            raise SandboxUnavailable(f"{event['step']}: {event['problem']}")
+            return started
         return worker
+
+    async def _until_ready(self) -> str:
+        """Wait for the zygote; the name of a package that must stay cold, empty once it is ready. Raises as `start`."""
+        package = ""
+        while True:
+            timeout_s = PACKAGE_TIMEOUT_S if package else START_TIMEOUT_S
+            try:
+                event = await self.event(time.monotonic() + timeout_s)
+            except SandboxFault as problem:
+                if package:
+                    raise BrokenPackage(_broken(f"{package}: its import ends the interpreter: {problem}")) from problem
+                raise SandboxUnavailable(str(problem)) from problem
+            match event:
+                case None:
+                    if package:
+                        raise BrokenPackage(_broken(f"{package}: not imported within {timeout_s:.0f} s"))
+                    raise SandboxUnavailable(f"not ready within {timeout_s:.0f} s")
+                case {"event": "ready"}:
+                    return ""
+                case {"event": "importing"}:
+                    package = str(event["package"])
+                case {"event": "threads"}:
+                    return str(event["package"])
+                case {"event": "failed"} if package:
+                    raise BrokenPackage(_broken(f"{package}: {event['problem']}"))
+                case _:
+                    raise SandboxUnavailable(f"{event['step']}: {event['problem']}")
 
     def open_cell(self, role: str, limits: Limits, descriptors: Sequence[int]) -> None:
         cpu = limits.test_s if role == "program" else limits.total_s
@@ -149,6 +166,10 @@ class Worker:
         words = os.pread(self._errors, 4096, max(0, os.fstat(self._errors).st_size - 4096)).decode(errors="replace")
         last = words.strip().splitlines()[-1:]
         raise SandboxFault(f"a sandbox worker {what}" + (f": {last[0]}" if last else ""))
+
+
+def _broken(what: str) -> str:
+    return f"sandbox.packages: {what}\ntake it out of sandbox.packages, or install what it lacks"
 
 
 def interpreter() -> str:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from rewards.sandbox.inside import borrowed_names
+from rewards.sandbox.inside import arrays, borrowed_names
 from rewards.sandbox.inside.messages import send
 from rewards.sandbox.inside.proxies import Remote, Unsupported, make_remote
 from rewards.sandbox.inside.rpc import Ended, Peer
@@ -65,6 +65,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
         send(host, {"event": "invalid", "reason": _describe(problem)})  # whatever the program does
         return
+    arrays.tell_empty_apart()
     peer = Peer(channel, open_house=False)
     try:
         _load_program(peer)
@@ -77,8 +78,8 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
                 return
             namespace[order["entry_point"]] = peer.ask("name", peer.root(), order["entry_point"])
     except BaseException as problem:  # noqa: BLE001 - whatever it is, there is nothing to test
-        event = "invalid" if _lacks_module(problem) else "broken"
-        send(host, {"event": event, "reason": _describe(problem)})
+        event = "invalid" if _tests_lack_module(problem) else "broken"
+        send(host, {"event": event, "reason": _describe(problem), "outcome": _failure(problem)})
         return
     for index in range(order["first"], len(order["tests"])):
         peer.handles.spoilt = None
@@ -147,16 +148,21 @@ def _run_test(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     except (Unsupported, Ended) as problem:
         return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
-        return "invalid" if _lacks_module(problem) else "fail", _describe(problem)
+        return "invalid" if _tests_lack_module(problem) else _failure(problem), _describe(problem)
 
 
 def _spoilt(problem: BaseException) -> tuple[str, str]:
     return ("fail", _ENDED) if isinstance(problem, Ended) else ("unsupported", str(problem)[:_MOST_WORDS])
 
 
-def _lacks_module(problem: BaseException) -> bool:
+def _tests_lack_module(problem: BaseException) -> bool:
     """Whether the tests import what is not there. An exception of the program's arrives without such details."""
     return isinstance(problem, ModuleNotFoundError) and problem.name is not None
+
+
+def _failure(problem: BaseException) -> str:
+    """The outcome of a test that ended by an exception of the program's, or by one of its own."""
+    return "missing" if isinstance(problem, ModuleNotFoundError) else "fail"
 
 
 def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
@@ -228,7 +234,9 @@ def _part(relative: float, expected: int | float) -> float:
 
 
 def _as_json(value: object) -> object:
-    """Expected values of such tests come out of JSON: there a tuple is a list, and a key is text."""
+    """Expected values of such tests come out of JSON: there a tuple or an array is a list, and a key is text."""
+    if arrays.pack(value) is not None:
+        return value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, tuple | list):
         return [_as_json(item) for item in value]
     if isinstance(value, dict):

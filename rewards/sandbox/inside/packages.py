@@ -7,12 +7,13 @@ are imported stay cold, since a process with threads cannot be forked safely: a 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from typing import Any
 
 _FAILED = 1
+_MOST_WORDS = 1000
 
 
 class StartsThreads(Exception):
@@ -36,22 +37,29 @@ class Finder:
         return spec
 
 
-def import_all(warm: Sequence[str], cold: Sequence[str], proc: int) -> None:
+def import_all(
+    warm: Sequence[str], cold: Sequence[str], proc: int, announce: Callable[[str], None]
+) -> None:
     """Import the packages here, but for the cold ones, which are imported in a process of their own, to see that they can be.
 
-    `proc`: descriptor of a proc file system in which this process is visible.
+    Args:
+        proc: descriptor of a proc file system in which this process is visible.
+        announce: is told each name before its import, which may end this process, and an empty one behind the last.
 
     Raises:
         StartsThreads: with the name of a package that has; this process is of no more use.
-        ImportError: with the name of a package that cannot be imported, and why.
+        ImportError: a package cannot be imported.
     """
     for name in warm:
         if name not in cold:
+            announce(name)
             _import(name)
             if _threads(proc) > 1:
                 raise StartsThreads(name)
     for name in cold:
+        announce(name)
         _try(name)
+    announce("")
     if "numpy" in sys.modules:  # a program behaves alike wherever and whenever it runs
         importlib.import_module("numpy.random").seed(0)
 
@@ -60,7 +68,7 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except BaseException as problem:
-        raise ImportError(f"{name} cannot be imported in the sandbox: {type(problem).__name__}: {problem}") from problem
+        raise ImportError(f"{type(problem).__name__}: {problem}"[:_MOST_WORDS]) from problem
 
 
 def _try(name: str) -> None:
@@ -70,7 +78,7 @@ def _try(name: str) -> None:
         try:
             _import(name)
         except BaseException as problem:  # noqa: BLE001 - the parent raises it
-            os.write(writing, str(problem)[:2000].encode(errors="replace"))
+            os.write(writing, str(problem).encode(errors="replace"))
             os._exit(_FAILED)
         os._exit(0)
     os.close(writing)
@@ -78,7 +86,7 @@ def _try(name: str) -> None:
         said = pipe.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
     if status:
-        raise ImportError(said or f"{name} cannot be imported in the sandbox: wait status {status}")
+        raise ImportError(said or f"its import ends the interpreter, with wait status {status}")
 
 
 def _threads(proc: int) -> int:

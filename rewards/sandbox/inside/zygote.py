@@ -25,8 +25,6 @@ from typing import Any, NoReturn
 from rewards.sandbox.inside import cell, kernel, packages, syscalls
 from rewards.sandbox.inside.messages import receive, send
 
-PACKAGES = "packages"
-"""The step that imports packages: its failure is no weakness of a tier."""
 _POLL_S = 0.02
 """Seconds between two looks at the memory of a running cell."""
 _PRELOADED = """
@@ -169,8 +167,7 @@ def main() -> None:
         proc = _shut_in(config, control, step)
         step[0] = "preload"
         _preload(config)
-        step[0] = PACKAGES
-        _import_packages(config, proc)
+        _import_packages(config, control, proc)
         _settle()
     except packages.StartsThreads as problem:
         send(control, {"event": "threads", "package": str(problem)})
@@ -203,8 +200,7 @@ def _shut_in(config: dict[str, Any], control: socket.socket, step: list[str]) ->
         kernel.adopt_orphans()
         if as_root:
             _preload(config)  # while the interpreter's own files can still be read
-            step[0] = PACKAGES
-            _import_packages(config, proc)
+            _import_packages(config, control, proc)
             step[0] = "setuid"
             _become(uid, gid)
     step[0] = "capabilities"
@@ -335,10 +331,17 @@ def _preload(config: dict[str, Any]) -> None:
     random.seed(0)  # a program behaves alike wherever and whenever it runs
 
 
-def _import_packages(config: dict[str, Any], proc: int) -> None:
-    """Import the packages of the recipe; what they leave in the scratch directory goes."""
+def _import_packages(config: dict[str, Any], control: socket.socket, proc: int) -> None:
+    """Import the packages of the recipe; what they leave in the scratch directory goes.
+
+    The host is told which is next: its failure is then no weakness of the tier.
+    """
     untouched = kernel.state_of("/tmp")
-    packages.import_all(config["warm"], config["cold"], proc)
+
+    def announce(name: str) -> None:
+        send(control, {"event": "importing", "package": name})
+
+    packages.import_all(config["warm"], config["cold"], proc, announce)
     if config["tier"] == "A" and kernel.state_of("/tmp") != untouched:
         kernel.unmount("/tmp")
         mount_scratch(config)
