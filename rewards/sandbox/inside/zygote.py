@@ -38,7 +38,7 @@ _EVERYTHING = """
 __future__ argparse array asyncio ast base64 binascii bz2 cProfile calendar cmath colorsys concurrent.futures 
 concurrent.futures.thread configparser contextvars csv difflib dis doctest email encodings.ascii encodings.idna 
 encodings.latin_1 encodings.utf_16 errno fileinput fnmatch getopt glob graphlib gzip hashlib hmac html html.parser 
-importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
+importlib.metadata importlib.resources importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
 platform pprint profile pstats reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 
 stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
 unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
