@@ -112,22 +112,22 @@ class _Reader:
     def _standard_input(self, words: list[str]) -> None:
         for place, word in enumerate(words):
             before, behind = _at(words, place - 1), _at(words, place + 1)
-            if word == "input" and behind == "(" and before != ".":
-                self.inputs = True
-            elif word == "stdin" and behind == "=" and before == ".":
-                # Of a text that stands there, unlike `sys.stdin = io.StringIO(sys.stdin.read())`.
-                value = words[place + 2 : place + 2 + _SOON]
+            if word == "stdin" and behind == "=":
+                # `stdin=` of a call is none; a text put in its place is one, unlike `io.StringIO(sys.stdin.read())`.
+                value = words[place + 2 : place + 2 + _SOON] if before == "." else []
                 self.fed |= any(name in value for name in ("StringIO", "BytesIO")) and value.count("(") == 1
-            elif (word == "stdin" and not (behind == "=" and before in ("(", ","))) or word == "fileinput":
-                self.outline.reads = True
-            elif word in ("open", "read", "fdopen") and behind == "(" and _at(words, place + 2) == "0":
-                self.outline.reads = True
-            elif word[-1:] in "'\"" and any(name in word for name in _READERS):
-                self.outline.reads = True
+            elif word == "input" and behind == "(" and before != ".":
+                self.inputs = True
             elif word in _WRITERS and behind == "(":
                 self.outline.prints = True
             elif word in _STARTERS or (word == "system" and before == "."):
                 self.outline.starts = True
+            else:
+                self.outline.reads |= (
+                    word in ("stdin", "fileinput")
+                    or (word in ("open", "read", "fdopen") and behind == "(" and _at(words, place + 2) == "0")
+                    or (word[-1] in "'\"" and any(name in word for name in _READERS))
+                )
 
     def _effects(self, words: list[str]) -> None:
         kept = _assigns(words)
@@ -246,6 +246,5 @@ def _walked(words: list[str]) -> set[str]:
         elif (word, binding) in (("in", "for"), (":", "lambda"), (":", "as")) or (binding == "as" and word == ","):
             binding = ""
         elif _is_name(word) and (binding or _at(words, place + 1) == ":=") and _at(words, place - 1) != ".":
-            if not (binding == "lambda" and _at(words, place - 1) == "="):
-                found.add(word)
+            found.add(word)
     return found

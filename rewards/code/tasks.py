@@ -49,7 +49,7 @@ class CodeTask:
     preamble: str = ""
     """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     """Of printed and returned numbers."""
 
     @property

@@ -9,7 +9,8 @@ tests in the form of assertions run in a second cell beside the program's (`rewa
 
 Contained, in tier A (namespaces; the default where the kernel allows it):
 - files: the program sees the interpreter, the system's libraries (`/usr`, `/lib`), five devices and an empty scratch
-  directory of its own in memory, capped in bytes and inodes and replaced after any change; no /proc, no /sys, no /etc, no home;
+  directory of its own in memory, capped in bytes and inodes and replaced after any change; packages that the recipe allows,
+  read-only like the rest; no /proc, no /sys, no /etc, no home;
 - network: none, with no interface and no sockets but pairs within the program; no io_uring, no vsock;
 - processes: it sees and signals only its own; at most `Limits.processes`; all of them are ended before a result is given;
 - memory of all its processes together (watched every 20 ms; address space capped), CPU, file size, open files;
@@ -22,8 +23,9 @@ By hand: container runtimes want a daemon or privileges that the hosts of a clus
 program; a cell is a fork of a millisecond, and what a program returns is compared without trusting it.
 
 Not contained: what the kernel itself gets wrong; timing as a channel between programs; load on the memory bus and caches;
-reading `/usr`. Programs cannot read packages outside the standard library, `/dev/stdin` (there is no /proc) or the network,
-nor use locks between processes (there is no /dev/shm, so no `multiprocessing.Pool`).
+reading `/usr`; what the code of an allowed package does when it is imported by the worker, before any program. Programs cannot
+read the network, nor use locks between processes (there is no /dev/shm, so no `multiprocessing.Pool`). `/dev/stdin` is Python's
+own doing (`rewards/sandbox/inside/stream_paths.py`), since there is no /proc.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What the sandbox takes and gives: limits, tests, runs, results, and what can go wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rollout.errors import InputError, ServiceError
@@ -92,7 +92,7 @@ class Assertions:
     tests: Sequence[dict[str, Any]]
     """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`. Arguments and
     expected values are those of JSON, where keys are text: where all keys of a dictionary are whole numbers, both are tried."""
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     """Of the numbers that functions return; assertions compare by themselves."""
     stop: bool = True
     """Whether to end at the first failure."""

@@ -33,9 +33,9 @@ _ENVIRONMENT = {
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_ARENA_MAX": "1",  # an arena a thread would reserve 64 MiB of address space each
-    # Libraries that would start a thread a core when they are imported, before the fork.
-    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")},
 }
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")}
+"""For libraries of packages that would start a thread a core when they are loaded: before the fork, or beyond `Limits.processes`."""
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from rewards.sandbox.inside.start import main; main()"
 
 
@@ -74,7 +74,7 @@ class Worker:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=_ENVIRONMENT,
+                env=_ENVIRONMENT | (_ONE_THREAD if config["warm"] else {}),
                 cwd="/",
                 start_new_session=True,
             )

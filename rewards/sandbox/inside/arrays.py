@@ -52,7 +52,7 @@ def unpack(kind: str, shape: list[int], content: str) -> Any:
 
 def tell_empty_apart() -> None:
     """In the tests' own numpy: nothing is close to something, though every item of it is."""
-    numpy = sys.modules.get("numpy")
+    numpy: Any = sys.modules.get("numpy")
     if numpy is None:
         return
     usual = numpy.isclose

@@ -37,9 +37,7 @@ class Finder:
         return spec
 
 
-def import_all(
-    warm: Sequence[str], cold: Sequence[str], proc: int, announce: Callable[[str], None]
-) -> None:
+def import_all(warm: Sequence[str], cold: Sequence[str], proc: int, announce: Callable[[str], None]) -> None:
     """Import the packages here, but for the cold ones, which are imported in a process of their own, to see that they can be.
 
     Args:

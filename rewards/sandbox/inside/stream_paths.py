@@ -48,6 +48,6 @@ def arm() -> None:
     def open_stream(number: int, *arguments: Any, **keywords: Any) -> Any:
         return usual_open(*arguments, **{"opener": lambda path, flags: os.dup(number)} | keywords)
 
-    builtins.open = io.open = _Answering(usual_open, open_stream)  # type: ignore[assignment]
+    builtins.open = io.open = _Answering(usual_open, open_stream)
     os.open = _Answering(os.open, lambda number, *_, **__: os.dup(number))
     os.stat = _Answering(usual_stat, lambda number, *_, **__: os.fstat(number))

@@ -97,7 +97,12 @@ def test_a_tuple_answers_for_a_list_only_where_the_tests_are_json(held: Held) ->
         ("def f(x): return float('inf')", [3], 1e300, 0),
         ("def f(x): return 10 ** 400", [3], 0.5, 0),
         ("def f(x):\n    from fractions import Fraction\n    return Fraction(1, x)", [3], 1 / 3, 1),
-        ("def f(x):\n    from decimal import Decimal\n    return {'a': (Decimal('0.3'), None, 'b')}", [3], {"a": [0.3, None, "b"]}, 1),
+        (
+            "def f(x):\n    from decimal import Decimal\n    return {'a': (Decimal('0.3'), None, 'b')}",
+            [3],
+            {"a": [0.3, None, "b"]},
+            1,
+        ),
         ("def f(x): return '0.30'", [3], "0.3", 0),
         ("def f(x): return {1: x}", [3], {"1": 3}, 1),
         ("def f(x): return {-1: {2: x * 0.1}}", [3], {"-1": {"2": 0.3}}, 1),
@@ -115,7 +120,9 @@ def test_a_tuple_answers_for_a_list_only_where_the_tests_are_json(held: Held) ->
         ("def f(): return 1", [], 1, 1),
     ],
 )
-def test_what_a_function_returns_is_what_json_says(held: Held, program: str, given: Any, output: Any, value: float) -> None:
+def test_what_a_function_returns_is_what_json_says(
+    held: Held, program: str, given: Any, output: Any, value: float
+) -> None:
     result = held.score(program, tests={"fn_name": "f", "inputs": [given], "outputs": [output]})
     assert (result.status, result.value) == ("ok", value), result
 

@@ -96,7 +96,9 @@ def test_what_is_given_is_not_looked_for() -> None:
     ],
 )
 def test_every_form_of_tests_says_what_it_asks_for(fields: dict[str, object]) -> None:
-    response = "```\ndef add(a, b):\n    return a + b\n```\nSo:\n```python\nprint(add(2, 3))\n```\n```bash\npython a.py\n```"
+    response = (
+        "```\ndef add(a, b):\n    return a + b\n```\nSo:\n```python\nprint(add(2, 3))\n```\n```bash\npython a.py\n```"
+    )
     task = parse_task(fields)
     assert program_of(response, asked=lambda: task.asked) == "def add(a, b):\n    return a + b"
 

@@ -27,7 +27,10 @@ from rollout.errors import InputError
         ({"tests": [{"assert": "assert 1"}], "time_limit_s": 0}, "time_limit_s = 0: a number above 0"),
         ({"tests": [{"assert": "assert 1"}], "memory_mb": "many"}, "memory_mb = 'many'"),
         ({"tests": [{"assert": "assert 1"}], "memory_mb": True}, "memory_mb = True"),
-        ({"tests": [{"input": "", "output": ""}], "tolerance": "tiny"}, "tolerance = 'tiny': a number from 0 to below 1"),
+        (
+            {"tests": [{"input": "", "output": ""}], "tolerance": "tiny"},
+            "tolerance = 'tiny': a number from 0 to below 1",
+        ),
         ({"tests": [{"input": "", "output": ""}], "tolerance": -1}, "tolerance = -1"),
         ({"tests": [{"input": "", "output": ""}], "tolerance": 1}, "tolerance = 1"),
         ({"tests": [{"input": "", "output": ""}], "tolerance": float("nan")}, "tolerance = nan"),

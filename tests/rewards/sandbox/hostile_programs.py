@@ -376,8 +376,7 @@ ESCAPES = [
     ),
     escape(
         "the expected output by paths of streams",
-        "for p in ('/dev/stdin', '/dev/stdout', '/dev/stderr'):\n"
-        "    if open(p, 'rb').read(): bad.append(p)",
+        "for p in ('/dev/stdin', '/dev/stdout', '/dev/stderr'):\n    if open(p, 'rb').read(): bad.append(p)",
     ),
     escape(
         "the package itself",

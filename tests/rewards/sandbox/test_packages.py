@@ -78,7 +78,7 @@ def test_finding_a_package_imports_nothing(site: Path) -> None:
     [("nunpy", "'nunpy' is not installed here; did you mean 'numpy'?"), ("", "'' is not"), ("../x", "'../x' is not"), ("a b", "'a b' is not")],
 )  # fmt: skip
 def test_a_package_that_is_not_installed_is_a_mistake_of_the_user(name: str, words: str) -> None:
-    with pytest.raises(InputError, match="sandbox.packages: ") as caught:
+    with pytest.raises(InputError, match=r"sandbox\.packages: ") as caught:
         Sandbox(slots=1, packages=(name,))
     assert words in str(caught.value)
     assert "install it beside rayzero, or take it out" in str(caught.value)
@@ -141,7 +141,11 @@ def test_a_package_that_starts_threads_stays_cold(site: Path, tier: Tier) -> Non
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     package(site, "threaded", text)
     package(site, "plain", "")
-    (run,) = runs(tier, ("threaded", "plain"), "import sys\nprint(*(n in sys.modules for n in ('threaded', 'plain')))\nimport threaded")
+    (run,) = runs(
+        tier,
+        ("threaded", "plain"),
+        "import sys\nprint(*(n in sys.modules for n in ('threaded', 'plain')))\nimport threaded",
+    )
     assert (run.stdout, run.reason) == (b"False True\n", "")
 
 
@@ -169,7 +173,7 @@ def test_a_package_that_cannot_be_imported_is_refused_and_does_not_weaken_the_ti
         finally:
             sandbox.close()
 
-    with pytest.raises(BrokenPackage, match="sandbox.packages: ") as caught:
+    with pytest.raises(BrokenPackage, match=r"sandbox\.packages: ") as caught:
         asyncio.run(start())
     assert words in str(caught.value)
     assert "take it out of sandbox.packages, or install what it lacks" in str(caught.value)
@@ -240,7 +244,10 @@ def test_a_program_that_does_without_lacks_nothing(scored: Scored, program: str,
 
 
 def test_tests_that_lack_a_package_are_an_error_that_says_so(scored: Scored) -> None:
-    for tests in ([{"assert": "import numpy as np\nassert np.all(f(4))"}], [{"assert": "assert np.allclose(f(4), 10)"}]):
+    for tests in (
+        [{"assert": "import numpy as np\nassert np.all(f(4))"}],
+        [{"assert": "assert np.allclose(f(4), 10)"}],
+    ):
         result = scored.score("def f(x): return 10", tests=tests)
         assert result.status == "error"
         assert result.error.endswith("No module named 'numpy'; sandbox.packages may name it")
@@ -277,5 +284,7 @@ def test_values_of_numpy_mean_what_they_are() -> None:
             )
 
     asserted, called = asyncio.run(judged())
-    assert [(text, test.reason) for text, test in zip(asserts, asserted.tests, strict=True) if test.outcome != "pass"] == []
+    assert [
+        (text, test.reason) for text, test in zip(asserts, asserted.tests, strict=True) if test.outcome != "pass"
+    ] == []
     assert called.value == 1
