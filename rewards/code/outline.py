@@ -126,7 +126,7 @@ class _Reader:
                 self.outline.reads |= (
                     word in ("stdin", "fileinput")
                     or (word in ("open", "read", "fdopen") and behind == "(" and _at(words, place + 2) == "0")
-                    or (word[-1] in "'\"" and any(name in word for name in _READERS))
+                    or (word.endswith(("'", '"')) and any(name in word for name in _READERS))
                 )
 
     def _effects(self, words: list[str]) -> None:

@@ -50,7 +50,7 @@ class CodeTask:
     """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)
     tolerance: Tolerance = field(default_factory=Tolerance)
-    """Of printed and returned numbers."""
+    """How far printed and returned numbers may be off."""
 
     @property
     def asked(self) -> Asked:

@@ -93,6 +93,6 @@ class Assertions:
     """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`. Arguments and
     expected values are those of JSON, where keys are text: where all keys of a dictionary are whole numbers, both are tried."""
     tolerance: Tolerance = field(default_factory=Tolerance)
-    """Of the numbers that functions return; assertions compare by themselves."""
+    """How far the numbers that functions return may be off; assertions compare by themselves."""
     stop: bool = True
     """Whether to end at the first failure."""
