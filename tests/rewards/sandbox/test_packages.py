@@ -113,7 +113,7 @@ def test_modules_beside_a_package_are_not_there(site: Path, tier: Tier) -> None:
 
 
 @pytest.mark.parametrize("tier", ["A", "B"])
-def test_links_in_a_package_lead_nowhere_else(site: Path, tier: Tier) -> None:
+def test_a_package_is_read_only_and_links_in_it_lead_nowhere_else(site: Path, tier: Tier) -> None:
     outside = site / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -122,18 +122,20 @@ def test_links_in_a_package_lead_nowhere_else(site: Path, tier: Tier) -> None:
     (linked / "up").symlink_to("..")
     (linked / "aside").symlink_to(outside)
     (site / "linked").symlink_to(linked)
+    linked.chmod(0o777)  # what may be written is not a matter of modes
+    (linked / "__init__.py").chmod(0o666)
     program = """
 import linked, os
 home = os.path.dirname(linked.__file__)
 for name in ('passwd', 'up/outside/secret', 'aside/secret', '../outside/secret'):
     try: print(open(os.path.join(home, name)).read())
     except OSError as problem: print('refused')
-for call in (lambda: open(home + '/x', 'w'), lambda: os.remove(home + '/up'), lambda: os.symlink('/', home + '/y')):
+for call in (lambda: open(home + '/x', 'w'), lambda: open(linked.__file__, 'r+'), lambda: os.chmod(home, 0o700), lambda: os.remove(home + '/up'), lambda: os.symlink('/', home + '/y')):
     try: call(); print('written')
     except OSError: print('refused')
 """
     (run,) = runs(tier, ("linked",), program)
-    assert run.stdout.decode().split() == ["refused"] * 7, run
+    assert run.stdout.decode().split() == ["refused"] * 9, run
 
 
 @pytest.mark.parametrize("tier", ["A", "B"])
