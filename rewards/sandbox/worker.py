@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,11 +215,15 @@ def _system_trees(packages: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _mapped_libraries() -> list[str]:
-    """Shared libraries of the C runtime that this interpreter runs on, wherever the distribution keeps them."""
+    """Shared libraries of the C runtime that this interpreter runs on, wherever the distribution keeps them.
+
+    Not those of the same names that packages bring for themselves and that happen to be loaded in this process.
+    """
     names = ("libc.so", "libc-", "libm.so", "libpython", "ld-linux", "libdl", "libpthread", "libffi", "libz")
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {os.path.realpath(line.split(maxsplit=5)[5]) for line in lines if line.count(" /")}
-    return [path for path in paths if os.path.basename(path).startswith(names)]
+    packages = tuple(os.path.realpath(sysconfig.get_path(name)) + "/" for name in ("purelib", "platlib"))
+    return [path for path in paths if os.path.basename(path).startswith(names) and not path.startswith(packages)]
 
 
 async def readable(channel: socket.socket, deadline: float) -> bool:

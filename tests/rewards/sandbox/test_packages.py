@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rewards.code.tasks import parse_task
 from rewards.sandbox.packages import find_packages
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Assertions, BrokenPackage, Limits, Run, Tier
+from rewards.sandbox.worker import _system_trees
 from rollout.errors import InputError
 
 
@@ -82,6 +84,18 @@ def test_a_package_that_is_not_installed_is_a_mistake_of_the_user(name: str, wor
         Sandbox(slots=1, packages=(name,))
     assert words in str(caught.value)
     assert "install it beside rayzero, or take it out" in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["pillow.libs", "some/lib"])
+def test_libraries_that_other_packages_brought_into_the_host_are_not_read(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"{os.path.realpath(sysconfig.get_path('platlib'))}/{package}"
+    maps = f"0-1 r 0 0:0 1 {folder}/libz-1234.so.1\n0-1 r 0 0:0 1 /opt/runtime/libc.so.6\n"
+    monkeypatch.setattr(Path, "read_text", lambda self: maps)
+    trees, _ = _system_trees(())
+    assert "/opt/runtime" in trees
+    assert folder not in trees
 
 
 # --- Importing
