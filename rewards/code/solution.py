@@ -26,8 +26,13 @@ class Asked:
 def find_solution(blocks: Sequence[str], asked: Asked) -> str:
     """The solution among blocks of Python, in their order; empty where none has what is asked for."""
     found = _Blocks(blocks, asked.given)
-    chosen = found.defining(asked.names) if asked.names else found.running(asked.reads)
+    chosen = (found.defining(asked.names) or _bodies(blocks)[-1:]) if asked.names else found.running(asked.reads)
     return "\n".join(blocks[number] for number in chosen)
+
+
+def _bodies(blocks: Sequence[str]) -> list[int]:
+    """Numbers of the blocks that begin indented: bodies of a function whose head is in the prompt."""
+    return [number for number, block in enumerate(blocks) if block.lstrip("\r\n")[:1] in (" ", "\t")]
 
 
 class _Blocks:

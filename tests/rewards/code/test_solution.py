@@ -73,6 +73,8 @@ def asks(*names: str) -> Asked:
         (asks("f"), ["try:\n    import numpy\nexcept ImportError:\n    pass\nif True:\n    def f(x):\n        return x", "f(1)"], [0]),
         (asks("f"), ["def f(x):\n    return x +", "print(f(1))"], [0]),
         (asks("f"), ["print(1)", "print(2)"], []),
+        (asks("f"), ["    return 1", "\n    return 2", "print(f(1))"], [1]),
+        (asks("f"), ["    return 1", "def f(x):\n    return 2", "print(f(1))"], [1]),
         (asks("f"), ["class A:\n    def f(self): pass", "def g():\n    def f(): pass"], []),
     ],
 )  # fmt: skip
