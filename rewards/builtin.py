@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rewards.code.score import Scoring, score_code
-from rewards.code.tasks import parse_task
+from rewards.code.tasks import parse_task, read_tolerance
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
 from rewards.math.verdict import verdict
 from rewards.models.scorers import KINDS
@@ -104,11 +104,16 @@ class CodeTests:
         if scoring not in ("all", "fraction"):
             raise InputError(f"reward function {spec.name!r}: scoring = {scoring!r}; it is 'all' or 'fraction'")
         self._scoring: Scoring = scoring
+        tolerance = spec.args.get("tolerance")
+        try:
+            self._tolerance = None if tolerance is None else read_tolerance(tolerance)
+        except InputError as problem:
+            raise InputError(f"reward function {spec.name!r}: {problem}") from None
         self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
         try:
-            task = parse_task(_decode_fields(sample.fields), self._resources.limits)
+            task = parse_task(_decode_fields(sample.fields), self._resources.limits, self._tolerance)
         except InputError as problem:
             return FunctionScore(status="error", error=str(problem))
         sandbox = await self._resources.sandbox()
@@ -117,16 +122,23 @@ class CodeTests:
             value=result.value,
             status=result.status,
             error=result.error,
-            metrics={"passed_share": result.passed / result.total, "unsupported": float(result.unsupported)},
+            metrics={
+                "passed_share": result.passed / result.total,
+                "unsupported": float(result.unsupported),
+                "missing_package": float(result.lacks_package),
+            },
             extracted=result.program,
+            reason=result.reason,
         )
 
 
-def _code_arguments(prompt: str, completion: str, reference: str, scoring: Scoring = "all") -> None:
+def _code_arguments(
+    prompt: str, completion: str, reference: str, scoring: Scoring = "all", tolerance: float | None = None
+) -> None:
     """What `code_tests` takes."""
 
 
-_NESTED = ("tests", "input_output", "test_list", "test_imports", "time_limit_s", "memory_mb")
+_NESTED = ("tests", "input_output", "test_list", "test_imports", "time_limit_s", "memory_mb", "tolerance")
 
 
 def _decode_fields(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class ResourceSettings:
     """Limits of programs whose task does not set its own."""
     allow_weak_sandbox: bool = False
     """Run programs even where the kernel lacks what contains them."""
+    packages: tuple[str, ...] = ()
+    """Packages of this environment that programs and their tests may import."""
 
 
 class Resources:
@@ -56,7 +58,11 @@ class Resources:
         """Raises SandboxUnavailable when the kernel lacks what contains hostile programs."""
         async with self._starting:
             if self._sandbox is None:
-                sandbox = Sandbox(slots=self.settings.processes, allow_weak=self.settings.allow_weak_sandbox)
+                sandbox = Sandbox(
+                    slots=self.settings.processes,
+                    allow_weak=self.settings.allow_weak_sandbox,
+                    packages=self.settings.packages,
+                )
                 await sandbox.start()
                 self._sandbox = sandbox
         return self._sandbox

@@ -42,10 +42,10 @@ class Rubric:
         breakdown: dict[str, float] = {}
         metrics: dict[str, float] = {}
         seconds_of: dict[str, float] = {}
-        error, status, extracted = "", "ok", ""
+        error, status, extracted, reason = "", "ok", "", ""
         for (spec, _), (given, seconds) in zip(self._single, found, strict=True):
             seconds_of[spec.label] = seconds
-            extracted = extracted or given.extracted
+            extracted, reason = extracted or given.extracted, reason or given.reason
             if given.status == "error":
                 error, status = error or f"{spec.label}: {given.error}", "error"
                 continue
@@ -62,6 +62,7 @@ class Rubric:
             metrics=metrics,
             seconds_of=seconds_of,
             extracted=extracted,
+            reason=reason,
             resolution=math.fsum(
                 abs(spec.weight) * given.resolution for (spec, _), (given, _) in zip(self._single, found, strict=True)
             ),

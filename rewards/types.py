@@ -70,6 +70,8 @@ class FunctionScore:
     """Further figures by name; they are reported and do not count."""
     extracted: str = ""
     """The answer or program that was found in the completion."""
+    reason: str = ""
+    """Why the value is no better, where the function says."""
     resolution: float = 0.0
     """Difference up to which two values mean the same, since the function computes no finer than that; 0: it is exact."""
 
@@ -93,6 +95,8 @@ class Score:
     """Wall time of each reward function, by label."""
     extracted: str = ""
     """What the first function that looks for an answer or a program has found."""
+    reason: str = ""
+    """Why the first function that says so gives no more."""
     resolution: float = 0.0
     """Difference up to which two rewards mean the same: what the rubric's models compute no finer."""
 

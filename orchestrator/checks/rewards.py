@@ -42,7 +42,8 @@ def check_sandbox(recipe: Recipe) -> list[str]:
     """Notes on what contains programs, where a rubric runs some; what is tried is this machine's sandbox.
 
     Raises:
-        InputError: it does not hold, and the recipe does not say that it need not.
+        InputError: it does not hold, and the recipe does not say that it need not; or programs are to have a package that
+            is not installed here, or that cannot be imported in it.
     """
     runs_code = [
         stage
@@ -59,6 +60,9 @@ def check_sandbox(recipe: Recipe) -> list[str]:
     from rewards.sandbox.probe import probe
 
     found = asyncio.run(probe())
+    for packages, allow_weak in {(stage.sandbox.packages, stage.sandbox.allow_weak) for stage in runs_code}:
+        if packages and (found.tier or allow_weak):
+            asyncio.run(_start_sandbox(packages, allow_weak))
     if found.tier == "A":
         return []
     if found.tier is None and not all(stage.sandbox.allow_weak for stage in runs_code):
@@ -66,6 +70,13 @@ def check_sandbox(recipe: Recipe) -> list[str]:
             f"{found.summary}\n`rayzero doctor` says how to mend it; sandbox.allow_weak=true runs programs nevertheless"
         )
     return [f"sandbox: {found.summary}"]
+
+
+async def _start_sandbox(packages: tuple[str, ...], allow_weak: bool) -> None:
+    from rewards.sandbox.pool import Sandbox
+
+    async with Sandbox(slots=1, packages=packages, allow_weak=allow_weak):
+        pass
 
 
 def _check_reward(named: str, name: str) -> None:

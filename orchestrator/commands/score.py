@@ -21,7 +21,10 @@ def score(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL file of responses; - for standard input.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Arguments of the reward function, or settings over the recipe's."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Arguments of the reward function and sandbox.* settings, or settings over the recipe's.",
+        ),
     ] = None,
     out: Annotated[str, typer.Option(metavar="FILE", help="Where the scores go. [default: standard output]")] = "",
     processes: Annotated[int, typer.Option(min=0, metavar="N", help="Scoring processes; 0: one a core.")] = 0,
@@ -30,8 +33,8 @@ def score(
 
     Every line is an object with `response` and what the rubric needs: `answer` for math; `tests`, or `prompt`,
     `entry_point` and `test`, for code. Every line gives one line: `id` (where there is one), `reward`, `status` (ok,
-    timeout, error), `breakdown`, `extracted`. A line that cannot be read or scored has status error, and the others are
-    scored; the exit status is then 1.
+    timeout, error), `breakdown`, `extracted`, and `reason` where a program failed. A line that cannot be read or scored
+    has status error, and the others are scored; the exit status is then 1.
     """
     from orchestrator.evaluation.score_file import Tally, find_rubric, score_lines, summary
     from orchestrator.run.files import check_writable
@@ -49,7 +52,7 @@ def score(
         for line in score_lines(_without_blank_end(_with_progress(source, stack)), functions, settings, processes):
             tally.add(line)
             print(line, file=target, flush=not out)
-    typer.echo(summary(tally.statuses, tally.mean), err=True)
+    typer.echo(summary(tally.statuses, tally.mean, tally.lacking), err=True)
     if tally.statuses["error"]:
         raise typer.Exit(1)
 

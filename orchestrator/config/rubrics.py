@@ -1,6 +1,9 @@
 """The rubrics of a recipe in the form that the reward service takes. Imports neither Ray nor torch."""
 
+from dataclasses import replace
+
 from orchestrator.config.recipe import Stage
+from orchestrator.config.sections.rewards import SandboxSection
 from orchestrator.config.stage_kinds import kind_of
 from rewards.models.scorers import KINDS
 from rewards.resources import ResourceSettings
@@ -63,16 +66,24 @@ def preferring_label(rubric: RubricSpec, chosen: str = "") -> str:
 def resource_settings(stage: Stage) -> ResourceSettings:
     """Processes, modules and limits that the reward functions of one actor may use."""
     names = {function.name for functions in stage.rewards.rubrics.values() for function in functions.values()}
-    return ResourceSettings(
+    return replace(
+        sandbox_settings(stage.sandbox),
         processes=stage.rewards.processes,
         function_timeout_s=stage.rewards.function_timeout_s,
         preload=tuple(sorted({name.rpartition(":")[0] for name in names if ":" in name})),
+    )
+
+
+def sandbox_settings(section: SandboxSection) -> ResourceSettings:
+    """What programs may use; the rest as it is without a recipe."""
+    return ResourceSettings(
         limits=Limits(
-            test_s=stage.sandbox.time_limit_s,
-            total_s=stage.sandbox.total_s,
-            memory_mb=stage.sandbox.memory_mb,
-            processes=stage.sandbox.processes,
-            file_mb=stage.sandbox.file_mb,
+            test_s=section.time_limit_s,
+            total_s=section.total_s,
+            memory_mb=section.memory_mb,
+            processes=section.processes,
+            file_mb=section.file_mb,
         ),
-        allow_weak_sandbox=stage.sandbox.allow_weak,
+        allow_weak_sandbox=section.allow_weak,
+        packages=section.packages,
     )

@@ -18,16 +18,20 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from orchestrator.checks.rewards import check_rewards
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
-from orchestrator.config.rubrics import resource_settings, rubrics_of
+from orchestrator.config.rubrics import resource_settings, rubrics_of, sandbox_settings
+from orchestrator.config.sections.rewards import SandboxSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.run.folder import find_run
 from rewards.builtin import BUILTIN
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
+from rewards.sandbox.packages import find_packages
 from rewards.types import FunctionSpec, RubricSpec, Sample, Score
 from rollout.data.sources import answer_text, field_text
 from rollout.errors import InputError, ServiceError, did_you_mean
@@ -36,10 +40,11 @@ CHUNK = 32
 """Lines that one process scores side by side."""
 ALIASES = {"math": "accuracy", "code": "code_tests"}
 """Short names of rubrics that are one reward function."""
+_SANDBOX = "sandbox."
 
 
 def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, ResourceSettings]:
-    """A rubric by name: a reward function that ships, with `key=value` as its arguments; or `RECIPE` or
+    """A rubric by name: a reward function that ships, with `key=value` as its arguments and `sandbox.key=value`; or `RECIPE` or
     `RECIPE:RUBRIC`, with `key=value` as overrides of the recipe; a run in place of a recipe has the reward models that its
     stages trained.
 
@@ -49,8 +54,9 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
     recipe, _, rubric = name.rpartition(":") if ":" in name else (name, "", "default")
     function = ALIASES.get(name, name)
     if function in BUILTIN:
-        spec = FunctionSpec(name=function, label=function, args=dict(_argument(each) for each in overrides))
-        return (spec,), ResourceSettings()
+        args = dict(_argument(each) for each in overrides if not each.startswith(_SANDBOX))
+        spec = FunctionSpec(name=function, label=function, args=args)
+        return (spec,), _sandbox_of([each.removeprefix(_SANDBOX) for each in overrides if each.startswith(_SANDBOX)])
     run = None if recipe in shipped_recipes() else find_run(Path(recipe))
     if run is None and recipe not in shipped_recipes() and not recipe.endswith(".toml"):
         known = [*ALIASES, *BUILTIN, *shipped_recipes()]
@@ -81,6 +87,7 @@ def score_lines(
         ServiceError: a scoring process died.
     """
     Rubric("score", rubric, Resources(settings))  # a mistake is told once, here
+    find_packages(settings.packages)
     count = processes or os.cpu_count() or 1
     # Spawned: a fork would copy this process's threads' locks, and its memory.
     executor = ProcessPoolExecutor(
@@ -101,10 +108,15 @@ def score_lines(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def summary(statuses: Mapping[str, int], mean: float | None) -> str:
-    """`1,000 scored: 997 ok, 2 timeout, 1 error; mean reward 0.412`."""
+def summary(statuses: Mapping[str, int], mean: float | None, lacking: int = 0) -> str:
+    """`1,000 scored: 997 ok, 2 timeout, 1 error; mean reward 0.412`.
+
+    `lacking`: programs that asked for a package which is not in the sandbox.
+    """
     parts = ", ".join(f"{statuses[status]:,} {status}" for status in ("ok", "timeout", "error") if statuses.get(status))
     tail = "" if mean is None else f"; mean reward {mean:.3f}"
+    if lacking:
+        tail += f"; {lacking:,} asked for packages that are not in the sandbox (sandbox.packages)"
     return f"{sum(statuses.values()):,} scored: {parts or 'nothing'}{tail}"
 
 
@@ -113,11 +125,14 @@ class Tally:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
+        self.lacking = 0
+        """Lines whose program asked for a package that is not in the sandbox."""
         self._sum = 0.0
 
     def add(self, line: str) -> None:
         record = json.loads(line)
         self.statuses[record["status"]] += 1
+        self.lacking += any(name.endswith(".missing_package") and on for name, on in record["breakdown"].items())
         self._sum += record["reward"] or 0.0
 
     @property
@@ -125,6 +140,15 @@ class Tally:
         """Mean reward of the lines that have one."""
         count = self.statuses["ok"] + self.statuses["timeout"]
         return self._sum / count if count else None
+
+
+def _sandbox_of(overrides: Sequence[str]) -> ResourceSettings:
+    """Settings of the sandbox without a recipe. Raises InputError."""
+    try:
+        return sandbox_settings(SandboxSection(**dict(_argument(each) for each in overrides)))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise InputError(f"{_SANDBOX}{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from None
 
 
 def _argument(override: str) -> tuple[str, Any]:
@@ -232,6 +256,8 @@ def _result(record: Any, score: Score) -> str:
         "breakdown": dict(score.breakdown) | dict(score.metrics),
         "extracted": score.extracted or None,
     }
+    if score.reason:
+        result["reason"] = score.reason
     if score.error:
         result["error"] = score.error
     # ASCII only: a response may hold half a surrogate pair, which no UTF-8 file can.

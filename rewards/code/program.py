@@ -2,26 +2,36 @@
 
 import ast
 import re
+from collections.abc import Callable
 
+from rewards.code.solution import Asked, find_solution
 from rewards.text.fences import fenced_blocks
 from rewards.text.response import read_response
 
 _PYTHON = re.compile(r"[{.]*py(?:thon)?[\d.]*(?:[^\w.-].*)?", re.IGNORECASE)
 
 
-def program_of(completion: str, *, prompt: str = "") -> str:
-    """The last Python fence of the reply, else the last fence there, else the answer between tags, else the reply.
+_MOST_BLOCKS = 32
+"""Blocks that are looked at, from the last: more is no answer, and each is compared with those before it."""
 
-    `prompt`: the completion's, which may have opened the thought.
+
+def program_of(completion: str, *, prompt: str = "", asked: Callable[[], Asked] | None = None) -> str:
+    """The fenced block of the reply that holds the solution; without any, the answer between tags, else the reply.
+
+    `prompt`: the completion's, which may have opened the thought. `asked` says what the tests need of the program; where it
+    is not known, or no block has it, the last Python block is taken, else the last block.
     """
     response = read_response(prompt, completion)
     blocks = fenced_blocks(response.reply)
-    for block in reversed(blocks):
-        if _PYTHON.fullmatch(block.language):
-            return block.text
-    if blocks:
-        return blocks[-1].text
-    return response.answers[-1] if response.answers else response.reply
+    if not blocks:
+        return response.answers[-1] if response.answers else response.reply
+    python = [block.text for block in blocks if _PYTHON.fullmatch(block.language)]
+    if asked is not None and len(blocks) > 1:
+        unnamed = [block.text for block in blocks if not block.language or _PYTHON.fullmatch(block.language)]
+        found = find_solution(unnamed[-_MOST_BLOCKS:], asked())
+        if found:
+            return found
+    return python[-1] if python else blocks[-1].text
 
 
 def complete(prompt: str, entry_point: str, code: str) -> str:

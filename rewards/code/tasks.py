@@ -6,7 +6,7 @@
 - `tests` or `input_output`: `{"inputs", "outputs"}`, with `fn_name` for calls (APPS, TACO); JSON text is understood;
 - `test_list`, with `test_setup_code` and `test_imports` (MBPP);
 - `prompt`, `entry_point` and `test`, a text that defines `check(candidate)` (HumanEval).
-A task may set `time_limit_s` (of one test) and `memory_mb` (of the whole run).
+A task may set `time_limit_s` (of one test), `memory_mb` (of the whole run) and `tolerance` (of the numbers that come out).
 
 Solutions that are called by `fn_name` find the usual imports (`List`, `heapq`, …), as they do where such tasks come from.
 """
@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rewards.code.outline import outline
 from rewards.code.program import preamble_of
-from rewards.sandbox.types import Assertions, Limits
+from rewards.code.solution import Asked
+from rewards.sandbox.types import Assertions, Limits, Tolerance
 from rollout.errors import InputError
 
 _IMPORTS = """
@@ -47,15 +49,51 @@ class CodeTask:
     preamble: str = ""
     """Imports that come before the program."""
     limits: Limits = field(default_factory=Limits)
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    """How far printed and returned numbers may be off."""
+
+    @property
+    def asked(self) -> Asked:
+        """What the tests need of the program, by which it is found among the blocks of a response."""
+        if self.calls is None:
+            return Asked(reads=any(given.strip() for given, _ in self.pairs))
+        around = outline(self.calls.setup)
+        names = {self.calls.entry_point} - {""}
+        for test in self.calls.tests:
+            names |= {test["function"]} if "function" in test else outline(test["code"]).free
+        given = outline(self.preamble)
+        return Asked(
+            names=frozenset(names if self.calls.entry_point else names - around.defined - around.imported),
+            given=frozenset(given.imported | given.defined | around.imported),
+        )
 
     @property
     def total(self) -> int:
         return len(self.calls.tests) if self.calls else len(self.pairs)
 
 
-def parse_task(fields: Mapping[str, Any], defaults: Limits | None = None) -> CodeTask:
-    """Raises InputError when the fields hold no tests, or tests of no known form."""
-    limits = _limits(fields, defaults or Limits())
+def parse_task(
+    fields: Mapping[str, Any], defaults: Limits | None = None, tolerance: Tolerance | None = None
+) -> CodeTask:
+    """The tests in the fields of a task; `defaults` and `tolerance` where it sets none.
+
+    Raises:
+        InputError: the fields hold no tests, or tests of no known form.
+    """
+    if fields.get("tolerance") is not None:
+        tolerance = read_tolerance(fields["tolerance"])
+    task = _tests_of(fields, _limits(fields, defaults or Limits()))
+    return task if tolerance is None else dataclasses.replace(task, tolerance=tolerance)
+
+
+def read_tolerance(value: Any) -> Tolerance:
+    """One number for both parts: an answer is right within it absolutely or relatively. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InputError(f"tolerance = {value!r}: a number from 0 to below 1 is needed, such as 1e-6")
+    return Tolerance(relative=float(value), absolute=float(value))
+
+
+def _tests_of(fields: Mapping[str, Any], limits: Limits) -> CodeTask:
     if "test" in fields and "entry_point" in fields:
         return _check_function(fields, limits)
     if "test_list" in fields:
@@ -130,12 +168,17 @@ def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> Code
     calls = [
         {
             "function": _function_name(fn_name),
-            "arguments": _list(given, "inputs"),
+            "arguments": _arguments(given),
             "expected": [output, output[0]] if wrapped else [output],
         }
         for given, output in zip(inputs, outputs, strict=True)
     ]
     return CodeTask(calls=Assertions(tests=calls), preamble=_imports(fn_name), limits=limits)
+
+
+def _arguments(given: Any) -> list[Any]:
+    """Arguments of one call; it may take none."""
+    return [] if given == [] else _list(given, "inputs")
 
 
 def _imports(under_test: str) -> str:

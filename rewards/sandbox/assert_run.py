@@ -43,6 +43,7 @@ class AssertRun:
             "tests": list(self._tests.tests),
             "first": len(self._results),
             "stop": self._tests.stop,
+            "tolerance": list(self._tests.tolerance),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         one, other = socket.socketpair()
@@ -70,7 +71,7 @@ class AssertRun:
             if event["event"] == "broken":
                 missing = len(self._tests.tests) - len(self._results)
                 self._results += [
-                    AssertionResult(outcome="fail", reason=event["reason"], seconds=now - began)
+                    AssertionResult(outcome=event["outcome"], reason=event["reason"], seconds=now - began)
                 ] * missing
                 return None
             self._results.append(AssertionResult(outcome=event["outcome"], reason=event["reason"], seconds=now - began))
@@ -80,7 +81,7 @@ class AssertRun:
     def _conclude(self, fresh: int, late: float | None, program: dict[str, Any], tester: dict[str, Any]) -> None:
         """Give a test without a result one, and name the reason where the program was ended for its memory."""
         missing = len(self._results) < len(self._tests.tests)
-        failed = fresh > 0 and self._results[-1].outcome == "fail"
+        failed = fresh > 0 and self._results[-1].outcome in ("fail", "missing")
         if "memory" in (program["why"], tester["why"]) and (missing or failed):
             if failed:
                 self._results.pop()

@@ -9,7 +9,8 @@ tests in the form of assertions run in a second cell beside the program's (`rewa
 
 Contained, in tier A (namespaces; the default where the kernel allows it):
 - files: the program sees the interpreter, the system's libraries (`/usr`, `/lib`), five devices and an empty scratch
-  directory of its own in memory, capped in bytes and inodes and replaced after any change; no /proc, no /sys, no /etc, no home;
+  directory of its own in memory, capped in bytes and inodes and replaced after any change; packages that the recipe allows,
+  read-only like the rest; no /proc, no /sys, no /etc, no home;
 - network: none, with no interface and no sockets but pairs within the program; no io_uring, no vsock;
 - processes: it sees and signals only its own; at most `Limits.processes`; all of them are ended before a result is given;
 - memory of all its processes together (watched every 20 ms; address space capped), CPU, file size, open files;
@@ -22,8 +23,9 @@ By hand: container runtimes want a daemon or privileges that the hosts of a clus
 program; a cell is a fork of a millisecond, and what a program returns is compared without trusting it.
 
 Not contained: what the kernel itself gets wrong; timing as a channel between programs; load on the memory bus and caches;
-reading `/usr`. Programs cannot read packages outside the standard library, `/dev/stdin` (there is no /proc) or the network,
-nor use locks between processes (there is no /dev/shm, so no `multiprocessing.Pool`).
+reading `/usr`; what the code of an allowed package does when it is imported by the worker, before any program. Programs cannot
+read the network, nor use locks between processes (there is no /dev/shm, so no `multiprocessing.Pool`). `/dev/stdin` is Python's
+own doing (`rewards/sandbox/inside/stream_paths.py`), since there is no /proc.
 """
 
 import asyncio
@@ -33,10 +35,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from rewards.sandbox.assert_run import AssertRun
 from rewards.sandbox.attacks import attacks
+from rewards.sandbox.packages import Packages, find_packages
 from rewards.sandbox.stdin_run import StdinRun
 from rewards.sandbox.types import (
     AssertionResult,
     Assertions,
+    BrokenPackage,
     BrokenTests,
     Limits,
     Run,
@@ -50,8 +54,20 @@ from rewards.sandbox.worker import Worker
 class Sandbox:
     """A pool of slots; each runs one program at a time. Bound to the event loop that it was started in."""
 
-    def __init__(self, *, slots: int, tier: Tier | None = None, allow_weak: bool = False) -> None:
-        """`tier`: this one or none; by default the best that works. `allow_weak`: also less than tier B."""
+    def __init__(
+        self, *, slots: int, tier: Tier | None = None, allow_weak: bool = False, packages: Sequence[str] = ()
+    ) -> None:
+        """A pool that `start` starts.
+
+        Args:
+            tier: this one or none; by default the best that works.
+            allow_weak: also less than tier B.
+            packages: of this environment, for programs and tests to import.
+
+        Raises:
+            InputError: a package is not installed.
+        """
+        self._packages = find_packages(tuple(packages))
         self._slots = slots
         self._wanted = tier
         self._allow_weak = allow_weak
@@ -72,7 +88,12 @@ class Sandbox:
         self.close()
 
     async def start(self) -> None:
-        """Raises SandboxUnavailable."""
+        """Start the first worker and try to get out of it.
+
+        Raises:
+            SandboxUnavailable: no tier works here.
+            BrokenPackage: a package cannot be imported there.
+        """
         wanted: list[Tier] = ["A", "B"]
         if self._allow_weak:
             wanted.append("weak")
@@ -86,10 +107,10 @@ class Sandbox:
         raise SandboxUnavailable("; ".join(faults))
 
     async def _start(self, tier: Tier) -> None:
-        first = _Slot(tier, 0)
-        first.workers["program"] = await Worker.start(tier, 0)
+        first = _Slot(tier, 0, self._packages)
+        first.workers["program"] = await Worker.start(tier, 0, self._packages)
         self.tier = tier
-        self._all = [first, *(_Slot(tier, number) for number in range(1, self._slots))]
+        self._all = [first, *(_Slot(tier, number, self._packages) for number in range(1, self._slots))]
         self._idle = asyncio.Queue()
         self._idle.put_nowait(first)
         try:
@@ -141,7 +162,8 @@ class Sandbox:
             run = AssertRun(await slot.worker("program"), await slot.worker("tests"), text, tests, limits)
             results = await run.run()
         if run.invalid:
-            raise BrokenTests(f"the tests do not work: {run.invalid}")
+            lacks = "; sandbox.packages may name it" if run.invalid.startswith("ModuleNotFoundError") else ""
+            raise BrokenTests(f"the tests do not work: {run.invalid}{lacks}")
         return results
 
     @contextlib.asynccontextmanager
@@ -163,16 +185,17 @@ class Sandbox:
 class _Slot:
     """A worker for programs and, once one was needed, a worker for tests."""
 
-    def __init__(self, tier: Tier, number: int) -> None:
+    def __init__(self, tier: Tier, number: int, packages: Packages) -> None:
         self._tier = tier
+        self._packages = packages
         self._number = number
         self.workers: dict[str, Worker] = {}
 
     async def worker(self, role: str) -> Worker:
         if role not in self.workers:
             try:
-                self.workers[role] = await Worker.start(self._tier, self._number)
-            except SandboxUnavailable as problem:
+                self.workers[role] = await Worker.start(self._tier, self._number, self._packages)
+            except (SandboxUnavailable, BrokenPackage) as problem:
                 raise SandboxFault(f"a sandbox worker did not start: {problem}") from problem
         return self.workers[role]
 

@@ -1,8 +1,8 @@
 """What the sandbox takes and gives: limits, tests, runs, results, and what can go wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from rollout.errors import InputError, ServiceError
 
@@ -18,6 +18,10 @@ class SandboxUnavailable(ServiceError):
 
 class SandboxFault(ServiceError):
     """The sandbox itself failed; it says nothing about the program."""
+
+
+class BrokenPackage(InputError):
+    """A package that programs are to have cannot be imported where they run."""
 
 
 class BrokenTests(InputError):
@@ -40,6 +44,14 @@ class Limits:
     """Processes and threads at any time (tier A; without namespaces there is one process)."""
 
 
+class Tolerance(NamedTuple):
+    """How far a number may be from one that a test expects, where either has a fraction: by the larger of the two parts."""
+
+    relative: float = 1e-5
+    """Share of the expected number. Not for a whole one: of it a share may be the next whole number."""
+    absolute: float = 1e-8
+
+
 RunOutcome = Literal["exited", "signal", "timeout", "memory", "output", "broken"]
 """How a run came to its end. `broken`: the text does not compile."""
 
@@ -57,7 +69,8 @@ class Run:
     seconds: float = 0.0
 
 
-TestOutcome = Literal["pass", "fail", "unsupported", "timeout", "memory"]
+TestOutcome = Literal["pass", "fail", "unsupported", "timeout", "memory", "missing"]
+"""`missing`: the program asked for a package that is not in the sandbox. Not passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,9 @@ class Assertions:
     """Code that runs before the tests, beside them. What it defines wins over names of the program's, but for `entry_point`."""
     entry_point: str = ""
     tests: Sequence[dict[str, Any]]
-    """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`."""
+    """Tests, each `{"code": …}` or `{"function": name, "arguments": […], "expected": [any of these, …]}`. Arguments and
+    expected values are those of JSON, where keys are text: where all keys of a dictionary are whole numbers, both are tried."""
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    """How far the numbers that functions return may be off; assertions compare by themselves."""
     stop: bool = True
     """Whether to end at the first failure."""

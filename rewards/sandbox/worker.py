@@ -8,15 +8,19 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rewards.sandbox.inside.messages import receive, send
-from rewards.sandbox.types import MEGABYTE, Limits, SandboxFault, SandboxUnavailable, Tier
+from rewards.sandbox.packages import Packages
+from rewards.sandbox.types import MEGABYTE, BrokenPackage, Limits, SandboxFault, SandboxUnavailable, Tier
 
 START_TIMEOUT_S = 30.0
+PACKAGE_TIMEOUT_S = 60.0
+"""How long the import of a package may take; a large one that no process has read yet comes from the disk."""
 END_TIMEOUT_S = 10.0
 """How long a worker may take to end a cell that it was told to end."""
 _TESTS_MEMORY_MB = 1024
@@ -31,6 +35,8 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_ARENA_MAX": "1",  # an arena a thread would reserve 64 MiB of address space each
 }
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")}
+"""For libraries of packages that would start a thread a core when they are loaded: before the fork, or beyond `Limits.processes`."""
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from rewards.sandbox.inside.start import main; main()"
 
 
@@ -43,37 +49,74 @@ class Worker:
         self._errors = errors
 
     @classmethod
-    async def start(cls, tier: Tier, slot: int) -> "Worker":
-        """Raises SandboxUnavailable with the step that failed."""
+    async def start(cls, tier: Tier, slot: int, packages: Packages | None = None) -> "Worker":
+        """A worker of the tier, with packages that programs may import.
+
+        Raises:
+            SandboxUnavailable: the tier does not work here; with the step that failed.
+            BrokenPackage: a package cannot be imported in the sandbox.
+        """
+        cold: list[str] = []
+        while True:
+            started = await cls._start(_worker_config(tier, slot, packages or Packages(), cold))
+            if isinstance(started, Worker):
+                return started
+            cold.append(started)
+
+    @classmethod
+    async def _start(cls, config: dict[str, Any]) -> "Worker | str":
+        """A worker, or the name of a package that must stay cold."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("sandbox-errors")
         command = [interpreter(), "-P", "-s", "-S", "-c", _BOOT, str(Path(__file__).parents[2])]
         with theirs:
             process = subprocess.Popen(
-                [*command, json.dumps(_worker_config(tier, slot))],
+                [*command, json.dumps(config)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=_ENVIRONMENT,
+                env=_ENVIRONMENT | (_ONE_THREAD if config["warm"] else {}),
                 cwd="/",
                 start_new_session=True,
             )
         worker = cls(process, ours, errors)
         ours.setblocking(False)
         try:
-            event = await worker.event(time.monotonic() + START_TIMEOUT_S)
-        except SandboxFault as problem:
-            worker.close()
-            raise SandboxUnavailable(str(problem)) from problem
+            started = await worker._until_ready()
         except BaseException:
             worker.close()
             raise
-        if event is None or event["event"] != "ready":
+        if started:
             worker.close()
-            raise SandboxUnavailable(
-                f"{event['step']}: {event['problem']}" if event else f"not ready within {START_TIMEOUT_S:.0f} s"
-            )
+            return started
         return worker
+
+    async def _until_ready(self) -> str:
+        """Wait for the zygote; the name of a package that must stay cold, empty once it is ready. Raises as `start`."""
+        package = ""
+        while True:
+            timeout_s = PACKAGE_TIMEOUT_S if package else START_TIMEOUT_S
+            try:
+                event = await self.event(time.monotonic() + timeout_s)
+            except SandboxFault as problem:
+                if package:
+                    raise BrokenPackage(_broken(f"{package}: its import ends the interpreter: {problem}")) from problem
+                raise SandboxUnavailable(str(problem)) from problem
+            match event:
+                case None:
+                    if package:
+                        raise BrokenPackage(_broken(f"{package}: not imported within {timeout_s:.0f} s"))
+                    raise SandboxUnavailable(f"not ready within {timeout_s:.0f} s")
+                case {"event": "ready"}:
+                    return ""
+                case {"event": "importing"}:
+                    package = str(event["package"])
+                case {"event": "threads"}:
+                    return str(event["package"])
+                case {"event": "failed"} if package:
+                    raise BrokenPackage(_broken(f"{package}: {event['problem']}"))
+                case _:
+                    raise SandboxUnavailable(f"{event['step']}: {event['problem']}")
 
     def open_cell(self, role: str, limits: Limits, descriptors: Sequence[int]) -> None:
         cpu = limits.test_s if role == "program" else limits.total_s
@@ -126,16 +169,20 @@ class Worker:
         raise SandboxFault(f"a sandbox worker {what}" + (f": {last[0]}" if last else ""))
 
 
+def _broken(what: str) -> str:
+    return f"sandbox.packages: {what}\ntake it out of sandbox.packages, or install what it lacks"
+
+
 def interpreter() -> str:
     """The interpreter itself, not a virtual environment's name for it: cells see its standard library only."""
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
-def _worker_config(tier: Tier, slot: int) -> dict[str, Any]:
+def _worker_config(tier: Tier, slot: int, packages: Packages, cold: Sequence[str]) -> dict[str, Any]:
     as_root = os.geteuid() == 0
     # Any number that no account has; different for slots and, most likely, for sandboxes on one host.
     uid = _FIRST_UID + (os.getpid() * 64 + slot) % _UIDS if as_root else os.geteuid()
-    trees, links = _system_trees()
+    trees, links = _system_trees(packages.trees)
     return {
         "tier": "A" if tier == "A" else "B",
         "weak": tier == "weak",
@@ -146,16 +193,20 @@ def _worker_config(tier: Tier, slot: int) -> dict[str, Any]:
         "links": links,
         "scratch": Limits().file_mb * MEGABYTE,
         "inodes": 1024,
+        "modules": packages.modules,
+        "warm": packages.warm,
+        "cold": list(cold),
     }
 
 
-def _system_trees() -> tuple[list[str], list[str]]:
-    """What an interpreter needs to read: directories, and symbolic links to them."""
+def _system_trees(packages: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What an interpreter needs to read and what packages are: directories and files, and symbolic links to some."""
     usual = ["/usr", "/lib", "/lib64", "/lib32", "/bin"]
     links = [path for path in usual if os.path.islink(path)]
     wanted = [path for path in usual if os.path.isdir(path) and path not in links]
     wanted += [os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)]
     wanted += sorted({os.path.dirname(path) for path in _mapped_libraries()})
+    wanted += packages
     trees: list[str] = []
     for path in wanted:
         if not any(path == tree or path.startswith(tree + "/") for tree in [*trees, *links]):
@@ -164,11 +215,15 @@ def _system_trees() -> tuple[list[str], list[str]]:
 
 
 def _mapped_libraries() -> list[str]:
-    """Shared libraries of the C runtime that this interpreter runs on, wherever the distribution keeps them."""
+    """Shared libraries of the C runtime that this interpreter runs on, wherever the distribution keeps them.
+
+    Not those of the same names that packages bring for themselves and that happen to be loaded in this process.
+    """
     names = ("libc.so", "libc-", "libm.so", "libpython", "ld-linux", "libdl", "libpthread", "libffi", "libz")
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {os.path.realpath(line.split(maxsplit=5)[5]) for line in lines if line.count(" /")}
-    return [path for path in paths if os.path.basename(path).startswith(names)]
+    packages = tuple(os.path.realpath(sysconfig.get_path(name)) + "/" for name in ("purelib", "platlib"))
+    return [path for path in paths if os.path.basename(path).startswith(names) and not path.startswith(packages)]
 
 
 async def readable(channel: socket.socket, deadline: float) -> bool:

@@ -78,6 +78,9 @@ class SandboxSection(Section):
     allow_weak: bool = False
     """Whether programs that a model wrote run even where the kernel lacks what contains them (`rayzero doctor` says
     what)."""
+    packages: tuple[str, ...] = ()
+    """Packages of rayzero's own environment that programs and their tests may import, beside the standard library: names of
+    modules (`numpy`, `scipy.optimize`) or of distributions (`scikit-learn`), with what they require."""
     time_limit_s: Annotated[float, Field(gt=0)] = 6
     """Wall time of one test of a program, in seconds, where the task sets none."""
     total_s: Annotated[float, Field(gt=0)] = 60

@@ -8,15 +8,20 @@ this process. What the tests define, and Python's builtins, win over names of th
 import ast
 import builtins
 import json
+import math
+import re
 import socket
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-from rewards.sandbox.inside import borrowed_names
+from rewards.sandbox.inside import arrays, borrowed_names
 from rewards.sandbox.inside.messages import send
 from rewards.sandbox.inside.proxies import Remote, Unsupported, make_remote
 from rewards.sandbox.inside.rpc import Ended, Peer
 
 _MOST_WORDS = 300
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class Namespace(dict[str, Any]):
@@ -30,6 +35,8 @@ class Namespace(dict[str, Any]):
         self._shadowing = borrowed_names.find_shadowing(order["tests"])
         self._borrowed = borrowed_names.find_borrowed(trees, order["entry_point"])
         self._lacking = borrowed_names.find_lacking(trees)
+        self.tolerance: list[float] = order["tolerance"]
+        """Relative and absolute, of numbers that a called function returns."""
 
     def __missing__(self, name: str) -> Any:
         if name.startswith("__") or (hasattr(builtins, name) and name not in self._shadowing):
@@ -49,7 +56,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
 
     `text`: JSON with `setup` (code to run first), `entry_point` (taken from the program even if the set-up defines it),
     `tests` (a list of `{"code"}` or `{"function", "arguments", "expected"}`), `first` (index to start at), `stop` (end at
-    the first failure).
+    the first failure), `tolerance` (relative and absolute).
     """
     order = json.loads(text)
     try:
@@ -58,6 +65,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
         send(host, {"event": "invalid", "reason": _describe(problem)})  # whatever the program does
         return
+    arrays.tell_empty_apart()
     peer = Peer(channel, open_house=False)
     try:
         _load_program(peer)
@@ -70,8 +78,8 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
                 return
             namespace[order["entry_point"]] = peer.ask("name", peer.root(), order["entry_point"])
     except BaseException as problem:  # noqa: BLE001 - whatever it is, there is nothing to test
-        event = "invalid" if _lacks_module(problem) else "broken"
-        send(host, {"event": event, "reason": _describe(problem)})
+        event = "invalid" if _tests_lack_module(problem) else "broken"
+        send(host, {"event": event, "reason": _describe(problem), "outcome": _failure(problem)})
         return
     for index in range(order["first"], len(order["tests"])):
         peer.handles.spoilt = None
@@ -140,24 +148,53 @@ def _run_test(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
     except (Unsupported, Ended) as problem:
         return _spoilt(problem)
     except BaseException as problem:  # noqa: BLE001 - a test that raises has failed
-        return "invalid" if _lacks_module(problem) else "fail", _describe(problem)
+        return "invalid" if _tests_lack_module(problem) else _failure(problem), _describe(problem)
 
 
 def _spoilt(problem: BaseException) -> tuple[str, str]:
     return ("fail", _ENDED) if isinstance(problem, Ended) else ("unsupported", str(problem)[:_MOST_WORDS])
 
 
-def _lacks_module(problem: BaseException) -> bool:
+def _tests_lack_module(problem: BaseException) -> bool:
     """Whether the tests import what is not there. An exception of the program's arrives without such details."""
     return isinstance(problem, ModuleNotFoundError) and problem.name is not None
 
 
+def _failure(problem: BaseException) -> str:
+    """The outcome of a test that ended by an exception of the program's, or by one of its own."""
+    return "missing" if isinstance(problem, ModuleNotFoundError) else "fail"
+
+
 def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
-    function = _find(test["function"], namespace)
-    result = _as_json(function(*test["arguments"]))
-    if any(_equal(result, expected) for expected in test["expected"]):
-        return "pass", ""
+    """Call a function with each reading of its arguments, until one gives what is expected."""
+    problem: Exception | None = None
+    for arguments in _readings(test["arguments"]):
+        try:
+            result = _as_json(_find(test["function"], namespace)(*arguments))
+        except Exception as raised:  # noqa: BLE001 - it may be meant for the other reading; the last one counts
+            problem = raised
+            continue
+        if any(_equal(result, expected, namespace.tolerance) for expected in test["expected"]):
+            return "pass", ""
+        problem = None
+    if problem is not None:
+        raise problem
     return "fail", f"returned {_short(result)}, expected {_short(test['expected'][0])}"
+
+
+def _readings(arguments: list[Any]) -> list[list[Any]]:
+    """Lists of arguments that these may stand for. JSON has no other keys than text: `{"1": 2}` may have been `{1: 2}`."""
+    restored = [_with_whole_keys(argument) for argument in arguments]
+    return [arguments] if restored == arguments else [restored, arguments]
+
+
+def _with_whole_keys(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_whole_keys(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    whole = all(_WHOLE.fullmatch(key) for key in value)
+    return {int(key) if whole else key: _with_whole_keys(item) for key, item in value.items()}
 
 
 def _find(name: str, namespace: Namespace) -> Any:
@@ -168,17 +205,48 @@ def _find(name: str, namespace: Namespace) -> Any:
         return getattr(namespace["Solution"](), name)
 
 
-def _equal(result: object, expected: object) -> bool:
-    return bool(result == expected)
+def _equal(result: object, expected: object, tolerance: list[float]) -> bool:
+    """Whether a result is what JSON says, numbers with a fraction within (relative, absolute) of what is expected."""
+    if isinstance(result, list) and isinstance(expected, list):
+        return len(result) == len(expected) and all(
+            _equal(one, other, tolerance) for one, other in zip(result, expected, strict=True)
+        )
+    if isinstance(result, dict) and isinstance(expected, dict):
+        return result.keys() == expected.keys() and all(
+            _equal(item, expected[key], tolerance) for key, item in result.items()
+        )
+    if result == expected:
+        return True
+    if not (isinstance(result, int | float | Decimal | Fraction) and isinstance(expected, int | float)):
+        return False
+    if isinstance(result, int) and isinstance(expected, int):
+        return False
+    relative, absolute = tolerance
+    try:
+        return math.isclose(float(result), expected, rel_tol=0, abs_tol=max(absolute, _part(relative, expected)))
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _part(relative: float, expected: int | float) -> float:
+    """The relative part of a tolerance; of a whole number a share may be the next whole number, so it has none."""
+    return relative * abs(expected) if isinstance(expected, float) and math.isfinite(expected) else 0.0
 
 
 def _as_json(value: object) -> object:
-    """Expected values of such tests come out of JSON, which has no tuples: a tuple counts as a list."""
+    """Expected values of such tests come out of JSON: there a tuple or an array is a list, and a key is text."""
+    if arrays.pack(value) is not None:
+        return value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, tuple | list):
         return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
+        made = {_as_key(key): _as_json(item) for key, item in value.items()}
+        return made if len(made) == len(value) else value
     return value
+
+
+def _as_key(key: object) -> object:
+    return json.dumps(key) if key is None or isinstance(key, int | float) else key
 
 
 def _short(value: object) -> str:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 
 from rewards.sandbox.inside.codec import MODULES
@@ -26,24 +27,34 @@ _ELSEWHERE = {
     "pd": "pandas",
     **{name: name for name in ("numpy", "pandas", "pytest", "scipy", "sympy", "torch", "sklearn", "tensorflow")},
 }
-"""Modules that the sandbox does not have; whatever a program gives that name is not what the tests mean."""
+"""Modules that the sandbox has only where the recipe allows them; whatever a program gives that name is not what the tests
+mean."""
 
 
 def find_lacking(trees: Sequence[ast.AST]) -> dict[str, str]:
-    """Names in these tests of modules that cannot be there, and the modules."""
+    """Names in these tests of modules that are not there, and the modules."""
+    return {name: module for name, module in _find_elsewhere(trees).items() if find_spec(module) is None}
+
+
+def _find_elsewhere(trees: Sequence[ast.AST]) -> dict[str, str]:
+    """Names in these tests of modules beyond the standard library, and the modules."""
     attributes, others = _uses(trees)
     return {name: _ELSEWHERE[name] for name in attributes.keys() & _ELSEWHERE.keys() - others - _find_bound(trees)}
 
 
 def find_borrowed(trees: Sequence[ast.AST], under_test: str) -> dict[str, object]:
-    """What these tests take from the standard library without importing it.
+    """What these tests take from the standard library and the packages of the recipe without importing it.
 
     Modules, where all that is asked of them is there (a class of the program's called `math` is not asked whether its
     answer is close), and tools like `Counter`, unless nothing else could be under test. `under_test`: a name that is.
     """
     attributes, others = _uses(trees)
     bound = _find_bound(trees)
-    found: dict[str, object] = {}
+    found: dict[str, object] = {
+        name: importlib.import_module(module)
+        for name, module in _find_elsewhere(trees).items()
+        if find_spec(module) is not None
+    }
     for name in attributes.keys() & set(_MODULES) - others - bound:
         module = importlib.import_module(name)
         if attributes[name] <= set(dir(module)):

@@ -17,6 +17,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Union
 
+from rewards.sandbox.inside import arrays
+
 Packed = Any
 """None, bool, str, float, int below 2^63, or a list `[tag, …]`."""
 
@@ -67,6 +69,7 @@ class Codec:
     # --- Out
 
     def pack(self, value: object, shared: Shared) -> Packed:
+        value = arrays.plain(value)
         kind = type(value)
         if value is None or kind is bool or kind is str or kind is float:
             return value
@@ -79,6 +82,9 @@ class Codec:
         simple = self._pack_simple(value, kind, shared)
         if simple is not None:
             return simple
+        array = arrays.pack(value)
+        if array is not None:
+            return ["a", *array]
         for base in _COMPARED_BY_CONTENT:
             # By the base's own methods: what the subclass makes of them plays no part.
             if isinstance(value, base) and kind.__eq__ is base.__eq__ and kind.__ne__ is base.__ne__:
@@ -219,6 +225,9 @@ class Codec:
     def _in_decimal(self, data: Packed, _: Shared) -> Any:
         return Decimal(data[1])
 
+    def _in_array(self, data: Packed, _: Shared) -> Any:
+        return arrays.unpack(*data[1:])
+
     def _in_date(self, data: Packed, _: Shared) -> Any:
         kinds: dict[str, Any] = {"date": datetime.date, "datetime": datetime.datetime, "time": datetime.time}
         return kinds[data[1]].fromisoformat(data[2])
@@ -280,6 +289,7 @@ _IN = {
     "S": "slice",
     "F": "fraction",
     "m": "decimal",
+    "a": "array",
     "dt": "date",
     "td": "duration",
     "K": "keys",

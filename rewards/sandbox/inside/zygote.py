@@ -22,7 +22,7 @@ import traceback
 from typing import Any, NoReturn
 
 # All of it before the shutting in: these files cannot be read after it.
-from rewards.sandbox.inside import cell, kernel, syscalls
+from rewards.sandbox.inside import cell, kernel, packages, syscalls
 from rewards.sandbox.inside.messages import receive, send
 
 _POLL_S = 0.02
@@ -38,7 +38,7 @@ _EVERYTHING = """
 __future__ argparse array asyncio ast base64 binascii bz2 cProfile calendar cmath colorsys concurrent.futures 
 concurrent.futures.thread configparser contextvars csv difflib dis doctest email encodings.ascii encodings.idna 
 encodings.latin_1 encodings.utf_16 errno fileinput fnmatch getopt glob graphlib gzip hashlib hmac html html.parser 
-importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
+importlib.metadata importlib.resources importlib.util inspect ipaddress keyword linecache locale logging lzma mmap numbers optparse pathlib pickle pickletools 
 platform pprint profile pstats reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 
 stat statistics string stringprep subprocess symtable tarfile tempfile time timeit token tokenize trace tracemalloc types 
 unicodedata unittest unittest.mock urllib.parse uuid weakref xml.etree.ElementTree zipfile zlib zoneinfo
@@ -163,9 +163,15 @@ def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     step = ["start"]
     try:
+        sys.meta_path.append(packages.Finder(config["modules"]))
         proc = _shut_in(config, control, step)
         step[0] = "preload"
         _preload(config)
+        _import_packages(config, control, proc)
+        _settle()
+    except packages.StartsThreads as problem:
+        send(control, {"event": "threads", "package": str(problem)})
+        os._exit(1)
     except Exception as problem:  # noqa: BLE001 - the host is told which step failed, whatever it was
         send(control, {"event": "failed", "step": step[0], "problem": str(problem) or type(problem).__name__})
         os._exit(1)
@@ -194,6 +200,7 @@ def _shut_in(config: dict[str, Any], control: socket.socket, step: list[str]) ->
         kernel.adopt_orphans()
         if as_root:
             _preload(config)  # while the interpreter's own files can still be read
+            _import_packages(config, control, proc)
             step[0] = "setuid"
             _become(uid, gid)
     step[0] = "capabilities"
@@ -290,16 +297,23 @@ def _build_root(config: dict[str, Any]) -> None:
     for name in ("proc", "tmp", "dev"):
         os.mkdir(f"{root}/{name}", 0o755)
     for path, tree in trees:
-        os.makedirs(f"{root}{path}", 0o755, exist_ok=True)
+        _make_place(f"{root}{path}", os.path.isdir(path))
         kernel.attach(tree, f"{root}{path}")
     for name, tree in devices:
-        os.close(os.open(f"{root}/dev/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
+        _make_place(f"{root}/dev/{name}", False)
         kernel.attach(tree, f"{root}/dev/{name}")
     for path, target in links:
         os.symlink(target, f"{root}{path}")
     kernel.mount("proc", f"{root}/proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     kernel.pivot_into(root)
     kernel.mount(None, "/", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+
+
+def _make_place(path: str, folder: bool) -> None:
+    """Something to mount a folder or a file on."""
+    os.makedirs(path if folder else os.path.dirname(path), 0o755, exist_ok=True)
+    if not folder:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def mount_scratch(config: dict[str, Any]) -> None:
@@ -315,6 +329,26 @@ def _preload(config: dict[str, Any]) -> None:
         with contextlib.suppress(ImportError):
             __import__(name)
     random.seed(0)  # a program behaves alike wherever and whenever it runs
+
+
+def _import_packages(config: dict[str, Any], control: socket.socket, proc: int) -> None:
+    """Import the packages of the recipe; what they leave in the scratch directory goes.
+
+    The host is told which is next: its failure is then no weakness of the tier.
+    """
+    untouched = kernel.state_of("/tmp")
+
+    def announce(name: str) -> None:
+        send(control, {"event": "importing", "package": name})
+
+    packages.import_all(config["warm"], config["cold"], proc, announce)
+    if config["tier"] == "A" and kernel.state_of("/tmp") != untouched:
+        kernel.unmount("/tmp")
+        mount_scratch(config)
+
+
+def _settle() -> None:
+    """Make what is here now the part that cells share."""
     cell.open_streams()
     gc.collect()
     gc.freeze()

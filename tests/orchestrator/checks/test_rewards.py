@@ -79,3 +79,18 @@ def test_a_code_rubric_needs_a_sandbox_unless_told_otherwise(monkeypatch: pytest
     (_, note) = preflight(recipe(rewards=rubric, sandbox={"allow_weak": True}))
     assert "unshare" in note
     assert preflight(recipe(rewards={"rubrics": {"default": {"accuracy": 1.0}}})) == [DOWNLOAD]
+
+
+def test_packages_of_programs_are_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def with_packages(*names: str) -> Recipe:
+        return recipe(rewards={"rubrics": {"default": {"code_tests": 1.0}}}, sandbox={"packages": names})
+
+    assert preflight(with_packages("numpy")) == [DOWNLOAD]
+    assert fault(with_packages("numpy", "nunpy")).startswith(
+        "sandbox.packages: 'nunpy' is not installed here; did you mean 'numpy'?"
+    )
+    (tmp_path / "licensed.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = fault(with_packages("numpy", "licensed"))
+    assert text.startswith("sandbox.packages: licensed: ")
+    assert "take it out of sandbox.packages" in text

@@ -76,6 +76,42 @@ def test_code_by_tests_of_three_forms_with_limits_of_the_line() -> None:
     assert records[0]["extracted"].strip() == "print(int(input()) * 2)"
 
 
+def test_a_program_that_lacks_a_package_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tests = [{"input": "", "output": "10"}]
+    lines = [
+        {"response": "import numpy as np\nprint(np.arange(5).sum())", "tests": tests},
+        {"response": "print(1)", "tests": tests},
+    ]
+    file = tmp_path / "programs.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert run(["score", "code", str(file)]) == 0
+    said = capsys.readouterr()
+    lacking, wrong = map(json.loads, said.out.splitlines())
+    assert (lacking["reward"], lacking["status"], lacking["breakdown"]["code_tests.missing_package"]) == (
+        0.0,
+        "ok",
+        1.0,
+    )
+    assert "No module named 'numpy'; sandbox.packages may name it" in lacking["reason"]
+    assert (wrong["reason"], wrong["breakdown"]["code_tests.missing_package"]) == ("test 1 of 1: wrong output", 0.0)
+    assert "; 1 asked for packages that are not in the sandbox (sandbox.packages)" in said.err
+    assert run(["score", "code", str(file), 'sandbox.packages=["numpy"]']) == 0
+    said = capsys.readouterr()
+    assert "reason" not in json.loads(said.out.splitlines()[0])
+    assert "asked for packages" not in said.err
+
+
+def test_a_rubric_sets_the_tolerance_of_programs_and_a_line_another() -> None:
+    tests = [{"input": "", "output": "0.3334"}]
+    lines = [
+        {"response": "print(1 / 3)", "tests": tests},
+        {"response": "print(1 / 3)", "tests": tests, "tolerance": 1e-6},
+    ]
+    for settings, rewards in (([], [0, 0]), (["tolerance=1e-3"], [1, 0])):
+        records = score("code", [json.dumps(line).encode() for line in lines], *settings)
+        assert [record["reward"] for record in records] == rewards
+
+
 def test_a_recipe_s_rubric() -> None:
     text = "<think>1+1</think><answer>2</answer>"
     line = json.dumps({"response": text, "answer": "2"}).encode()
@@ -91,6 +127,18 @@ def test_a_recipe_s_rubric() -> None:
         ("maths", [], "unknown rubric 'maths'; did you mean 'math'?"),
         ("math", ["patern=x"], "reward function 'accuracy' has no argument 'patern'; did you mean 'pattern'?"),
         ("math", ["pattern"], "write an argument as key=value"),
+        (
+            "code",
+            ["tolerance=x"],
+            "reward function 'code_tests': tolerance = 'x': a number from 0 to below 1 is needed",
+        ),
+        ("code", ["sandbox.packages=3"], "sandbox.packages = 3"),
+        ("code", ["sandbox.package=3"], "sandbox.package = 3"),
+        (
+            "code",
+            ['sandbox.packages=["nunpy"]'],
+            "sandbox.packages: 'nunpy' is not installed here; did you mean 'numpy'?",
+        ),
         ("code", ["scoring=half"], "scoring = 'half'; it is 'all' or 'fraction'"),
         ("arithmetic:other", [], "recipe arithmetic has no rubric 'other'; it has: default"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rewards.code.score import CodeResult, Scoring, same_output, score_code
+from rewards.code.score import CodeResult, Scoring, score_code
 from rewards.code.tasks import parse_task
 from rewards.sandbox.pool import Sandbox
 
@@ -41,30 +41,6 @@ def held() -> Iterator[Held]:
     held = Held()
     yield held
     held.close()
-
-
-@pytest.mark.parametrize(
-    ("printed", "expected", "same"),
-    [
-        ("1\n2\n", "1\n2\n", True),
-        ("1\n2", "1\n2\n", True),
-        ("1 \n2\t\r\n\n\n", "1\n2", True),
-        ("", "", True),
-        ("\n\n", "", True),
-        ("1 2", "1  2", False),
-        (" 1", "1", False),
-        ("\n1", "1", False),
-        ("1\n\n2", "1\n2", False),
-        ("1", "1\n2", False),
-        ("1\n2", "1", False),
-        ("2\n1", "1\n2", False),
-        ("1.0", "1", False),
-        ("yes", "YES", False),
-        ("", "0", False),
-    ],
-)
-def test_outputs_compare_line_by_line(printed: str, expected: str, same: bool) -> None:
-    assert same_output(printed.encode(), expected.encode()) is same
 
 
 SUM = "a, b = map(int, input().split())\nprint(a + b)"
@@ -105,6 +81,59 @@ def test_a_tuple_answers_for_a_list_only_where_the_tests_are_json(held: Held) ->
     program = "def f(x): return (x, (x,))"
     assert held.score(program, tests={"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1, [1]], [2, [2]]]}).value == 1
     assert held.asserts(program, "assert f(1) == [1, [1]]").value == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "given", "output", "value"),
+    [
+        ("def f(x): return [x * 0.1, x * 0.2]", [3], [0.3, 0.6], 1),
+        ("def f(x): return x / 3", [1], 0.333333, 1),
+        ("def f(x): return x / 3", [1], 0.3334, 0),
+        ("def f(x): return x + 1e-12", [3], 3, 1),
+        ("def f(x): return x + 0.001", [3], 3, 0),
+        ("def f(x): return x + 1", [10**9 + 7], 10**9 + 7, 0),
+        ("def f(x): return x + 1.0", [10**9 + 7], 10**9 + 7, 0),
+        ("def f(x): return float('nan')", [3], 0.5, 0),
+        ("def f(x): return float('inf')", [3], 1e300, 0),
+        ("def f(x): return 10 ** 400", [3], 0.5, 0),
+        ("def f(x):\n    from fractions import Fraction\n    return Fraction(1, x)", [3], 1 / 3, 1),
+        (
+            "def f(x):\n    from decimal import Decimal\n    return {'a': (Decimal('0.3'), None, 'b')}",
+            [3],
+            {"a": [0.3, None, "b"]},
+            1,
+        ),
+        ("def f(x): return '0.30'", [3], "0.3", 0),
+        ("def f(x): return {1: x}", [3], {"1": 3}, 1),
+        ("def f(x): return {-1: {2: x * 0.1}}", [3], {"-1": {"2": 0.3}}, 1),
+        ("def f(x): return {1: x, 2: 4}", [3], {"1": 3}, 0),
+        ("def f(x): return {1: 3, '1': 4}", [3], {"1": 4}, 0),
+        ("def f(x): return {True: x, None: x, 1.5: x}", [3], {"true": 3, "null": 3, "1.5": 3}, 1),
+        ("def f(x): return {k: v for k, v in x.items() if k > 1}", [{"1": 2, "2": 3}], {"2": 3}, 1),
+        ("def f(x): return x['1']", [{"1": 2}], 2, 1),
+        ("def f(x): return x[1]", [{"1": 2}], 2, 1),
+        ("def f(x): return x[0][-1]", [[{"-1": {"2": 3}}]], {"2": 3}, 1),
+        ("def f(x): return sorted(x)", [{"01": 2, "1": 3}], ["01", "1"], 1),
+        ("def f(x): return x['1'] + x['a']", [{"1": 2, "a": 3}], 5, 1),
+        ("def f(x): return len(x)", [{"1" * 5000: 2}], 1, 1),
+        ("def f(x): return x[2]", [{"1": 2}], 2, 0),
+        ("def f(): return 1", [], 1, 1),
+    ],
+)
+def test_what_a_function_returns_is_what_json_says(
+    held: Held, program: str, given: Any, output: Any, value: float
+) -> None:
+    result = held.score(program, tests={"fn_name": "f", "inputs": [given], "outputs": [output]})
+    assert (result.status, result.value) == ("ok", value), result
+
+
+def test_a_task_sets_the_tolerance_of_its_numbers(held: Held) -> None:
+    functions = {"fn_name": "f", "inputs": [[1]], "outputs": [0.3334]}
+    assert held.score("def f(x): return x / 3", tests=functions, tolerance=1e-3).value == 1
+    assert held.score("def f(x): return x * 0.1 + 0.2", tests=functions | {"outputs": [0.3]}, tolerance=0).value == 0
+    pairs = [{"input": "", "output": "0.3334"}]
+    assert held.score("print(1 / 3)", tests=pairs).value == 0
+    assert held.score("print(1 / 3)", tests=pairs, tolerance=1e-3).value == 1
 
 
 # --- Scores

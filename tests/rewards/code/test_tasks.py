@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rewards.code.tasks import parse_task
-from rewards.sandbox.types import Limits
+from rewards.sandbox.types import Limits, Tolerance
 from rollout.errors import InputError
 
 
@@ -27,6 +27,13 @@ from rollout.errors import InputError
         ({"tests": [{"assert": "assert 1"}], "time_limit_s": 0}, "time_limit_s = 0: a number above 0"),
         ({"tests": [{"assert": "assert 1"}], "memory_mb": "many"}, "memory_mb = 'many'"),
         ({"tests": [{"assert": "assert 1"}], "memory_mb": True}, "memory_mb = True"),
+        (
+            {"tests": [{"input": "", "output": ""}], "tolerance": "tiny"},
+            "tolerance = 'tiny': a number from 0 to below 1",
+        ),
+        ({"tests": [{"input": "", "output": ""}], "tolerance": -1}, "tolerance = -1"),
+        ({"tests": [{"input": "", "output": ""}], "tolerance": 1}, "tolerance = 1"),
+        ({"tests": [{"input": "", "output": ""}], "tolerance": float("nan")}, "tolerance = nan"),
     ],
 )
 def test_tasks_without_usable_tests_are_input_errors(fields: dict[str, Any], words: str) -> None:
@@ -40,3 +47,11 @@ def test_a_task_sets_its_own_limits() -> None:
     fields = {"tests": [{"input": "", "output": ""}], "time_limit_s": 100, "memory_mb": 64.5}
     limits = parse_task(fields, Limits(test_s=1, total_s=10, processes=3)).limits
     assert limits == Limits(test_s=100, total_s=100, memory_mb=64, processes=3)
+
+
+def test_a_task_sets_its_own_tolerance() -> None:
+    fields: dict[str, Any] = {"tests": [{"input": "", "output": ""}]}
+    assert parse_task(fields).tolerance == Tolerance()
+    assert parse_task(fields, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
+    assert parse_task(fields | {"tolerance": None}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
+    assert parse_task(fields | {"tolerance": 1e-6}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(1e-6, 1e-6)

@@ -52,7 +52,9 @@ CHEATS = [
     Hostile("prints more lines", "print(3)\nprint(4)", {"tests": [{"input": "", "output": "3\n"}]}),
     Hostile("prints another order", "print(4)\nprint(3)", {"tests": [{"input": "", "output": "3\n4\n"}]}),
     Hostile("prints all candidates", "print('3 30')"),
-    Hostile("prints close numbers", "print(0.1 + 0.2)", {"tests": [{"input": "", "output": "0.3\n"}]}),
+    Hostile("prints close numbers", "print(0.3001)", {"tests": [{"input": "", "output": "0.3\n"}]}),
+    Hostile("prints a close whole number", "print(1000000008.0)", {"tests": [{"input": "", "output": "1000000007\n"}]}),
+    Hostile("prints what is near everything", "print('nan')", {"tests": [{"input": "", "output": "0.3\n"}]}),
     Hostile("right, then exit status 1", "print(sum(map(int, input().split())))\nraise SystemExit(1)"),
     Hostile("right, then an exception", "print(sum(map(int, input().split())), flush=True)\n1 / 0"),
     Hostile(
@@ -266,7 +268,7 @@ MARK = f"rayzero-escape-{os.getpid()}"
 """What escaped files are called; another run of these tests looks for others."""
 
 
-def _escape(name: str, body: str, tiers: str = "AB") -> Hostile:
+def escape(name: str, body: str, tiers: str = "AB") -> Hostile:
     return Hostile(name, _TRY + body.replace("MARK-HERE", MARK) + _SAY, CONTAINED, PASS, tiers)
 
 
@@ -276,30 +278,30 @@ def _calls(*calls: str) -> str:
 
 
 ESCAPES = [
-    _escape(
+    escape(
         "sockets of every family",
         "import socket\nfor f in (1, 2, 10, 16, 17, 38, 40, 44):\n    for k in (1, 2, 3, 5): attempt(f'family {f} kind {k}', lambda: socket.socket(f, k))",
     ),
-    _escape(
+    escape(
         "vsock to the hypervisor",
         "import socket\ndef vsock():\n    s = socket.socket(40, 1)\n    s.connect((2, 80))\nattempt('vsock', vsock)",
     ),
-    _escape("a listening port", "import socket\nattempt('listen', lambda: socket.create_server(('127.0.0.1', 45671)))"),
-    _escape("name look-up", "import socket\nattempt('dns', lambda: socket.getaddrinfo('example.com', 80))"),
-    _escape(
+    escape("a listening port", "import socket\nattempt('listen', lambda: socket.create_server(('127.0.0.1', 45671)))"),
+    escape("name look-up", "import socket\nattempt('dns', lambda: socket.getaddrinfo('example.com', 80))"),
+    escape(
         "datagram pairs",
         "import socket\nattempt('dgram', lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))\nattempt('seqpacket', lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))",
     ),
-    _escape("io_uring", _calls("425, 8, ctypes.create_string_buffer(256)")),
-    _escape("tracing", _calls("101, 16, 1, 0, 0", "101, 0, 0, 0, 0", "101, 16, os.getppid(), 0, 0")),
-    _escape(
+    escape("io_uring", _calls("425, 8, ctypes.create_string_buffer(256)")),
+    escape("tracing", _calls("101, 16, 1, 0, 0", "101, 0, 0, 0, 0", "101, 16, os.getppid(), 0, 0")),
+    escape(
         "memory of others",
         _calls("310, os.getppid(), 0, 0, 0, 0, 0", "311, os.getppid(), 0, 0, 0, 0, 0", "434, os.getppid(), 0"),
     ),
-    _escape(
+    escape(
         "namespaces", _calls("272, 0x10000000", "272, 0x20000", "56, 0x10000011, 0, 0, 0, 0", "308, 0, 0", "435, 0, 88")
     ),
-    _escape(
+    escape(
         "mounts",
         _calls(
             "165, b'none', b'/tmp', b'tmpfs', 0, 0",
@@ -310,11 +312,11 @@ ESCAPES = [
             "161, b'/tmp'",
         ),
     ),
-    _escape(
+    escape(
         "keys, bpf, perf, userfaultfd",
         _calls("250, 0, -3, 1", "248, b'user', b'x', b'y', 1, -3", "321, 0, 0, 0", "298, 0, 0, -1, -1, 0", "323, 0"),
     ),
-    _escape(
+    escape(
         "shared memory and queues",
         _calls(
             "29, 4242, 4096, 0o1666",
@@ -325,7 +327,7 @@ ESCAPES = [
             "447, 0",
         ),
     ),
-    _escape(
+    escape(
         "clock, host name, personality",
         _calls(
             "227, 0, ctypes.create_string_buffer(16)",
@@ -334,7 +336,7 @@ ESCAPES = [
             "169, 0xfee1dead, 672274793, 0, 0",
         ),
     ),
-    _escape(
+    escape(
         "priorities and affinity of others",
         _calls(
             "141, 2, os.getuid(), 5",
@@ -343,68 +345,78 @@ ESCAPES = [
             "251, 1, os.getppid(), 0",
         ),
     ),
-    _escape("limits of others", _calls("302, os.getppid(), 7, ctypes.create_string_buffer(16), 0")),
-    _escape(
+    escape("limits of others", _calls("302, os.getppid(), 7, ctypes.create_string_buffer(16), 0")),
+    escape(
         "limits raised",
         "import resource\nfor r in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_CPU, resource.RLIMIT_CORE):\n    attempt(r, lambda: resource.setrlimit(r, (resource.RLIM_INFINITY,) * 2))",
     ),
-    _escape(
+    escape(
         "signals to others",
         "for p in (1, os.getppid(), -1, -os.getppid()):\n    for s in (9, 19, 15): attempt((p, s), lambda: (os.kill(p, s), None)[1] if p != 1 else (_ for _ in ()).throw(OSError))",
     ),
-    _escape(
+    escape(
         "other users",
         "attempt('setuid', lambda: os.setuid(0))\nattempt('setgid', lambda: os.setgid(0))\nattempt('groups', lambda: os.setgroups([0]))\nattempt('uid', lambda: 1 if os.getuid() == 0 else -1)",
     ),
-    _escape(
+    escape(
         "capabilities",
         _calls(
             "126, ctypes.create_string_buffer(b'\\x22\\x05\\x08\\x20\\0\\0\\0\\0'), ctypes.create_string_buffer(b'\\xff' * 24)"
         ),
     ),
-    _escape(
+    escape(
         "files of the host",
         "for p in ('/etc/passwd', '/etc/shadow', '/etc/hostname', '/proc/1/environ', '/proc/self/mem', '/proc/self/maps', '/proc/cpuinfo', '/sys/kernel/notes', '/dev/vda', '/dev/mem', '/dev/kmsg', '/dev/tty', '/var/log/lastlog', '/root/.bashrc', '/root/.profile', '/home', '/run', '/boot'):\n    attempt(p, lambda: open(p, 'rb').read(1))\n    attempt(p, lambda: os.listdir(p))",
     ),
-    _escape(
+    escape(
+        "other descriptors by paths of streams",
+        "import io, pathlib\nfor p in ('/dev/fd/3', '/proc/self/fd/3', '/dev/stdin/../null/x', '/proc/self/fd', '/dev/fd/'):\n"
+        "    for f in (open, io.open, io.FileIO, lambda p: os.open(p, 0), os.listdir, lambda p: pathlib.Path(p).read_bytes()): attempt((p, f), lambda: f(p))\n"
+        "attempt('of another', lambda: open('/dev/stdin', opener=lambda p, f: 3).read(1))",
+    ),
+    escape(
+        "the expected output by paths of streams",
+        "for p in ('/dev/stdin', '/dev/stdout', '/dev/stderr'):\n    if open(p, 'rb').read(): bad.append(p)",
+    ),
+    escape(
         "the package itself",
         "attempt('import', lambda: __import__('rewards.sandbox.pool'))\nattempt('import', lambda: __import__('rewards.code.score'))\nattempt('numpy', lambda: __import__('pydantic'))",
     ),
-    _escape(
+    escape(
         "writing elsewhere",
         "for d in ('/', '/usr', '/usr/lib', '/dev', '/dev/shm', '/var/tmp', '/etc', '/root', '/home', '/proc', sys.prefix, '/run'):\n    attempt(d, lambda: open(d + '/MARK-HERE', 'w'))\n    attempt(d, lambda: os.mkdir(d + '/MARK-HERE-d'))\n    attempt(d, lambda: os.symlink('/', d + '/MARK-HERE-l'))",
     ),
-    _escape(
+    escape(
         "changing what is there",
         "import os\nfor p in (os.__file__, sys.executable, '/usr/bin/env', '/usr'):\n    attempt(p, lambda: open(p, 'r+b'))\n    attempt(p, lambda: os.truncate(p, 0))\n    attempt(p, lambda: os.chmod(p, 0o777))\n    attempt(p, lambda: os.utime(p))\n    attempt(p, lambda: os.unlink(p))\n    attempt(p, lambda: os.rename(p, p + 'x'))\n    attempt(p, lambda: os.chown(p, os.getuid(), -1))\n    attempt(p, lambda: os.setxattr(p, 'user.x', b'1'))",
     ),
-    _escape(
+    escape(
         "devices",
         "attempt('mknod', lambda: os.mknod('/tmp/MARK-HERE', 0o20666, os.makedev(1, 1)))\nattempt('mknod', lambda: os.mknod('/tmp/MARK-HERE-b', 0o60666, os.makedev(254, 0)))",
     ),
-    _escape(
+    escape(
         "links out",
         "def out():\n    os.symlink('/etc/passwd', '/tmp/l')\n    return open('/tmp/l').read()\nattempt('link', out)\nattempt('hard', lambda: os.link('/usr/bin/env', '/tmp/MARK-HERE'))",
     ),
-    _escape(
+    escape(
         "climbing out",
         "os.chdir('/')\nfor _ in range(20): os.chdir('..')\nattempt('root', lambda: -1 if not os.path.exists('/etc/passwd') else open('/etc/passwd').read())",
     ),
-    _escape(
+    escape(
         "programs with more rights",
         "import subprocess\nfor p in ('/usr/bin/su', '/usr/bin/mount', '/usr/bin/passwd', '/bin/ping'):\n    attempt(p, lambda: -subprocess.run([p], stdin=subprocess.DEVNULL, capture_output=True).returncode or 1)",
         "A",
     ),
-    _escape(
+    escape(
         "descriptors of the host",
         "for d in range(3, 1024): attempt(d, lambda: os.fstat(d) and None)\nbad = [b for b in bad if b[1] is None]",
     ),
-    _escape(
+    escape(
         "environment of the host",
         "attempt('env', lambda: -1 if set(os.environ) <= {'HOME', 'PATH', 'LANG', 'PYTHONHASHSEED', 'PYTHONUTF8', 'PYTHONDONTWRITEBYTECODE', 'MALLOC_ARENA_MAX'} else dict(os.environ))",
     ),
-    _escape("terminal input", "import fcntl\nfor d in (0, 1, 2): attempt(d, lambda: fcntl.ioctl(d, 0x5412, b'x'))"),
-    _escape(
+    escape("terminal input", "import fcntl\nfor d in (0, 1, 2): attempt(d, lambda: fcntl.ioctl(d, 0x5412, b'x'))"),
+    escape(
         "signals by ownership", "import fcntl\nattempt('own', lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid()))"
     ),
     Hostile(
