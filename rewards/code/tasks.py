@@ -20,6 +20,7 @@ from typing import Any
 
 from rewards.code.program import preamble_of
 from rewards.sandbox.types import Assertions, Limits
+from rollout.data.json_text import integer, integer_text
 from rollout.errors import InputError
 
 _IMPORTS = """
@@ -151,7 +152,7 @@ def _function_name(name: Any) -> str:
 def _stream(value: Any) -> bytes:
     """Some data sets hold lines, not text."""
     if isinstance(value, list):
-        value = "\n".join(map(str, value))
+        value = "\n".join(integer_text(line) if type(line) is int else str(line) for line in value)
     return _text(value, "input and output").encode("utf-8", "surrogatepass")
 
 
@@ -161,7 +162,7 @@ def _decode(tests: Any) -> Any:
 
 def _from_json(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=integer)
     except (ValueError, RecursionError) as problem:
         raise InputError(f"{name}: not JSON: {problem}") from problem
 

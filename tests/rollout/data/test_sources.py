@@ -88,7 +88,7 @@ def test_a_list_of_answers_is_kept_as_a_list_of_texts(tmp_path: Path, answer: li
     assert row.answer == read
 
 
-@pytest.mark.parametrize("answer", [[], [["a"]], ["a", None], [" "], [{"a": 1}]])
+@pytest.mark.parametrize("answer", [[], [["a"]], ["a", None], [" "], [{"a": 1}], {"x": 1}, {}, [True]])
 def test_a_list_of_what_are_no_answers_is_told(tmp_path: Path, answer: Any) -> None:
     with pytest.raises(InputError, match=r"a.jsonl:1: column 'answer' is "):
         load(jsonl(tmp_path / "a.jsonl", {"prompt": "p", "answer": answer}))
