@@ -9,6 +9,7 @@ from typing import Any
 from rewards.code.score import Scoring, score_code
 from rewards.code.tasks import parse_task
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
+from rewards.math.extract import check_pattern
 from rewards.math.verdict import verdict
 from rewards.models.scorers import KINDS
 from rewards.resources import Resources
@@ -35,6 +36,10 @@ class Accuracy:
         check_arguments(spec, _accuracy_arguments)
         self._pattern: str | None = spec.args.get("pattern")
         self._deadline_s = float(spec.args.get("deadline_s", 2.0))
+        if self._pattern:
+            check_pattern(self._pattern)
+        if not self._deadline_s > 0:
+            raise InputError(f"reward function {spec.name!r}: deadline_s = {self._deadline_s:g} must be greater than 0")
         self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
@@ -118,10 +123,7 @@ class CodeTests:
 
     def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         check_arguments(spec, _code_arguments)
-        scoring = spec.args.get("scoring", "all")
-        if scoring not in ("all", "fraction"):
-            raise InputError(f"reward function {spec.name!r}: scoring = {scoring!r}; it is 'all' or 'fraction'")
-        self._scoring: Scoring = scoring
+        self._scoring: Scoring = spec.args.get("scoring", "all")
         self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 
 from rewards.text.response import read_response
+from rollout.errors import InputError
 
 LAST_LINE = "last-line"
 """The pattern that takes the last line of the reply, for prompts that ask for a bare answer after some work."""
@@ -52,6 +53,14 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
     if not shown or not shown[-1]:
         return ()
     return tuple(reversed(dict.fromkeys(text for text in reversed(shown) if text)))
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises InputError for what is no regular expression."""
+    try:
+        _compile(pattern)
+    except re.error as problem:
+        raise InputError(f"pattern = {pattern!r} is not a regular expression: {problem}") from None
 
 
 def _shows_nothing(text: str) -> bool:

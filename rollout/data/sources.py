@@ -30,13 +30,19 @@ def load_rows(source: Source, seed: int) -> list[Row]:
         InputError: nothing there, unknown kind of file, unknown split, task or option, missing column, malformed
             row, bad `answer_pattern`, or no row at all.
     """
+    return list(iter_rows(source, seed))
+
+
+def iter_rows(source: Source, seed: int) -> Iterator[Row]:
+    """As `load_rows`, one row at a time: a file may hold more than memory does."""
     if bool(source.path) == bool(source.task):
         raise InputError(f"source {source.name!r} needs either `path` or `task`")
-    rows = _task_rows(source, seed) if source.task else _file_rows(source)
-    taken = list(islice(rows, source.limit or None))
-    if not taken:
+    rows = islice(_task_rows(source, seed) if source.task else _file_rows(source), source.limit or None)
+    first = next(rows, None)
+    if first is None:
         raise InputError(f"source {source.name!r}: {source.path or source.task} holds no rows")
-    return taken
+    yield first
+    yield from rows
 
 
 def _task_rows(source: Source, seed: int) -> Iterator[Row]:
