@@ -17,6 +17,7 @@ from learner.model.fused import LEAST_PARAMETERS, compile_layers
 from learner.model.lora import BaseReference, add_adapters, load_trained
 from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model
 from learner.model.reference import FrozenPolicy, Reference, refresh_is_due
+from learner.model.writable import check_written_back, make_writable
 from learner.spec import LearnerSpec
 from learner.throughput import ModelCost
 from rollout.errors import InputError
@@ -29,7 +30,7 @@ class TrainedModel:
         """Load the weights and, where the spec names one, the reference.
 
         Raises:
-            InputError: the model cannot be loaded, or has no layers of the names that adapters are asked for.
+            InputError: the model cannot be loaded or written back, or has no layers of the names that adapters are asked for.
         """
         import deepspeed
 
@@ -39,6 +40,8 @@ class TrainedModel:
         self.sharded = spec.zero_stage == 3
         """Whether a parameter is whole only while it is gathered."""
         self.module = self._load_module()
+        make_writable(self.module.model)
+        check_written_back(self.module.model, spec.model_path, trust_remote_code=spec.trust_remote_code)
         self.cost = ModelCost.of(self.module.model)
         if spec.lora_rank:
             add_adapters(self.module, spec)

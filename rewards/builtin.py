@@ -9,6 +9,7 @@ from typing import Any
 from rewards.code.score import Scoring, score_code
 from rewards.code.tasks import parse_task, read_tolerance
 from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
+from rewards.math.extract import check_pattern
 from rewards.math.verdict import verdict
 from rewards.models.scorers import KINDS
 from rewards.resources import Resources
@@ -18,6 +19,7 @@ from rewards.text.length import soft_overlong
 from rewards.text.readability import readability
 from rewards.text.repetition import repetition
 from rewards.types import FunctionScore, FunctionSpec, Sample, ScoreStatus
+from rollout.data.json_text import integer
 from rollout.errors import InputError, did_you_mean
 
 
@@ -34,13 +36,21 @@ class Accuracy:
         check_arguments(spec, _accuracy_arguments)
         self._pattern: str | None = spec.args.get("pattern")
         self._deadline_s = float(spec.args.get("deadline_s", 2.0))
+        if self._pattern:
+            check_pattern(self._pattern)
+        if not self._deadline_s > 0:
+            raise InputError(f"reward function {spec.name!r}: deadline_s = {self._deadline_s:g} must be greater than 0")
         self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
         if not sample.answer:
             return FunctionScore(status="error", error="there is no reference answer")
         scores: list[FunctionScore] = []
-        for reference in accepted_answers(sample.answer):
+        try:
+            accepted = accepted_answers(sample.answer)
+        except InputError as problem:
+            return FunctionScore(status="error", error=str(problem))
+        for reference in accepted:
             scores.append(await self._compare(sample, reference))
             if scores[-1].value == 1.0:
                 break
@@ -64,16 +74,29 @@ class Accuracy:
 
 
 def accepted_answers(reference: str) -> list[str]:
-    """The answers of which any is right: those of a JSON list of texts, or the reference alone."""
-    if not reference.lstrip().startswith("["):
+    """The answers of which any is right: those of a JSON list of texts, or the reference alone.
+
+    Raises:
+        InputError: it is a JSON object, or a list of anything but texts alone or numbers alone: no answer, and no list of some.
+    """
+    if reference.lstrip()[:1] not in ("[", "{"):
         return [reference]
     try:
-        listed = json.loads(reference)
-    except ValueError:  # an interval, say
+        held = json.loads(reference)
+    except (ValueError, RecursionError):  # an interval or a set, say
         return [reference]
-    if isinstance(listed, list) and listed and all(isinstance(each, str) for each in listed):
-        return listed
+    if isinstance(held, list) and held and all(isinstance(each, str) for each in held):
+        return held
+    if isinstance(held, dict) or not _are_numbers(held):
+        raise InputError(f"the reference is {reference:.60}, not an answer or a list of accepted ones")
     return [reference]
+
+
+def _are_numbers(held: Any) -> bool:
+    """Numbers in lists, such as an interval or a matrix; no list, no number."""
+    if isinstance(held, list):
+        return all(map(_are_numbers, held))
+    return isinstance(held, int | float) and not isinstance(held, bool)
 
 
 def _accuracy_arguments(
@@ -100,10 +123,7 @@ class CodeTests:
 
     def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         check_arguments(spec, _code_arguments)
-        scoring = spec.args.get("scoring", "all")
-        if scoring not in ("all", "fraction"):
-            raise InputError(f"reward function {spec.name!r}: scoring = {scoring!r}; it is 'all' or 'fraction'")
-        self._scoring: Scoring = scoring
+        self._scoring: Scoring = spec.args.get("scoring", "all")
         tolerance = spec.args.get("tolerance")
         try:
             self._tolerance = None if tolerance is None else read_tolerance(tolerance)
@@ -147,7 +167,7 @@ def _decode_fields(fields: Mapping[str, str]) -> dict[str, Any]:
     for name in _NESTED:
         if name in decoded:
             try:
-                decoded[name] = json.loads(decoded[name])
+                decoded[name] = json.loads(decoded[name], parse_int=integer)
             except (ValueError, RecursionError) as problem:
                 raise InputError(f"{name}: not JSON: {problem}") from None
     return decoded

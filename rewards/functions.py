@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from rewards.argument_types import check_types
 from rewards.models.scorers import check_scorer
 from rewards.resources import Resources
 from rewards.types import FunctionScore, FunctionSpec, Sample
@@ -51,11 +52,17 @@ class PureFunction:
         self._function = function
         self._takes = check_arguments(spec, function)
         self._args = dict(spec.args)
+        if spec.args:
+            # What the function itself says of their values is known before a completion is.
+            self._call(Sample(prompt="", completion="", num_tokens=1))
 
     async def score(self, sample: Sample) -> FunctionScore:
+        return score_of(self._call(sample))
+
+    def _call(self, sample: Sample) -> Any:
         known = {"tokens": sample.num_tokens, "finished": sample.finished}
         args = {name: value for name, value in known.items() if name in self._takes} | self._args
-        return score_of(self._function(sample.prompt, sample.completion, sample.answer, **args))
+        return self._function(sample.prompt, sample.completion, sample.answer, **args)
 
 
 class UserFunction:
@@ -137,4 +144,5 @@ def check_arguments(spec: FunctionSpec, function: Callable[..., Any]) -> set[str
     for name, parameter in list(inspect.signature(function).parameters.items())[3:]:
         if parameter.default is parameter.empty and name not in spec.args:
             raise InputError(f"reward function {spec.name!r} needs the argument {name!r}")
+    check_types(spec, function)
     return known

@@ -34,9 +34,19 @@ class ResourceSettings:
 class Resources:
     """Child processes, sandbox and models of one process. Whoever owns the rubrics owns them too; `close` ends what was started."""
 
-    def __init__(self, settings: ResourceSettings, scorers: Mapping[str, Any] | None = None) -> None:
-        """`scorers`: `scorer_key` → the actor that a model lives in; other models are opened in this process."""
+    def __init__(
+        self,
+        settings: ResourceSettings,
+        scorers: Mapping[str, Any] | None = None,
+        start_timeout_s: float = 300.0,
+    ) -> None:
+        """
+        Args:
+            scorers: `scorer_key` → the actor that a model lives in; other models are opened in this process.
+            start_timeout_s: longest import of what the child processes preload.
+        """
         self.settings = settings
+        self._start_timeout_s = start_timeout_s
         self._scorers: dict[str, Scorer] = {key: RemoteScorer(actor) for key, actor in (scorers or {}).items()}
         self._pool: KillablePool | None = None
         self._sandbox: Sandbox | None = None
@@ -51,7 +61,7 @@ class Resources:
         if self._pool is None:
             # The first import of sympy on a fresh machine compiles it.
             preload = (SYMBOLIC, *self.settings.preload)
-            self._pool = KillablePool(self.settings.processes, preload=preload, start_timeout_s=300)
+            self._pool = KillablePool(self.settings.processes, preload=preload, start_timeout_s=self._start_timeout_s)
         return self._pool
 
     async def sandbox(self) -> Sandbox:

@@ -46,6 +46,12 @@ class Sample:
     """False when the completion was cut at the token limit."""
 
     @classmethod
+    def invented(cls, *, prompt: str, answer: str, fields: Mapping[str, str]) -> "Sample":
+        """A right answer in the R1 form to a real problem, to try reward functions on."""
+        text = f"<think>It is known.</think><answer>{answer}</answer>"
+        return cls(prompt=prompt, completion=text, answer=answer, fields=fields)
+
+    @classmethod
     def of(cls, prompt: Prompt, completion: Completion) -> "Sample":
         return cls(
             prompt=prompt.text,

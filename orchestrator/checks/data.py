@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.checks.naming import key_in
+from orchestrator.checks.references import References
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LARGE_BYTES = 32 << 20
 """Size from which on a data file is read here in its first rows alone, as a generated task is."""
+MOST_TEXT = 8 * LARGE_BYTES
+"""Characters of the rows of a source that are read here, however small the file is that they are packed in."""
 FIRST_ROWS = 1000
 """Rows that are read of such a file or task."""
 
@@ -159,7 +162,7 @@ class _Reader:
 
     def _load(self, stage: Stage, key: str, name: str, section: SourceSection) -> tuple[str, ...]:
         # Only here: brings pyarrow, which `--help` and a mistake in the recipe do not wait for.
-        from rollout.data.sources import load_rows
+        from rollout.data.sources import iter_rows
 
         source = section.source(name)
         size = _data_bytes(section.path)
@@ -168,21 +171,32 @@ class _Reader:
             source = replace(source, limit=FIRST_ROWS)
             if section.path:
                 self.notes.append(f"{key} holds {in_units(size)}: only its first {FIRST_ROWS:,} rows were checked")
+        questions: list[str] = []
+        count = turns = held = 0
+        references = References.of(stage, section)
         try:
-            rows = load_rows(source, self._recipe.seed)
+            # One at a time: a row may hold megabytes of tests, of which nothing is kept.
+            for count, row in enumerate(iter_rows(source, self._recipe.seed), 1):
+                if count == 1:
+                    self._check_published(stage, key, section, row)
+                turns += sum(message["role"] == "assistant" for message in row.messages)
+                questions += [m["content"].strip() for m in row.messages if m["role"] == "user"] or [
+                    row.question.strip()
+                ]
+                references.look_at(row)
+                held += len(row.question) + sum(map(len, row.fields.values()))
+                if held > MOST_TEXT:
+                    self.notes.append(f"{key}: only its first {count:,} rows were checked: they hold {in_units(held)}")
+                    break
         except InputError as error:
             # The key says which source it is, and where to mend it.
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
-            raise InputError(f"{key_in(self._recipe, stage, key)}: {message}") from None
-        self._check_published(stage, key, section, rows[0])
-        if source.limit == section.limit:
-            turns = sum(message["role"] == "assistant" for row in rows for message in row.messages)
-            self._counts[_origin(section)] = len(rows), turns
-        return tuple(
-            text.strip()
-            for row in rows
-            for text in ([m["content"] for m in row.messages if m["role"] == "user"] or [row.question])
-        )
+            named = key_in(self._recipe, stage, key)
+            raise InputError(message if message.startswith(f"{named}: ") else f"{named}: {message}") from None
+        self.notes += references.notes(key)
+        if source.limit == section.limit and held <= MOST_TEXT:
+            self._counts[_origin(section)] = count, turns
+        return tuple(questions)
 
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""

@@ -1,7 +1,6 @@
 """Whether the model that a stage starts from is there, whole, and fits the stage: folder, hub id, chat template."""
 
 import os
-import re
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
@@ -10,27 +9,48 @@ from typing import Any
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.model import ModelSection
-from orchestrator.plan.model_folder import check_whole, has_chat_template, read_config
+from orchestrator.plan.model_folder import (
+    ONLY_WHEN_SAMPLING,
+    check_whole,
+    embedding_rows,
+    generation_faults,
+    has_chat_template,
+    is_local,
+    read_config,
+    read_json_file,
+    token_ids_in,
+    tokenizer_ids,
+)
 from rollout.errors import InputError, did_you_mean
 
 
-def check_model(recipe: Recipe, stage: Stage) -> list[str]:
+def check_model(recipe: Recipe, stage: Stage, *, training: bool = True) -> list[str]:
     """Notes about the model of a stage. Raises InputError when it is not there, not whole, or does not fit."""
     path = stage.model.path
     if not path:
         _check_heads(recipe, stage, stage.model.build.heads)
         return []
     named = f"{key_in(recipe, stage, 'model.path')} = {path!r}"
+    notes = check_place(named, path)
+    if Path(path).is_dir():
+        _check_folder(recipe, stage, named, Path(path))
+        notes += _check_written_back(named, Path(path)) if training else []
+    return notes
+
+
+def check_place(named: str, path: str) -> list[str]:
+    """Notes about a model by its folder or hub id. Raises InputError, with `named` in front, when it is not there or not whole."""
     folder = Path(path)
     if folder.is_dir():
-        _check_folder(recipe, stage, named, folder)
+        read_config(folder, named)
+        check_whole(folder, named)
+        _check_vocabulary(named, folder)
         return []
     if folder.is_file():
         raise InputError(f"{named}: is a file; give the folder that holds config.json, weights and tokenizer")
     if path.startswith("~"):
         raise InputError(f"{named}: ~ is not expanded here; write {str(folder.expanduser())!r}")
-    in_known_folder = folder.parent != Path() and folder.parent.is_dir()
-    if path.startswith(".") or in_known_folder or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+    if is_local(path):
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise InputError(f"{named}: no folder there{did_you_mean(folder.name, beside)}")
     return _check_hub(named, path)
@@ -51,7 +71,6 @@ def _check_hub(named: str, name: str) -> list[str]:
 
 def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> None:
     config = read_config(folder, named)
-    check_whole(folder, named)
     _check_code(named, config, stage.model)
     positions = config.get("max_position_embeddings")
     stretched = config.get("rope_scaling") or config.get("rope_parameters", {}).get("factor")
@@ -62,6 +81,61 @@ def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> Non
         )
     if isinstance(config.get("num_attention_heads"), int):
         _check_heads(recipe, stage, config["num_attention_heads"])
+
+
+def _check_vocabulary(named: str, folder: Path) -> None:
+    """Raises InputError for ids without a row in the embedding: looking one up would end the run."""
+    config = read_config(folder, named)
+    rows, ids = embedding_rows(folder), tokenizer_ids(folder)
+    said = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if rows and isinstance(said, int) and said != rows:
+        raise InputError(
+            f"{named}: config.json says vocab_size = {said}, the embedding has {rows} rows; make them the same"
+        )
+    rows = rows or (said if isinstance(said, int) else 0)
+    if rows and ids > rows:
+        raise InputError(
+            f"{named}: the tokenizer has ids up to {ids - 1}, the embedding {rows} rows (0 to {rows - 1}); copy the tokenizer "
+            f"that belongs to the weights, or save the model after resize_token_embeddings({ids})"
+        )
+    generation = folder / "generation_config.json"
+    for file, held in (("config.json", config), (generation.name, read_json_file(generation))):
+        for key, token in token_ids_in(held).items():
+            if rows and token >= rows:
+                raise InputError(
+                    f"{named}: {file} says {key} = {token}, the embedding has {rows} rows; correct it there"
+                )
+
+
+def _check_written_back(named: str, folder: Path) -> list[str]:
+    """Notes on what an export will say otherwise than the folder. Raises InputError for weights that cannot be trained."""
+    method = (read_config(folder, named).get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise InputError(
+            f"{named}: its weights are quantized ({method}), which can be sampled from and not trained; give the model that it "
+            "was made from"
+        )
+    generation = read_json_file(folder / "generation_config.json")
+    returned = generation.get("num_return_sequences")
+    alone = generation.get("do_sample") is not True and (generation.get("num_beams") or 1) == 1
+    if isinstance(returned, int) and returned > 1 and alone:
+        raise InputError(
+            f"{named}: generation_config.json has num_return_sequences = {returned} without do_sample, which transformers does not "
+            "load; remove the key"
+        )
+    faults = generation_faults(folder)
+    if not faults:
+        return []
+    listed = ", ".join(f"{key} = {value}" for key, value in faults.items())
+    dropped = [
+        key for key, value in faults.items() if key not in ONLY_WHEN_SAMPLING or (key, value) == ("temperature", 0)
+    ]
+    mended = [f"leave out {', '.join(dropped)}"] if dropped else []
+    mended += ["say do_sample = true"] if len(dropped) < len(faults) else []
+    return [
+        f"{named}: generation_config.json has {listed}, which transformers does not write back as it is; exports will "
+        f"{' and '.join(mended)}"
+    ]
 
 
 def _check_heads(recipe: Recipe, stage: Stage, heads: int) -> None:

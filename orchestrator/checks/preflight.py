@@ -10,7 +10,8 @@ from orchestrator.checks.lora import check_lora
 from orchestrator.checks.loss import check_loss
 from orchestrator.checks.machine import check_cluster, check_engine, check_memory, check_places
 from orchestrator.checks.model import check_model, check_template
-from orchestrator.checks.rewards import check_rewards, check_sandbox
+from orchestrator.checks.own_rewards import check_own_rewards
+from orchestrator.checks.rewards import check_reward_models, check_rewards, check_sandbox
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import check_stage_models
 
@@ -38,13 +39,15 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
     for stage in recipe.stages:
         check_rewards(recipe, stage)
     for stage in recipe.stages:
-        notes += check_model(recipe, stage)
+        notes += check_model(recipe, stage, training=training)
         check_template(recipe, stage)
         check_engine_options(recipe, stage)
+        notes += check_reward_models(recipe, stage)
         notes += check_loss(recipe, stage)
         notes += check_lora(recipe, stage)
     notes += check_data(recipe, training)
     if not recipe.cluster.address:
+        check_own_rewards(recipe, training=training)
         notes += check_memory(recipe, training)
         notes += check_sandbox(recipe)
     return list(dict.fromkeys(notes))

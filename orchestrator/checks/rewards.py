@@ -6,13 +6,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.model import check_place
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.trained_rewards import PREFIX, used_rubrics
 from rollout.errors import InputError, did_you_mean
 
 
 def check_rewards(recipe: Recipe, stage: Stage) -> None:
-    """Raises InputError when a rubric is empty or names a function that is not there."""
+    """Raises InputError when a rubric is empty, names a function that is not there, or gives one what it does not take."""
     for rubric, functions in stage.rewards.rubrics.items():
         named = key_in(recipe, stage, f"rewards.rubrics.{rubric}")
         if not functions:
@@ -20,6 +22,18 @@ def check_rewards(recipe: Recipe, stage: Stage) -> None:
         for function in functions.values():
             _check_reward(named, function.name)
         _check_arguments(named, stage, rubric)
+
+
+def check_reward_models(recipe: Recipe, stage: Stage) -> list[str]:
+    """Notes about the reward models that a stage scores with. Raises InputError when one is not there or not whole."""
+    notes: list[str] = []
+    for rubric in sorted(used_rubrics(stage) & stage.rewards.rubrics.keys()):
+        for label, function in stage.rewards.rubrics[rubric].items():
+            path = (function.model_extra or {}).get("path", "")
+            if function.name == "reward_model" and not path.startswith(PREFIX):
+                named = key_in(recipe, stage, f"rewards.rubrics.{rubric}.{label}.path")
+                notes += check_place(f"{named} = {path!r}", path)
+    return notes
 
 
 def _check_arguments(named: str, stage: Stage, rubric: str) -> None:
@@ -136,7 +150,7 @@ def _defined_names(module: ast.Module) -> set[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names.update((alias.asname or alias.name) for alias in node.names)
     for statement in module.body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(statement.name)
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]

@@ -18,7 +18,6 @@ from rewards.types import Sample
 from rollout.actors import Device, SharedGpus, reserve, unreserve
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
-from rollout.types import Prompt
 
 
 class Closable(Protocol):
@@ -146,7 +145,9 @@ class Services:
         """
         settings = stage.rewards
         samples = {
-            prompts[0].rubric: _invent_sample(prompts[0])
+            prompts[0].rubric: Sample.invented(
+                prompt=prompts[0].text, answer=prompts[0].answer, fields=prompts[0].fields
+            )
             for each in sets
             for prompts in each.prompts.values()
             if prompts
@@ -244,9 +245,3 @@ class Services:
         if self._shared:
             unreserve(self._shared.group)
             self._shared = None
-
-
-def _invent_sample(prompt: Prompt) -> Sample:
-    """A right answer in the R1 form to a real prompt, to try reward functions on."""
-    text = f"<think>It is known.</think><answer>{prompt.answer}</answer>"
-    return Sample(prompt=prompt.text, completion=text, answer=prompt.answer, fields=prompt.fields)

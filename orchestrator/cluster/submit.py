@@ -26,6 +26,8 @@ import rollout.ray_defaults  # noqa: F401
 
 from orchestrator.config.load import parse_recipe, run_folder, to_toml
 from orchestrator.config.recipe import Recipe
+from orchestrator.config.trained_rewards import PREFIX
+from orchestrator.plan.model_folder import is_local
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
 
@@ -218,10 +220,15 @@ def _paths(stage: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
                 yield source, f"{kind}.{name}.path", "path"
     if stage["data"]["template"] not in SHIPPED_TEMPLATES:
         yield stage["data"], "data.template", "template"
-    path = stage["model"]["path"]
-    # Else it is a hub id, which is the same everywhere.
-    if path and (path.startswith((".", "~")) or Path(path).exists()):
-        yield stage["model"], "model.path", "path"
+    models = [(stage["model"], "model.path")]
+    for rubric, functions in stage["rewards"]["rubrics"].items():
+        models += [
+            (function, f"rewards.rubrics.{rubric}.{label}.path")
+            for label, function in functions.items()
+            if function["name"] == "reward_model" and not str(function.get("path", "")).startswith(PREFIX)
+        ]
+    # A hub id is the same everywhere.
+    yield from ((table, key, "path") for table, key in models if table.get("path") and is_local(table["path"]))
 
 
 def _moved_reward(key: str, function: str, moved: Callable[[str, str], str]) -> str:

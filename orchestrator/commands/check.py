@@ -22,8 +22,8 @@ def check(
 ) -> None:
     """Check a recipe and everything it needs; start nothing.
 
-    Reads the data, the model folder and the machine, and shows the resolved recipe, what it places where, and an
-    estimate of its memory.
+    Reads the data, the model folder and the machine, tries reward functions of your own on a row, and shows the
+    resolved recipe, what it places where, and an estimate of its memory.
     """
     from orchestrator.checks.preflight import preflight
     from orchestrator.config.load import to_toml

@@ -5,8 +5,6 @@ A line that cannot be read or scored is a line with status `error` and the reaso
 """
 
 import asyncio
-import json
-import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +31,7 @@ from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.sandbox.packages import find_packages
 from rewards.types import FunctionSpec, RubricSpec, Sample, Score
+from rollout.data.json_text import json_text, read_json
 from rollout.data.sources import answer_text, field_text
 from rollout.errors import InputError, ServiceError, did_you_mean
 
@@ -130,7 +129,7 @@ class Tally:
         self._sum = 0.0
 
     def add(self, line: str) -> None:
-        record = json.loads(line)
+        record = read_json(line)
         self.statuses[record["status"]] += 1
         self.lacking += any(name.endswith(".missing_package") and on for name, on in record["breakdown"].items())
         self._sum += record["reward"] or 0.0
@@ -220,16 +219,7 @@ def _decoded(line: bytes) -> Any:
     """Raises ValueError, RecursionError: it is no JSON. NaN and infinities are none, and no output line could repeat them."""
     if not line.strip():
         raise ValueError("it is empty")
-    return json.loads(line.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+    return read_json(line.decode("utf-8-sig"), finite=True)
 
 
 def sample_of(record: Any) -> Sample:
@@ -238,11 +228,16 @@ def sample_of(record: Any) -> Sample:
         raise ValueError("it is not a JSON object")
     if not isinstance(record.get("response"), str):
         raise ValueError("it has no text under `response`")
+    answer = record.get("answer")
+    try:
+        reference = "" if answer is None else answer_text(answer)
+    except ValueError as problem:
+        raise ValueError(f"`answer` {problem}") from None
     fields = {str(name): field_text(value) for name, value in record.items() if name not in ("id", "response")}
     return Sample(
         prompt=fields.get("prompt", ""),
         completion=record["response"],
-        answer=answer_text(record.get("answer")),
+        answer=reference,
         fields=fields,
     )
 
@@ -261,4 +256,4 @@ def _result(record: Any, score: Score) -> str:
     if score.error:
         result["error"] = score.error
     # ASCII only: a response may hold half a surrogate pair, which no UTF-8 file can.
-    return json.dumps(result)
+    return json_text(result, ascii_only=True)

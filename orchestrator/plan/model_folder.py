@@ -6,6 +6,7 @@ Imports neither torch nor transformers, so that a folder that lacks something is
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,32 @@ from rollout.errors import InputError
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 """Each group is a tokenizer."""
+FOLDERS = ("models", "model", "checkpoints", "checkpoint", "ckpt", "weights", "exports", "outputs", "output", "runs")
+"""Names of folders that people keep models in; no owner on the hub is meant by them."""
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+    "embeddings.weight",
+)
+"""Ends of the names that the weights of token embeddings have."""
+ONLY_WHEN_SAMPLING = {
+    "temperature": 1.0, "top_p": 1.0, "top_k": 50, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "min_p": None,
+    "top_h": None,
+}  # fmt: skip
+"""Key of a generation config → the value that it may have without `do_sample`."""
+ONLY_WITH_BEAMS = {"early_stopping": False, "length_penalty": 1.0}
+"""Key of a generation config → the value that it may have without `num_beams`."""
+
+
+def is_local(path: str) -> bool:
+    """Whether the path of a model names a folder, there or not, rather than a model of the Hugging Face hub (`owner/name`)."""
+    folder = Path(path)
+    if folder.exists() or path.startswith((".", "~", "/")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+        return True
+    return folder.parent != Path() and (folder.parent.is_dir() or folder.parts[0].lower() in FOLDERS)
 
 
 def read_config(folder: Path, named: str) -> dict[str, Any]:
@@ -36,11 +63,70 @@ def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer in a model folder brings a chat template."""
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
         return True
+    return bool(read_json_file(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def tokenizer_ids(folder: Path) -> int:
+    """One more than the largest id that the tokenizer in a folder gives; 0 where its files are of a form that is not read here."""
+    ids = [0]
+    for name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
+        held = read_json_file(folder / name)
+        if name != "tokenizer.json":
+            ids += [place for place in held.values() if isinstance(place, int)]
+            continue
+        model = held.get("model")
+        vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
+        # Unigram models list their pieces, the others map them to ids.
+        ids += [len(vocabulary) - 1] if isinstance(vocabulary, list) else list(vocabulary.values())
+        ids += [
+            int(token["id"]) for token in held.get("added_tokens") or () if isinstance(token, dict) and "id" in token
+        ]
+    ids += [int(place) for place in read_json_file(folder / "tokenizer_config.json").get("added_tokens_decoder", {})]
+    largest = max(ids)
+    return largest + 1 if largest > 0 else 0
+
+
+def embedding_rows(folder: Path) -> int:
+    """Rows of the token embedding, by the headers of the weights; 0 where they name none, as pickled weights do.
+
+    Raises:
+        InputError: a safetensors file is not whole.
+    """
+    return next((shape[0] for name, shape in tensor_shapes(folder).items() if name.endswith(EMBEDDINGS)), 0)
+
+
+def token_ids_in(config: dict[str, Any]) -> dict[str, int]:
+    """Key → the largest id under it, of the special tokens that a config or generation config names."""
+    found = {}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        named = config.get(key)
+        ids = [each for each in (named if isinstance(named, list) else [named]) if isinstance(each, int)]
+        if ids:
+            found[key] = max(ids)
+    return found
+
+
+def generation_faults(folder: Path) -> dict[str, Any]:
+    """Keys of `generation_config.json` that `transformers` reads and does not write back as they are, with their values."""
+    held = read_json_file(folder / "generation_config.json")
+    sampling = {} if held.get("do_sample") is True else ONLY_WHEN_SAMPLING
+    beams = {} if (held.get("num_beams") or 1) > 1 else ONLY_WITH_BEAMS
+    faults = {
+        key: held[key]
+        for key, neutral in (sampling | beams).items()
+        if held.get(key) is not None and held[key] != neutral
+    }
+    pad = held.get("pad_token_id")
+    return faults | ({"pad_token_id": pad} if isinstance(pad, int) and pad < 0 else {})
+
+
+def read_json_file(file: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty where there is none."""
     try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def folder_parameters(folder: Path) -> int:

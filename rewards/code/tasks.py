@@ -22,6 +22,7 @@ from rewards.code.outline import outline
 from rewards.code.program import preamble_of
 from rewards.code.solution import Asked
 from rewards.sandbox.types import Assertions, Limits, Tolerance
+from rollout.data.json_text import integer, integer_text
 from rollout.errors import InputError
 
 _IMPORTS = """
@@ -194,7 +195,7 @@ def _function_name(name: Any) -> str:
 def _stream(value: Any) -> bytes:
     """Some data sets hold lines, not text."""
     if isinstance(value, list):
-        value = "\n".join(map(str, value))
+        value = "\n".join(integer_text(line) if type(line) is int else str(line) for line in value)
     return _text(value, "input and output").encode("utf-8", "surrogatepass")
 
 
@@ -204,7 +205,7 @@ def _decode(tests: Any) -> Any:
 
 def _from_json(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=integer)
     except (ValueError, RecursionError) as problem:
         raise InputError(f"{name}: not JSON: {problem}") from problem
 

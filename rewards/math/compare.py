@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from rewards.math.algebra import Ratio, number, parse_or_none
 from rewards.math.grammar import NotAlgebra
-from rewards.math.nodes import Based, Group, Matrix, Named, Node, Relation, Several, Value, Words
+from rewards.math.nodes import Based, Group, Matrix, Named, Node, Relation, Rounded, Several, Value, Words
 from rewards.math.numbers import plain_number
+from rewards.math.units import same_unit
 
 Decision = bool | None
 OpenCase = Callable[[str, str], Decision]
@@ -15,6 +16,9 @@ _FUNCTION_OF_ONE = re.compile(
     r"\\?(?:sin|cos|tan|cot|sec|csc|ln|log)\s*(?:\^\s*\{?\s*2\s*\}?)?\s*(?:\(\s*(?:[A-Za-z]|\\[a-z]{2,8})\s*\)|[A-Za-z]|\\[a-z]{2,8})"
 )
 _FUNCTION_OF = re.compile(r"[a-zA-Z]\([a-z]\)")
+_UNIT_VECTOR = re.compile(r"(?<![A-Za-z\\])[jk](?![A-Za-z])")
+"""i alone may be the imaginary unit."""
+_IS_VECTOR = re.compile(r"(?<![A-Za-z\\])[ijk](?![A-Za-z])")
 # Spaces mean nothing, but between two numbers.
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
@@ -39,6 +43,10 @@ class Comparison:
 
     def same(self, found: Node, reference: Node) -> Decision:
         found, reference = _drop_names(found, reference)
+        if isinstance(found, Rounded):
+            return _any(self.same(each, reference) for each in (found.exact, found.decimal))
+        if isinstance(reference, Rounded):
+            return _any(self.same(found, each) for each in (reference.exact, reference.decimal))
         if isinstance(found, Value) and isinstance(reference, Value):
             return self._values(found, reference)
         if isinstance(found, Group) and isinstance(reference, Group):
@@ -67,6 +75,16 @@ class Comparison:
             return self._values(found, reference)
         return self._across(found, reference)
 
+    def _vectors(self, vector: Value, parts: tuple[Node, ...]) -> Decision:
+        """3i + 4j is (3, 4)."""
+        if not _UNIT_VECTOR.search(vector.text) or not 2 <= len(parts) <= 3:
+            return False
+        texts = [text_of(part) for part in parts]
+        if not all(texts) or any(_IS_VECTOR.search(text) for text in texts):
+            return False
+        text = "+".join(f"({part}){letter}" for part, letter in zip(texts, "ijk", strict=False))
+        return self._expressions(vector, Value(text, parse_or_none(text)))
+
     def _across(self, found: Node, reference: Node) -> Decision:
         """Two kinds of structure: only a few pairs can be equal."""
         for one, other in ((found, reference), (reference, found)):
@@ -83,11 +101,14 @@ class Comparison:
                 )
             if isinstance(one, Group) and one.left == "mod" and isinstance(other, Value):
                 return self.same(one.parts[0], other)
-            if isinstance(one, Matrix) and isinstance(other, Group) and other.left == "(" and other.right == ")":
-                # A column of a matrix is a vector, which may be written in a line.
-                column = tuple(row[0] for row in one.rows if len(row) == 1)
-                is_column = len(column) == len(one.rows) > 1 and not one.kind
-                return self._same_in_order(column, other.parts) if is_column else False
+            # A column of a matrix is a vector, which may be written in a line, or by unit vectors.
+            vector = _column(one) if isinstance(one, Matrix) else ()
+            if isinstance(one, Group) and (one.left, one.right) == ("(", ")"):
+                vector = one.parts
+            if isinstance(one, Matrix) and isinstance(other, Group) and (other.left, other.right) == ("(", ")"):
+                return self._same_in_order(vector, other.parts) if vector else False
+            if vector and isinstance(other, Value):
+                return self._vectors(other, vector)
             if isinstance(one, Several) and one.kind == "{" and len(one.parts) == 1 and isinstance(other, Value):
                 return self.same(one.parts[0], other) if one is found else self.same(other, one.parts[0])
         return False
@@ -95,7 +116,7 @@ class Comparison:
     def _values(self, found: Value, reference: Value) -> Decision:
         if "%" in (found.unit, reference.unit) and found.unit != reference.unit:
             return self._percent(found, reference)
-        if found.unit and reference.unit and not _same_unit(found.unit, reference.unit):
+        if found.unit and reference.unit and not same_unit(found.unit, reference.unit):
             return False
         if found.unit != reference.unit:
             one, other = (_with_letter_unit(found, reference.unit), reference)
@@ -210,6 +231,12 @@ def _multiply_letters(words: Words) -> Node:
     return words if ratio is None else Value(words.letters, ratio)
 
 
+def _column(matrix: Matrix) -> tuple[Node, ...]:
+    """The parts of a matrix of one column; none for others."""
+    column = tuple(row[0] for row in matrix.rows if len(row) == 1)
+    return column if len(column) == len(matrix.rows) > 1 and not matrix.kind else ()
+
+
 def _by_name(parts: tuple[Node, ...]) -> tuple[Node, ...]:
     """y = 1, x = 2 stands for the pair (2, 1)."""
     names = [part.name for part in parts if isinstance(part, Named)]
@@ -229,11 +256,6 @@ def _with_letter_unit(value: Value, unit: str) -> Value:
 
 def text_of(node: Node) -> str:
     return node.text if isinstance(node, Value) else ""
-
-
-def _same_unit(one: str, other: str) -> bool:
-    """5° may be 5°C or 5°F, but 5°C is not 5°F."""
-    return one == other or (one[0] == other[0] == "°" and "°" in (one, other))
 
 
 def _difference(relation: Relation) -> Ratio | None:
@@ -268,6 +290,17 @@ def _all(verdicts: object) -> Decision:
     for verdict in verdicts:  # type: ignore[attr-defined]
         if verdict is False:
             return False
+        if verdict is None:
+            result = None
+    return result
+
+
+def _any(verdicts: object) -> Decision:
+    """True if any is, else None if any is, else False. Stops at the first True."""
+    result: Decision = False
+    for verdict in verdicts:  # type: ignore[attr-defined]
+        if verdict is True:
+            return True
         if verdict is None:
             result = None
     return result

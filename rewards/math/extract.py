@@ -4,15 +4,19 @@ import re
 from functools import lru_cache
 
 from rewards.text.response import read_response
+from rollout.errors import InputError
 
 LAST_LINE = "last-line"
 """The pattern that takes the last line of the reply, for prompts that ask for a bare answer after some work."""
 _MARK = re.compile(r"####+")
 
 _SPACE = re.compile(
-    r"\\(?P<phantom>[hv]?phantom|hspace\*?)\s*(?=\{)|\\(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|\\[ ,;:!]|[\s~]|\{\}"
+    r"\\(?P<phantom>[hv]?phantom|hspace\*?|rule\s*\{[^{}]*\})\s*(?=\{)|\\(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|\\[ ,;:!_]"
+    r"|\\(?:underline|text|textbf|textrm|mathrm|mbox|square|Box|[lc]?dots)(?![A-Za-z])|[\s~{}_?…]|\.\.+"
 )
-"""Something that takes room and shows nothing."""
+"""Something that takes room and shows nothing, or a place to fill."""
+_PLACE = re.compile(r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:(?:your|the|my) )?(?:final )?answer(?: here)?\s*\}?", re.I)
+"""What an instruction puts into a box."""
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _MAX_BARE = 100
 _PATTERN_WINDOW = 4096
@@ -33,7 +37,7 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
     2. every `<answer>…</answer>`;
     3. what the pattern finds.
 
-    What shows nothing (`\\boxed{}`, `\\boxed{\\phantom{2}}`) is no answer; where the last of them shows nothing there is none.
+    What shows nothing (`\\boxed{}`, `\\boxed{\\phantom{2}}`, `\\boxed{\\square}`) is no answer; where the last of them shows nothing there is none.
 
     Args:
         response: the whole completion.
@@ -51,8 +55,18 @@ def find_answers(response: str, pattern: str | None = None, *, prompt: str = "")
     return tuple(reversed(dict.fromkeys(text for text in reversed(shown) if text)))
 
 
+def check_pattern(pattern: str) -> None:
+    """Raises InputError for what is no regular expression."""
+    try:
+        _compile(pattern)
+    except re.error as problem:
+        raise InputError(f"pattern = {pattern!r} is not a regular expression: {problem}") from None
+
+
 def _shows_nothing(text: str) -> bool:
     """Whether a text leaves nothing to see, as in a box that a response asks to fill: `\\boxed{\\phantom{2}}`."""
+    if _PLACE.fullmatch(text.strip()):
+        return True
     at = 0
     while at < len(text) and (match := _SPACE.match(text, at)):
         at = match.end()

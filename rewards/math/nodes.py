@@ -73,4 +73,12 @@ class Named:
     relation: "Relation | None"
 
 
-Node = Value | Words | Based | Group | Several | Matrix | Relation | Named
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A value and its rounding, both of which it is: 5π ≈ 15.7."""
+
+    exact: Value
+    decimal: Value
+
+
+Node = Value | Rounded | Words | Based | Group | Several | Matrix | Relation | Named

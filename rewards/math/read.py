@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from rewards.math.algebra import number, parse_or_none
@@ -9,7 +10,7 @@ from rewards.math.brackets import closing, depth_at, split, split_commas
 from rewards.math.compare import Comparison, text_of
 from rewards.math.floats import approximate
 from rewards.math.names import is_name, name_of
-from rewards.math.nodes import Based, Group, Matrix, Named, Node, Relation, Several, Value, Words
+from rewards.math.nodes import Based, Group, Matrix, Named, Node, Relation, Rounded, Several, Value, Words
 from rewards.math.numbers import plain_number
 from rewards.math.spelling import words
 from rewards.math.units import has_short_unit, is_doubt, number_in_words, peel
@@ -38,7 +39,7 @@ _JOIN = re.compile(
     r"|\\(?:lor|vee|land|wedge|iff)(?![A-Za-z])",
     re.I,
 )
-_ONLY_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '’\-][^\W\d_]+)*|[^\W\d_]+(?: [^\W\d_]+)+")
+_ONLY_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '’\-][^\W\d_]+)*|[^\W\d_]+(?: [^\W\d_]+)+|[^\W\d_\x00-\u03ff]")
 _JOINED = "\x00"
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])", re.I)
 _NOTHING = frozenset(("no solution", "empty set", "the empty set"))
@@ -288,6 +289,8 @@ def _read_relation(text: str, depth: int) -> Node | None:
         return _single_relation(ops[0], sides[0], sides[1], depth)
     if set(ops) == {"="}:
         return _equation_chain(sides, depth)
+    if ops[-1] == "≈" and set(ops[:-1]) == {"="}:
+        return _approximation(text[: signs[-1].start()].strip(), sides[-1], depth)
     if len(ops) == 2:
         between = _between(ops, sides, depth)
         if between is not None:
@@ -324,17 +327,26 @@ def _single_relation(op: str, left: str, right: str, depth: int) -> Node:
 
 
 def _approximation(left: str, right: str, depth: int) -> Node:
-    """x ≈ 3.14 names a value; 5π ≈ 15.7 is 5π, where the decimal is its rounding."""
+    """x ≈ 3.14 names a value; 5π ≈ 15.7 is 5π and its rounding, and so is x = 5π ≈ 15.7."""
     exact, rounded = read(left, depth), read(right, depth)
     if is_name(left) and (not isinstance(exact, Value) or exact.ratio is None or not exact.ratio.is_constant):
         return Named(name_of(left), rounded, None)
-    if isinstance(exact, Value) and isinstance(rounded, Value) and exact.ratio and rounded.ratio:
-        value, decimal = approximate(exact.text), rounded.ratio.rational
-        decimal = decimal / 100 if decimal is not None and rounded.unit == "%" else decimal
-        places, scale = len(rounded.text.partition(".")[2]), 0.01 if rounded.unit == "%" else 1.0
-        if value is not None and decimal is not None and abs(value - float(decimal)) <= 0.51 * scale * 10.0**-places:
-            return exact
-    return Words(f"{left}≈{right}")
+    if isinstance(exact, Named) and "=" in left:
+        both = _rounded(exact.value, rounded)
+        return Named(exact.name, both, None) if both else Words(f"{left}≈{right}")
+    return _rounded(exact, rounded) or Words(f"{left}≈{right}")
+
+
+def _rounded(exact: Node, decimal: Node) -> Rounded | None:
+    """None where the one is not the other's rounding."""
+    if not (isinstance(exact, Value) and isinstance(decimal, Value) and exact.ratio and decimal.ratio):
+        return None
+    value, near = approximate(exact.text), decimal.ratio.rational
+    scale = Fraction(1, 100) if decimal.unit == "%" and exact.unit != "%" else Fraction(1)
+    places = len(decimal.text.partition(".")[2])
+    if value is None or near is None or abs(value - float(near * scale)) > 0.51 * float(scale) * 10.0**-places:
+        return None
+    return Rounded(exact, decimal)
 
 
 def _equation_chain(sides: list[str], depth: int) -> Node:
@@ -418,11 +430,11 @@ def _read_based(text: str, depth: int) -> Node | None:
 def _read_words(text: str, depth: int) -> Node | None:
     """Nothing but words: letters multiplied are not written so."""
     plain = words(text)
-    if "\\" in text.replace("\\text", "") or not _ONLY_WORDS.fullmatch(plain):
-        return None
     value = number_in_words(plain)
     if value is not None:
         return Value(text, number(value))
+    if "\\" in text.replace("\\text", "") or not _ONLY_WORDS.fullmatch(plain):
+        return None
     if plain in _ALL_REALS:
         return Group("(", ")", (Words("-∞"), Words("∞")))
     if plain.startswith("no "):

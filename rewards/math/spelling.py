@@ -20,6 +20,8 @@ _SIGNS = {
     "ρ": "\\rho ", "ψ": "\\psi ", "µ": "\\mu ", "Δ": "\\Delta ", "Σ": "\\Sigma ", "Ω": "\\Omega ",
     "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅛": " 1/8", "⅙": " 1/6",
     "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ", "\u202f": " ", "⟨": "\\langle ", "⟩": "\\rangle ",
+    "٫": ".", "٬": ",", "٪": "%", "。": ".", "㎡": "\\text{ m}^2", "㎠": "\\text{ cm}^2", "㎢": "\\text{ km}^2", "㎥": "\\text{ m}^3",
+    "≃": "\\approx ", "≅": "\\cong ", "≐": "\\approx ",
 }  # fmt: skip
 _SIGN = re.compile("|".join(_SIGNS))
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+|ⁿ")
@@ -45,6 +47,7 @@ _COMMANDS = {
     "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "infin": "\\infty ",
     "varnothing": "\\emptyset ", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":", "_": "_",
     "overline": "\\overline", "bar": "\\overline", "dots": "\\ldots", "cdots": "\\ldots", "iff": "\\iff ",
+    **dict.fromkeys(("simeq", "approxeq", "thickapprox", "doteq", "doteqdot"), "\\approx "),
     "(": "", ")": "", "[": "", "]": "", "bigcup": "\\cup ", "backslash": "\\setminus ",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+\*?|[^A-Za-z])")
@@ -52,11 +55,25 @@ _SPACES = re.compile(r"\s+")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 _PHRASE = re.compile(
-    r"(?P<text>\\text\s*\{\s*)?(?:so |thus |hence |therefore,? )?(?:the |my )?(?:final |correct )?(?:answer|result|ans|option|choice)(?: is|\s?:)\s*:?\s*(?(text)\}?|)\s*",
+    r"(?P<text>\\text\s*\{\s*)?(?:(?:so |thus |hence |therefore,? )?(?:the |my )?(?:final |correct )?(?:answer|result|ans|option|choice)(?: is|\s?:)"
+    r"|(?:所以|因此|故)?,?(?:最终|正确|最後|最后)?(?:的)?(?:答案|结果|結果)(?:是|为|為|\s?:)|[答答]\s?:"
+    r"|(?:ответ|respuesta|réponse|antwort|risposta|resposta|정답|답|答え|الجواب|उत्तर)\s?(?::|은|는|は))\s*:?\s*(?(text)\}?|)\s*",
     re.I,
 )
+_ABOUT = re.compile(r"^(?:\\approx(?![A-Za-z])|约等于|約等於)\s*(?=[-+.\d\\$(])")
+"""In front of a value: how it was found, and no part of it."""
 _FUNCTION_NAMES = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
+_FONT = r"\\(?:(?:math|text)(?:bf|rm|it|sf|tt|normal)|boldsymbol|bm)(?![A-Za-z])"
+_VECTOR = re.compile(
+    rf"(?P<outer>{_FONT}\s*\{{\s*)?\\(?:hat|widehat|vec|overrightarrow)(?![A-Za-z])\s*"
+    rf"(?:\{{\s*{_FONT}\s*\{{\s*([A-Za-z])\s*\}}\s*\}}|\{{\s*(?:{_FONT}\s*)?([A-Za-z]|\\[a-z]{{2,8}})\s*\}}"
+    rf"|{_FONT}\s*\{{\s*([A-Za-z])\s*\}}|([A-Za-z])(?![A-Za-z]))(?(outer)\s*\}}|)"
+)
+"""A hat or an arrow over one letter, in whatever font: vectors are compared by their letters."""
+_HAT = re.compile(r"(?<![^\W\d_])(?:[îĵ]|[a-zA-Z]\u0302)(?![^\W\d_\u0302])")
 _BEFORE = (
+    (re.compile(r"\\([ij])math(?![A-Za-z])"), r" \1 "),
+    (_VECTOR, r" \2\3\4\5 "),
     (re.compile(r"\{\s*\}(?=\s*\^)"), ""),
     (_DEGREE, "°"),
     (re.compile(r"\\(?:text)?color\s*\{[A-Za-z!0-9]{1,20}\}"), ""),
@@ -128,7 +145,7 @@ def normal(text: str) -> str:
         text = _SUPERSCRIPT.sub(
             lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text
         )
-        text = unicodedata.normalize("NFKC", text)
+        text = _HAT.sub(lambda match: unicodedata.normalize("NFD", match[0])[0], unicodedata.normalize("NFKC", text))
     text = _drop_dollars(text)
     if "\\" in text:
         for pattern, spelling in _BEFORE:
@@ -150,6 +167,7 @@ def normal(text: str) -> str:
         text = _overline_period(text)
     # A factorial is no exclamation.
     text = text.rstrip(" \t.,;:").lstrip(" \t,;:=" if text[:2] != "==" else " ")
+    text = _ABOUT.sub("", text)
     match = _PHRASE.match(text)
     if match is None:
         return text

@@ -3,7 +3,13 @@
 import re
 from fractions import Fraction
 
-_CURRENCY = {"$": "dollar", "£": "pound sterling", "€": "euro", "¥": "yen", "₹": "rupee"}
+from rewards.math.scripts import NUMBERS, foreign_unit, split_unit
+
+_CURRENCY = {
+    "$": "dollar", "£": "pound sterling", "€": "euro", "¥": "¥", "₹": "rupee", "₽": "ruble", "₩": "won", "₪": "shekel", "₫": "dong",
+    "฿": "baht", "₱": "peso", "₺": "lira",
+}  # fmt: skip
+_YEN_OR_YUAN = ("¥", "yen", "yuan")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 _SAME = {
@@ -12,7 +18,7 @@ _SAME = {
         "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
         "in": "inch", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram gm", "kg": "kilogram", "mg": "milligram",
         "lb": "pound", "oz": "ounce", "s": "second sec", "min": "minute", "h": "hour hr", "l": "liter litre",
-        "ml": "milliliter millilitre", "°": "degree deg", "dollar": "usd buck us$", "euro": "eur", "cent": "¢",
+        "ml": "milliliter millilitre", "°": "degree deg", "dollar": "usd buck us$", "euro": "eur", "cent": "¢", "yuan": "rmb cny", "yen": "jpy",
         "%": "percent percentage pct", "mph": "mi/h", "km/h": "kmh kph", "unit": "", "th": "st nd rd",
     }.items()
     for name in names.split()
@@ -47,14 +53,14 @@ _REFUSED = frozenset(
         "k bn mn fail fails failed exclude excluded excluding reject rejected invalid impossible mistake reciprocal opposite "
         "inverse whereas unless only if else ish cannot double doubled triple tripled quadruple quadrupled twice thrice halved "
         "below above under beneath short repeating recurring repeated lakh lakhs crore crores googol myriad mille permille "
-        "sin cos tan cot csc exp log extraneous tau phi psi chi eta rho alpha beta gamma delta theta lambda sigma omega"
+        "sin cos tan cot csc exp log extraneous tausend mila tau phi psi chi eta rho alpha beta gamma delta theta lambda sigma omega"
     )
 )
 """Words that change or doubt the number before them: an answer with one of them is text."""
 
 _FRACTION = re.compile(
     r"(?:\w*(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie|hundred|thousand|illion)ths?"
-    r"|\w*illions?|\w*(?:tuple|fold)d?)"
+    r"|\w*illions?|mil(?:li?|h)?(?:on[ei]n?s?|oes|oni|[ij]ard\w*)|\w*(?:tuple|fold)d?)"
 )
 """Words that multiply or divide by a number, in its own name: 5 eighths, threefold."""
 
@@ -87,7 +93,7 @@ _NUMBERS: dict[str, int | Fraction] = {
 
 def number_in_words(text: str) -> int | Fraction | None:
     """`five` → 5, `twenty-one` → 21; None for other words."""
-    return _NUMBERS.get(text)
+    return _NUMBERS.get(text, NUMBERS.get(text))
 
 
 def has_short_unit(text: str) -> bool:
@@ -123,9 +129,15 @@ def peel(text: str) -> tuple[str, str, Fraction | int] | None:
         if text.endswith(tail):
             return text[: -len(tail)].rstrip(), _CURRENCY.get(tail, tail), 1
     match = _TEXT_TAIL.match(text) or _PLAIN_TAIL.match(text)
-    if match is None:
-        return text, "", 1
+    if match is None or not match["unit"].isascii():
+        apart = (match["core"], match["unit"], _power(match)) if match else split_unit(text)
+        return (text, "", 1) if apart is None else _with_foreign(*apart)
     return _with_words(match, is_text="space" not in match.groupdict())
+
+
+def _with_foreign(core: str, words: str, power: str) -> tuple[str, str, Fraction | int] | None:
+    unit = foreign_unit(words)
+    return None if unit is None else (core.rstrip(" ,"), unit[0] + power, unit[1])
 
 
 def _with_words(match: re.Match[str], is_text: bool) -> tuple[str, str, Fraction | int] | None:
@@ -145,8 +157,20 @@ def _with_words(match: re.Match[str], is_text: bool) -> tuple[str, str, Fraction
         return None
     if not is_text and scale == 1 and not _are_words(spelt, found, bool(match["space"])):
         return match[0], "", 1
-    exponent = re.sub(r"[\s{}]", "", match["power"] or "")
-    return core.rstrip(" ,"), _name(found) + exponent, scale
+    return core.rstrip(" ,"), _name(found) + _power(match), scale
+
+
+def _power(match: re.Match[str]) -> str:
+    return re.sub(r"[\s{}]", "", match["power"] or "")
+
+
+def same_unit(one: str, other: str) -> bool:
+    """5° may be 5°C or 5°F, but 5°C is not 5°F; ¥ is yen or yuan; what another script calls an apple is not known."""
+    if one.isascii() != other.isascii() and "°" not in one + other and "¥" not in one + other:
+        return True
+    if one in _YEN_OR_YUAN and other in _YEN_OR_YUAN and "¥" in (one, other):
+        return True
+    return one == other or (one[0] == other[0] == "°" and "°" in (one, other))
 
 
 def _is_factor(word: str) -> bool:

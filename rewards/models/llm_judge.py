@@ -93,7 +93,7 @@ class LlmJudge:
 
     def __init__(self, spec: LlmJudgeSpec) -> None:
         """Raises InputError when the spec cannot work, or the variable with the API key is not set."""
-        _check(spec)
+        check_judge(spec)
         self.spec = spec
         self._key = _api_key(spec.api_key_env)
         self._client = self._open_client()
@@ -330,7 +330,8 @@ def _api_key(variable: str) -> str:
     return key
 
 
-def _check(spec: LlmJudgeSpec) -> None:
+def check_judge(spec: LlmJudgeSpec) -> None:
+    """Raises InputError when the settings cannot work, whatever the endpoint says."""
     if not re.fullmatch(r"https?://[^/\s?#@]+(?:/[^\s?#@]*)?", spec.endpoint):
         # The endpoint is named in messages: no user, password or key may be part of it.
         shown = spec.endpoint if "@" not in spec.endpoint and "?" not in spec.endpoint else "…"

@@ -8,7 +8,8 @@ import json
 from dataclasses import fields
 from typing import Any, Protocol
 
-from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec
+from rewards.argument_types import check_types
+from rewards.models.llm_judge import LlmJudge, LlmJudgeSpec, check_judge
 from rewards.models.reward_model import RewardModelServer, RewardModelSpec
 from rewards.types import FunctionSpec
 from rollout.errors import InputError, did_you_mean
@@ -60,6 +61,9 @@ def check_scorer(spec: FunctionSpec) -> None:
     for name in needed:
         if not spec.args.get(name):
             raise InputError(f"reward function {spec.name!r} needs the argument {name!r}")
+    check_types(spec, kind)
+    if kind is LlmJudgeSpec:
+        check_judge(kind(**spec.args))
 
 
 def open_scorer(spec: FunctionSpec) -> Scorer:

@@ -254,8 +254,11 @@ class KillablePool:
 class _Zygote:
     """The parent's handle on the zygote process."""
 
-    def __init__(self, pool: KillablePool, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(
+        self, pool: KillablePool, process: subprocess.Popen[bytes], control: socket.socket, preload: Sequence[str]
+    ) -> None:
         self._pool = pool
+        self._preload = preload
         self._process = process
         self._control = control
         self._loop = asyncio.get_running_loop()
@@ -280,7 +283,7 @@ class _Zygote:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
         near.setblocking(False)
-        zygote = cls(pool, process, near)
+        zygote = cls(pool, process, near, preload)
         try:
             await asyncio.wait_for(asyncio.shield(zygote._up), timeout_s)
         except TimeoutError:
@@ -331,7 +334,7 @@ class _Zygote:
         elif "ready" in note:
             self._up.set_result(None)
         elif "failed" in note:
-            self._up.set_exception(ServiceError(f"the process pool could not import: {note['failed']}"))
+            self._up.set_exception(ServiceError(f"cannot import {note['failed']}"))
         elif "fork_failed" in note:
             # Memory or processes are short just now; the pool is one child smaller until there is room again.
             self._pending.popleft().close()
@@ -352,7 +355,7 @@ class _Zygote:
         self._process.kill()
         self._process.wait()
         if not self._up.done():
-            self._up.set_exception(ServiceError("the process pool's zygote died while it was starting"))
+            self._up.set_exception(ServiceError(f"the process that imports {', '.join(self._preload)} died"))
         self._close_children()
         self._pool.zygote_ended(self)
 

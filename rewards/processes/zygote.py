@@ -49,8 +49,8 @@ def main(control_fd: int, memory_bytes: int, preload: list[str]) -> None:
     try:
         for name in preload:
             _load_module(name)
-    except BaseException:  # noqa: BLE001  # whatever stops the import, the pool is told and stops the run
-        _tell(control, failed=traceback.format_exc()[-MAX_NOTE:])
+    except BaseException as problem:  # noqa: BLE001  # whatever stops the import, the pool is told and stops the run
+        _tell(control, failed=f"{name}: {_describe(problem, None)}")
         return
     gc.collect()
     gc.freeze()
@@ -185,6 +185,7 @@ def _run(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, A
         if name not in functions:
             functions[name] = load_function(name)
         function = functions[name]
+        _beside(name.rpartition(":")[0])
         value = function(*request["args"], **request["kwargs"])
         if inspect.isawaitable(value):
             value = _await(value)
@@ -222,7 +223,7 @@ def _describe(problem: BaseException, function: Function | None) -> str:
     own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
     text = f"{type(problem).__name__}: {problem}"[: MAX_NOTE // 2]
     # Frames of this file are no news to anyone; an error before the function began has no others.
-    foreign = [frame for frame in frames if frame.filename != __file__]
+    foreign = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
     if not (own or foreign):
         return text
     frame = (own or foreign)[-1]
@@ -269,6 +270,7 @@ def _load_module(origin: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, origin)
         if spec is None or spec.loader is None or not Path(origin).is_file():
             raise FileNotFoundError(f"no file {origin}")
+        _beside(origin)
         module = importlib.util.module_from_spec(spec)
         # Known under its name while it runs, as dataclasses and the like ask for; forgotten if it fails.
         sys.modules[name] = module
@@ -278,3 +280,40 @@ def _load_module(origin: str) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+_siblings: dict[str, dict[str, ModuleType]] = {}
+"""Folder of a user's file → what has been imported from there."""
+_folder = ""
+"""The folder whose files are importable now."""
+
+
+def _beside(origin: str) -> None:
+    """Make the files beside a user's file importable, as they are for a script, while its functions run.
+
+    Two files in two folders may each have a `helper.py` beside them; one function never sees the other's.
+    """
+    global _folder
+    folder = str(Path(origin).resolve().parent) if origin.endswith(".py") else ""
+    if folder == _folder:
+        return
+    if _folder:
+        sys.path.remove(_folder)
+        _siblings[_folder] = {name: module for name, module in sys.modules.items() if _stands_in(module, _folder)}
+        for name in _siblings[_folder]:
+            del sys.modules[name]
+    if folder:
+        sys.path.insert(0, folder)
+        sys.modules.update(_siblings.get(folder, {}))
+    importlib.invalidate_caches()
+    _folder = folder
+
+
+def _stands_in(module: ModuleType, folder: str) -> bool:
+    """Whether a module was found by way of a folder, and by no other entry of the path."""
+    file, name = getattr(module, "__file__", None), module.__name__
+    if not file or name.startswith("rayzero_user_"):
+        return False
+    above = [str(parent) for parent in Path(file).parents]
+    depth = name.count(".") + (Path(file).name == "__init__.py")
+    return above[depth : depth + 1] == [folder] and folder not in sys.path

@@ -1,6 +1,5 @@
 """One program in the sandbox and, in a second cell, the tests that call it."""
 
-import json
 import socket
 import time
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rewards.sandbox.inside.messages import receive
 from rewards.sandbox.types import AssertionResult, Assertions, Limits, SandboxFault
 from rewards.sandbox.worker import Worker, memory_file, readable
+from rollout.data.json_text import json_text
 
 
 class AssertRun:
@@ -47,7 +47,7 @@ class AssertRun:
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         one, other = socket.socketpair()
-        with ours, memory_file(json.dumps(order).encode()) as described:
+        with ours, memory_file(json_text(order, ascii_only=True).encode()) as described:
             ours.setblocking(False)
             with theirs, one, other:
                 self._program.open_cell("serve", self._limits, [text, one.fileno()])

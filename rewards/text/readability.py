@@ -47,8 +47,13 @@ def readability(
         max_paragraph: words.
 
     Raises:
-        InputError: an unknown flag or target.
+        InputError: an unknown flag or target, or a bound out of its range.
     """
+    if not 0 <= min_consistency <= 1 or max_paragraph < 1:
+        raise InputError(
+            f"readability: min_consistency = {min_consistency:g}, max_paragraph = {max_paragraph}: the one is within 0 and 1, "
+            "the other at least 1"
+        )
     unknown = [flag for flag in flags if flag not in FLAGS]
     if unknown:
         raise InputError(f"readability: flags = {unknown[0]!r} is not one of {', '.join(FLAGS)}")

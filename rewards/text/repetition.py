@@ -8,6 +8,8 @@ in a row, of whatever length.
 import re
 from typing import NamedTuple
 
+from rollout.errors import InputError
+
 _UNIT = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # a character of a script without word spaces
     r"|[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,24}+"  # a word; a longer one in pieces
@@ -33,11 +35,16 @@ def repetition(
         reference: not used.
         n: length of the n-grams, in words, numbers and symbols. Checks and summaries share short phrases with what
             they check; twenty units in the same order are a copy.
-        free: the share that costs nothing.
+        free: the share that costs nothing; in [0, 1).
 
     Returns:
         `value`; `repeated`: share of the n-grams that stood in the text before; `loop`: share of the text that loops.
+
+    Raises:
+        InputError: `n` or `free` is out of its range.
     """
+    if n < 1 or not 0 <= free < 1:
+        raise InputError(f"repetition: n = {n}, free = {free:g}: n is at least 1, free is 0 or more and below 1")
     units = [match.group() for match in _UNIT.finditer(completion)]
     shares = _shares(units, n)
     worst = max(shares.repeated, shares.loop)

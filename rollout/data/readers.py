@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rollout.data.json_text import json_text, read_json
 from rollout.data.rows import Source
+from rollout.data.short_floats import shortening
 from rollout.errors import InputError, did_you_mean
 
 Record = tuple[str, Mapping[str, Any]]
@@ -19,6 +21,10 @@ Record = tuple[str, Mapping[str, Any]]
 
 LONGEST_CSV_CELL = 2**30
 """Characters of the longest cell that is read. Python's own limit of 128 Ki is shorter than a long worked solution."""
+
+BATCH_BYTES = 64 << 20
+"""Size of the rows of a table that are held at once, as Arrow and as Python's objects."""
+MOST_ROWS = 1024
 
 # Folders often hold the splits of one data set side by side; training on the test file must not happen by accident.
 SPLIT_OF_FILE = re.compile(r"(train|test|validation|valid|val|dev|eval|held-out)(?![a-z])", re.IGNORECASE)
@@ -123,27 +129,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 # --- One reader a kind of file
 
 
-class _WrittenFloat(float):
-    """A JSON number with a point or an exponent that prints as it was written."""
-
-    text: str
-
-    def __new__(cls, text: str) -> "_WrittenFloat":
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    def __str__(self) -> str:
-        return self.text
-
-
 def _jsonl_records(path: Path) -> Iterator[Record]:
     for number, line in _lines(path):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
-            values = json.loads(line, parse_float=_WrittenFloat, parse_constant=_refuse_constant)
+            values = read_json(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from None
         except (ValueError, RecursionError) as error:
@@ -151,10 +143,6 @@ def _jsonl_records(path: Path) -> Iterator[Record]:
         if not isinstance(values, dict):
             raise InputError(f"{where}: is {quote(values)}, not an object with columns")
         yield where, values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value; write null")
 
 
 def _csv_records(path: Path) -> Iterator[Record]:
@@ -202,7 +190,34 @@ def _parquet_records(path: Path) -> Iterator[Record]:
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=1024)
+        for group in range(file.num_row_groups):
+            held = file.metadata.row_group(group)
+            size = _rows_at_once(held.num_rows, held.total_byte_size)
+            yield from _group_batches(file, group, held.num_rows, size)
+
+
+def _group_batches(file: pq.ParquetFile, group: int, rows: int, size: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group, `size` at a time; fewer where a batch does not fit.
+
+    Arrow makes no batch of nested text beyond 2 GiB, and the sizes that a file tells are those of packed pages.
+    """
+    done = 0
+    while done < rows:
+        try:
+            at = 0
+            for batch in file.iter_batches(batch_size=size, row_groups=[group]):
+                known, at = max(0, done - at), at + batch.num_rows
+                if known < batch.num_rows:
+                    done = at
+                    yield batch.slice(known)
+        except pa.ArrowNotImplementedError:
+            if size == 1:
+                raise
+            size = max(1, size // 8)
+
+
+def _rows_at_once(rows: int, num_bytes: int) -> int:
+    return max(1, min(MOST_ROWS, BATCH_BYTES * rows // max(num_bytes, 1)))
 
 
 def _arrow_records(path: Path) -> Iterator[Record]:
@@ -216,22 +231,47 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
         file.seek(0)
         if is_file_format:
             reader = pa.ipc.open_file(file)
-            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+            whole = (reader.get_batch(index) for index in range(reader.num_record_batches))
         else:
-            yield from pa.ipc.open_stream(file)
+            whole = pa.ipc.open_stream(file)
+        for batch in whole:
+            size = _rows_at_once(batch.num_rows, batch.nbytes)
+            yield from (batch.slice(start, size) for start in range(0, batch.num_rows, size))
 
 
 def _table_records(path: Path, kind: str, batches: Callable[[Path], Iterable[pa.RecordBatch]]) -> Iterator[Record]:
     row = 0
+    shortened: dict[str, Callable[[Any], Any]] | None = None
     try:
         for batch in batches(path):
-            _check_unique(str(path), batch.schema.names)
-            for values in batch.to_pylist():
-                yield f"{path}: row {row} (from 0)", values
+            if shortened is None:
+                _check_unique(str(path), batch.schema.names)
+                shortened = {field.name: change for field in batch.schema if (change := shortening(field.type))}
+            for values in _row_values(path, row, batch):
+                yield (
+                    f"{path}: row {row} (from 0)",
+                    values | {name: change(values[name]) for name, change in shortened.items()},
+                )
                 row += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError) as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
-        raise InputError(f"{path}: cannot be read as {kind}: {first}") from None
+        raise InputError(f"{path}: cannot be read as {kind} from row {row} on: {first}") from None
+
+
+def _row_values(path: Path, row: int, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Raises InputError, which names the row and the column, for text that is not UTF-8: Arrow does not look at it."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column[index].as_py()
+                except UnicodeDecodeError:
+                    raise InputError(
+                        f"{path}: row {row + index} (from 0): column {name!r} is not UTF-8 text; convert it to UTF-8"
+                    ) from None
+        raise
 
 
 def _check_unique(where: str, columns: Sequence[str]) -> None:
@@ -252,5 +292,5 @@ READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
 
 def quote(value: Any) -> str:
     """A value in a message: short, in JSON's words."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json_text(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -54,6 +54,8 @@ class Row:
 
     row_id: str
     """Name of the row: `<source>/<row, counted from 0>` for files, `<source>/<problem>` for tasks; the same in every run."""
+    place: str = ""
+    """File and line (or row) that it was read from, for messages; empty for generated tasks."""
     source: str
     rubric: str
     question: str

@@ -13,6 +13,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
+from rollout.data.json_text import integer_text, json_text
 from rollout.data.readers import READERS, quote, source_files
 from rollout.data.rows import Message, Row, Source
 from rollout.data.tasks.rows import TaskRow
@@ -29,13 +30,19 @@ def load_rows(source: Source, seed: int) -> list[Row]:
         InputError: nothing there, unknown kind of file, unknown split, task or option, missing column, malformed
             row, bad `answer_pattern`, or no row at all.
     """
+    return list(iter_rows(source, seed))
+
+
+def iter_rows(source: Source, seed: int) -> Iterator[Row]:
+    """As `load_rows`, one row at a time: a file may hold more than memory does."""
     if bool(source.path) == bool(source.task):
         raise InputError(f"source {source.name!r} needs either `path` or `task`")
-    rows = _task_rows(source, seed) if source.task else _file_rows(source)
-    taken = list(islice(rows, source.limit or None))
-    if not taken:
+    rows = islice(_task_rows(source, seed) if source.task else _file_rows(source), source.limit or None)
+    first = next(rows, None)
+    if first is None:
         raise InputError(f"source {source.name!r}: {source.path or source.task} holds no rows")
-    return taken
+    yield first
+    yield from rows
 
 
 def _task_rows(source: Source, seed: int) -> Iterator[Row]:
@@ -102,8 +109,14 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if "entry_point" in fields:
         # Tests in the form of HumanEval belong to a program that begins as the prompt does.
         fields["prompt"] = question
+    texts = {
+        getattr(source, f"{column}_column"): text
+        for column, text in zip(columns, (question, answer, completion, chosen, rejected, baseline), strict=True)
+    }
+    check_encodable(where, texts | fields)
     return Row(
         row_id=f"{source.name}/{index}",
+        place=where,
         source=source.name,
         rubric=source.rubric,
         question=question,
@@ -143,16 +156,20 @@ def _conversation(source: Source, index: int, where: str, values: Mapping[str, A
     for role, contents in said.items():
         if not contents:
             raise InputError(f"{where}: column {column!r} has no message of role {role!r}")
+    tools = _tools(where, values.get(TOOLS))
+    fields = {other: field_text(value) for other, value in values.items() if other not in (column, TOOLS)}
+    check_encodable(where, {column: json_text(messages), TOOLS: json_text(tools), **fields})
     return Row(
         row_id=f"{source.name}/{index}",
+        place=where,
         source=source.name,
         rubric=source.rubric,
         question=said["user"][0],
         answer="",
         completion=said["assistant"][-1],
         messages=messages,
-        tools=_tools(where, values.get(TOOLS)),
-        fields={other: field_text(value) for other, value in values.items() if other not in (column, TOOLS)},
+        tools=tools,
+        fields=fields,
     )
 
 
@@ -215,31 +232,46 @@ def _value(where: str, values: Mapping[str, Any], column: str, setting: str) -> 
 def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> str:
     """A column that must hold text or a number, as text."""
     value = _value(where, values, column, setting)
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value)
-    if not isinstance(value, str) and not is_number:
+    if not isinstance(value, str) and not _is_number(value):
         raise InputError(f"{where}: column {column!r} is {quote(value)}, not text or a number")
-    text = str(value)
+    text = field_text(value)
     if not text.strip():
         raise InputError(f"{where}: column {column!r} is empty; fill it or remove the row")
     return text
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a text can name."""
+    if isinstance(value, float | Decimal):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _answer(where: str, values: Mapping[str, Any], column: str) -> str:
     """The reference answer: text or a number, or a list of accepted ones (`answer_text`)."""
     value = _value(where, values, column, "answer_column")
-    if not isinstance(value, list):
+    if not isinstance(value, list | Mapping):
         return _text(where, values, column, "answer_column")
-    for each in value:
-        _text(where, {column: each}, column, "answer_column")
-    if not value:
-        raise InputError(f"{where}: column {column!r} is an empty list; fill it or remove the row")
-    return answer_text(value)
+    try:
+        return answer_text(value)
+    except ValueError as problem:
+        raise InputError(f"{where}: column {column!r} {problem}; fill it or remove the row") from None
 
 
 def answer_text(value: Any) -> str:
-    """A reference answer as text; a list of accepted ones as a JSON list of texts, as `rewards.builtin` reads it."""
-    listed = isinstance(value, list) and all(isinstance(each, str | int | float | Decimal) for each in value)
-    return json.dumps([field_text(each) for each in value], ensure_ascii=False) if listed else field_text(value)
+    """A reference answer as text; a list of accepted ones as a JSON list of texts, as `rewards.builtin` reads it.
+
+    Raises:
+        ValueError: it is no text, no number and no list of some; the message goes on behind the name of its place.
+    """
+    if isinstance(value, str) or _is_number(value):
+        return field_text(value)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"is {quote(value)}, not text, a number or a list of accepted answers")
+    for each in value:
+        if not _is_number(each) and not (isinstance(each, str) and each.strip()):
+            raise ValueError(f"is {quote(value)}, of which {quote(each)} is not text or a number")
+    return json_text([field_text(each) for each in value])
 
 
 def field_text(value: Any) -> str:
@@ -248,9 +280,22 @@ def field_text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return integer_text(value)
+    return str(value) if isinstance(value, float | Decimal) else json_text(value)
+
+
+def check_encodable(where: str, texts: Mapping[str, str]) -> None:
+    """Raises InputError for a column with half of a surrogate pair, which JSON can name and no tokenizer or file takes."""
+    for column, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            sign = f"\\u{ord(text[error.start]):04x}"
+            raise InputError(
+                f"{where}: column {column!r} holds {sign}, half of a surrogate pair, which no tokenizer takes\n"
+                "write the whole character, or remove the row"
+            ) from None
 
 
 def _compile_pattern(source: Source) -> re.Pattern[str] | None:

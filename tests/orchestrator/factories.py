@@ -32,9 +32,9 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 """What a shipped recipe leaves to the user, as it is given on the command line."""
 
 
-def safetensors(shape: tuple[int, ...] = (10, 4)) -> bytes:
+def safetensors(shape: tuple[int, ...] = (10, 4), name: str = "w") -> bytes:
     size = 4 * int(shape[0]) * int(shape[1])
-    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(size)
 
 

@@ -370,7 +370,7 @@ path = "models/qwen"
 template = "prompt.txt"
 sources.a = { path = "train.jsonl" }
 [rewards]
-rubrics.default = { "rewards/mine.py:score" = 1.0, accuracy = 0.5, "package.module:other" = 0.1 }
+rubrics.default = { "rewards/mine.py:score" = 1.0, accuracy = 0.5, "package.module:other" = 0.1, rm = { name = "reward_model", path = "models/rm" } }
 [eval]
 sets.b = { path = "/data/test.jsonl" }
 [[stages]]
@@ -386,12 +386,25 @@ def test_paths_are_made_absolute_where_the_cluster_is_this_machine(tmp_path: Pat
     assert stage.data.template == f"{tmp_path}/prompt.txt"
     assert stage.data.sources["a"].path == f"{tmp_path}/train.jsonl"
     assert stage.eval.sets["b"].path == "/data/test.jsonl"
-    rubric = {f"{tmp_path}/rewards/mine.py:score": 1.0, "accuracy": 0.5, "package.module:other": 0.1}
+    assert (stage.rewards.rubrics["default"]["rm"].model_extra or {})["path"] == f"{tmp_path}/models/rm"
+    rubric = {
+        f"{tmp_path}/rewards/mine.py:score": 1.0,
+        "accuracy": 0.5,
+        "package.module:other": 0.1,
+        "reward_model": 1.0,
+    }
     assert {each.name: each.weight for each in stage.rewards.rubrics["default"].values()} == rubric
 
 
 def test_a_hub_id_is_no_path() -> None:
     assert absolute_paths(load_recipe("arithmetic", ["model.path=org/model"])).stages[0].model.path == "org/model"
+
+
+@pytest.mark.parametrize("path", ["org/helpful", "stage:helpful", "/models/helpful"])
+def test_other_paths_of_a_reward_model_stay(path: str) -> None:
+    changed = LOCAL.replace("models/rm", path)
+    (stage,) = absolute_paths(parse_recipe(tomllib.loads(changed))).stages
+    assert (stage.rewards.rubrics["default"]["rm"].model_extra or {})["path"] == path
 
 
 def test_relative_paths_are_refused_where_the_cluster_is_another_machine(

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
 from orchestrator.config.sections.data import SourceSection
+from orchestrator.config.sections.temperature import Temperature
 
 
 class EvalSetSection(SourceSection):
@@ -46,8 +47,8 @@ class EvalSection(Section):
     `baseline_column`, for what generates."""
     samples: Annotated[int, Field(ge=0)] = 4
     """Completions sampled from a problem, for pass@1 and cons@k: k; 0: greedy decoding alone."""
-    temperature: Annotated[float, Field(gt=0)] = 0.6
-    """Temperature of the samples (0.6 as in R1)."""
+    temperature: Temperature = 0.6
+    """Temperature of the samples, 0.01 to 2 (0.6 as in R1)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Share of the probability that the samples are drawn from, top-p (0.95 as in R1)."""
     greedy: bool = True

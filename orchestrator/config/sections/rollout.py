@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.temperature import Temperature
 
 
 class RolloutSection(Section):
@@ -14,8 +15,8 @@ class RolloutSection(Section):
     """Workers that one engine's model is divided over, each with a GPU on GPU hosts."""
     group_size: Annotated[int, Field(ge=1)] = 8
     """Completions sampled from a prompt: its group (G)."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Sampling temperature; the learner divides its logits by the same."""
+    temperature: Temperature = 1.0
+    """Sampling temperature, 0.01 to 2; the learner divides its logits by the same."""
     max_tokens: Annotated[int, Field(ge=1)] = 256
     """Longest completion, in tokens."""
     max_sequences: Annotated[int, Field(ge=1)] = 256

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.keys import flat
 from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.temperature import TemperatureOrZero
 from rollout.errors import did_you_mean
 
 CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.weight")
@@ -16,8 +17,8 @@ CAN_CHANGE = ("rollout.max_tokens", "rollout.temperature", "data.sources.NAME.we
 class RolloutChange(Section):
     max_tokens: Annotated[int, Field(ge=0)] = 0
     """Longest completion from the step on, in tokens; 0: as before."""
-    temperature: Annotated[float, Field(ge=0)] = 0
-    """Sampling temperature from the step on; 0: as before."""
+    temperature: TemperatureOrZero = 0
+    """Sampling temperature from the step on, 0.01 to 2; 0: as before."""
 
 
 class SourceChange(Section):

@@ -58,7 +58,7 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
     `tests` (a list of `{"code"}` or `{"function", "arguments", "expected"}`), `first` (index to start at), `stop` (end at
     the first failure), `tolerance` (relative and absolute).
     """
-    order = json.loads(text)
+    order = json.loads(text, parse_int=_integer)
     try:
         setup = compile(order["setup"], "setup.py", "exec", dont_inherit=True)
         tests = [_compile(test) for test in order["tests"]]
@@ -94,6 +94,11 @@ def run(text: bytes, host: socket.socket, channel: socket.socket) -> None:
             return
         if reason == _ENDED:
             return
+
+
+def _integer(digits: str) -> int:
+    """Python itself reads no more than 4,300 digits."""
+    return int(digits) if len(digits) < 4000 else int(Decimal(digits))
 
 
 _ENDED = "the program ended"

@@ -44,6 +44,35 @@ def test_a_source_that_cannot_be_used(
     assert message in text
 
 
+def test_references_that_are_no_answers_are_counted(tmp_path: Path) -> None:
+    answers = ["proof", "42", "Proof.", "not found", ["N/A", "?"], ["none", "7"], "\\emptyset", "yes", "x" * 500]
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{i}?", "answer": answer} for i, answer in enumerate(answers)])
+    (_, note) = preflight(from_file())
+    assert note.startswith("data.sources.a: 5 of 9 references are no answers: ")
+    for part in (
+        "'proof' (1, first rows.jsonl:1)",
+        "'not found' (1, first rows.jsonl:4)",
+        "'N/A' (1, first rows.jsonl:5)",
+    ):
+        assert part in note
+
+
+@pytest.mark.parametrize("answer", ['{"value": 42}', '["a", 1]', '[["a"]]'])
+def test_a_reference_that_is_no_answer_by_its_form_is_refused(answer: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": answer}])
+    assert f"data.sources.a: rows.jsonl:2: the reference is {answer}, not an answer" in fault(from_file())
+    # A function of another kind may read it.
+    rewards = {"rubrics": {"default": {"format": 1.0}}}
+    assert preflight(recipe(data={"sources": {"a": {"path": "rows.jsonl"}}}, rewards=rewards)) == [DOWNLOAD]
+
+
+def test_rows_that_weigh_much_are_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_check, "MOST_TEXT", 1000)
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{i}?", "answer": "1", "tests": "x" * 300} for i in range(9)])
+    (_, note) = preflight(from_file())
+    assert note.startswith("data.sources.a: only its first 4 rows were checked")
+
+
 def test_sft_needs_completions(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1", "answer": "2"}])
     stages = [{"name": "sft", "kind": "sft"}]

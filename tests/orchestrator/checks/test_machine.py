@@ -56,7 +56,8 @@ def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.Mon
 
     text = fault(judged())
     assert "leave nothing of 2 GPUs to 1 reward models, each of which takes 0.1: set rollout.gpus=0.8" in text
-    assert preflight(judged(device="cpu")) == preflight(judged(max_tokens=9)) == [DOWNLOAD]
+    assert DOWNLOAD in preflight(judged(device="cpu"))
+    assert DOWNLOAD in preflight(judged(max_tokens=9))
     assert gpu_share(judged(max_tokens=9).stages[0], 2) == 1.9
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.checks.preflight import preflight
 from orchestrator.config.load import load_recipe
+from orchestrator.config.recipe import Recipe
 from tests.orchestrator.factories import CONFIG, DOWNLOAD, fault, model_folder, recipe, safetensors
 
 pytestmark = pytest.mark.usefixtures("laptop")
@@ -111,3 +112,100 @@ def test_a_template_must_exist_and_take_the_question(name: str, message: str, tm
     text = fault(load_recipe("arithmetic", [f"data.template={name}"]))
     assert f"data.template = {name!r}" in text
     assert message in text
+
+
+EMBEDDING = safetensors((10, 4), "model.embed_tokens.weight")
+
+
+def vocabulary(ids: dict[str, int] | list[list[object]], *added: int) -> bytes:
+    tokens = [{"id": each, "content": f"<{each}>"} for each in added]
+    return json.dumps({"model": {"vocab": ids}, "added_tokens": tokens}).encode()
+
+
+@pytest.mark.parametrize(
+    ("files", "ids"),
+    [
+        ({"tokenizer_json": vocabulary({"a": 0, "b": 10})}, 10),
+        ({"tokenizer_json": vocabulary({"a": 0}, 12)}, 12),
+        ({"tokenizer_json": vocabulary([["a", -1.0]] * 12)}, 11),
+        ({"tokenizer_json": None, "vocab_json": b'{"a": 13}', "merges_txt": b""}, 13),
+        ({"tokenizer_config_json": b'{"added_tokens_decoder": {"14": {"content": "<x>"}}}'}, 14),
+    ],
+)
+def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers(
+    files: dict[str, bytes | None], ids: int, tmp_path: Path
+) -> None:
+    folder = model_folder(tmp_path / "m", model_safetensors=EMBEDDING, **files)
+    text = fault(recipe(model={"path": str(folder)}))
+    assert f"ids up to {ids}, the embedding 10 rows (0 to 9)" in text
+
+
+def test_as_many_ids_as_rows_pass(tmp_path: Path) -> None:
+    files = {"model_safetensors": EMBEDDING, "tokenizer_json": vocabulary({"a": 0}, 9)}
+    assert preflight(recipe(model={"path": str(model_folder(tmp_path / "m", **files))})) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vocab_size": 12}, "config.json says vocab_size = 12, the embedding has 10 rows"),
+        ({"text_config": {"vocab_size": 9}}, "config.json says vocab_size = 9, the embedding has 10 rows"),
+        ({"eos_token_id": [3, 10]}, "config.json says eos_token_id = 10, the embedding has 10 rows"),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            "its weights are quantized (gptq), which can be sampled from and not trained",
+        ),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights(config: dict[str, object], message: str, tmp_path: Path) -> None:
+    files = {"model_safetensors": EMBEDDING, "config_json": json.dumps({**CONFIG, **config}).encode()}
+    assert message in fault(recipe(model={"path": str(model_folder(tmp_path / "m", **files))}))
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        (
+            {"temperature": 0.6, "top_p": 0.9},
+            "has temperature = 0.6, top_p = 0.9, which transformers does not write back",
+        ),
+        ({"do_sample": False, "top_k": 20}, "exports will say do_sample = true"),
+        ({"pad_token_id": -1}, "exports will leave out pad_token_id"),
+        ({"early_stopping": True, "min_p": 0.1}, "exports will leave out early_stopping and say do_sample = true"),
+        ({"temperature": 0.0}, "exports will leave out temperature"),
+    ],
+)
+def test_a_generation_config_that_cannot_be_written_back_is_said(
+    generation: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    folder = model_folder(tmp_path / "m", generation_config_json=json.dumps(generation).encode())
+    (note,) = preflight(recipe(model={"path": str(folder)}))
+    assert message in note
+    assert preflight(recipe(model={"path": str(folder)}), training=False) == []
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [{}, {"do_sample": True, "temperature": 0.6}, {"temperature": 1.0}, {"num_beams": 4, "length_penalty": 2.0}],
+)
+def test_other_generation_configs_pass(generation: dict[str, object], tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", generation_config_json=json.dumps(generation).encode())
+    assert preflight(recipe(model={"path": str(folder)})) == []
+
+
+def test_a_generation_config_that_does_not_load_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", generation_config_json=b'{"num_return_sequences": 4}')
+    assert "num_return_sequences = 4 without do_sample" in fault(recipe(model={"path": str(folder)}))
+
+
+def test_a_reward_model_is_looked_for_too(tmp_path: Path) -> None:
+    def scored_by(path: str) -> Recipe:
+        return recipe(rewards={"rubrics": {"default": {"helpful": {"name": "reward_model", "path": path}}}})
+
+    assert "rewards.rubrics.default.helpful.path = 'models/helpful': no folder there" in fault(
+        scored_by("models/helpful")
+    )
+    files = {"model_safetensors": EMBEDDING, "tokenizer_json": vocabulary({"a": 11})}
+    model_folder(tmp_path / "models" / "helpful", **files)
+    assert "helpful.path = 'models/helpful': the tokenizer has ids up to 11" in fault(scored_by("models/helpful"))
+    assert any("org/helpful" in note and "downloaded" in note for note in preflight(scored_by("org/helpful")))

@@ -1,4 +1,4 @@
-"""Whether the rewards of a rubric exist, found out without running them."""
+"""Whether the rewards of a rubric exist, take their arguments and give a number."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from orchestrator.checks.preflight import preflight
 from orchestrator.config.recipe import Recipe
 from rewards.sandbox.probe import Finding, Probe
-from tests.orchestrator.factories import DOWNLOAD, fault, recipe
+from tests.orchestrator.factories import DOWNLOAD, fault, recipe, write_rows
 
 pytestmark = pytest.mark.usefixtures("laptop")
 
@@ -37,14 +37,56 @@ def test_a_reward_that_does_not_exist(name: str, message: str, tmp_path: Path) -
     assert message in text
 
 
-@pytest.mark.parametrize(
-    "name", ["accuracy", "mine.py:score", "mine.py:alias", "mine.py:loads", "json.decoder:JSONDecoder"]
-)
-def test_a_reward_that_exists_is_found_without_running_it(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["accuracy", "mine.py:score", "mine.py:alias", "mine.py:later"])
+def test_a_reward_that_works_passes(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "raise SystemExit('imported!')\nfrom json import loads\ndef score(p, c): return 1.0\nalias = score\n"
+        "from beside import VALUE\n"
+        "def score(prompt, completion, reference): return VALUE * (reference in completion)\n"
+        "async def later(prompt, completion, reference): return {'value': VALUE, 'length': len(completion)}\n"
+        "alias = score\n"
     )
+    (tmp_path / "beside.py").write_text("VALUE = 0.25\n")
     assert preflight(with_reward(name)) == [DOWNLOAD]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import nosuch\ndef f(p, c, r): return 1",
+            "cannot import mine.py: ModuleNotFoundError: No module named 'nosuch', at ",
+        ),
+        ("import sys\nsys.exit('bye')\ndef f(p, c, r): return 1", "cannot import mine.py: SystemExit: bye"),
+        ("import os\nos._exit(3)\ndef f(p, c, r): return 1", "the process that imports"),
+        ("def f(p, c, r): return {}['difficulty']", "'mine.py:f' fails: KeyError: 'difficulty', at "),
+        ("def f(p, c, r): return 'good'", "returned 'good', which is not a number"),
+        ("def f(p, c): return 1.0", "TypeError: f() takes 2 positional arguments but 3 were given"),
+        ("def f(p, c, r):\n    while True: pass", "mine.py:f took more than 1 s"),
+    ],
+)
+def test_a_reward_that_does_not_work_is_told_with_its_place(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    told = fault(recipe(rewards={"function_timeout_s": 1, "rubrics": {"default": {"mine.py:f": 1.0}}}))
+    assert told.startswith("rewards.rubrics.default: ")
+    assert message in told
+
+
+def test_a_group_function_is_tried_on_a_group(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(prompt, completions, reference): return [1.0]")
+    rubric = {"default": {"all": {"name": "mine.py:f", "group": True}}}
+    assert "it must be a list of 2 numbers" in fault(recipe(rewards={"rubrics": rubric}))
+
+
+def test_a_reward_is_tried_on_a_row_of_its_rubric(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def f(prompt, completion, reference):\n    raise ValueError(prompt + reference)\n"
+    )
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "asked?", "answer": "so"}])
+    sources = {"a": {"task": "arithmetic", "limit": 5}, "b": {"path": "rows.jsonl", "rubric": "mine"}}
+    rubrics = {"default": {"accuracy": 1.0}, "mine": {"mine.py:f": 1.0}}
+    told = fault(recipe(data={"sources": sources}, rewards={"rubrics": rubrics}))
+    assert "ValueError: asked?so" in told
+    assert "it was given the row rows.jsonl:1" in told
 
 
 def test_an_empty_rubric_is_refused() -> None:
@@ -59,7 +101,26 @@ def test_an_empty_rubric_is_refused() -> None:
             "rewards.rubrics.default: reward function 'format' has no argument 'strikt'",
         ),
         ({"name": "length", "max_tokens": 9}, "reward function 'length' needs the argument 'buffer'"),
-        ({"name": "code_tests", "scoring": "some"}, "scoring = 'some'; it is 'all' or 'fraction'"),
+        ({"name": "code_tests", "scoring": "some"}, "scoring = 'some': input should be 'all' or 'fraction'"),
+        ({"name": "language_consistency", "target": "xx"}, "target = 'xx' is not one of prompt, "),
+        ({"name": "language_consistency", "target": 3}, "target = 3: input should be a valid string"),
+        ({"name": "readability", "flags": ["loud"]}, "flags = 'loud' is not one of "),
+        ({"name": "readability", "max_paragraph": 0}, "max_paragraph = 0"),
+        ({"name": "length", "max_tokens": 9, "buffer": 10}, "buffer = 10 must be between 1 and max_tokens = 9"),
+        ({"name": "length", "max_tokens": "9", "buffer": 1}, "max_tokens = '9': input should be a valid integer"),
+        ({"name": "repetition", "free": 1.0}, "free is 0 or more and below 1"),
+        ({"name": "format", "strict": "yes"}, "strict = 'yes': input should be a valid boolean"),
+        ({"name": "accuracy", "pattern": "("}, "pattern = '(' is not a regular expression"),
+        ({"name": "accuracy", "deadline_s": 0}, "deadline_s = 0 must be greater than 0"),
+        (
+            {"name": "reward_model", "path": "org/rm", "scope": "all"},
+            "scope = 'all': input should be 'answer' or 'response'",
+        ),
+        ({"name": "judge", "endpoint": "h:1", "model": "m"}, "endpoint = 'h:1' is not a bare URL"),
+        (
+            {"name": "judge", "endpoint": "http://h/v1", "model": "m", "low": "a"},
+            "low = 'a': input should be a valid number",
+        ),
     ],
 )
 def test_arguments_that_a_function_does_not_take(function: dict[str, object], message: str) -> None:

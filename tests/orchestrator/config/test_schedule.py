@@ -195,3 +195,16 @@ def test_every_group_is_asked_in_the_segment_that_trains_it(
 
     for step, batch in enumerate(batches):
         assert {segment(version) for version, _ in batch} == {segment(step)}
+
+
+@pytest.mark.parametrize("temperature", [0.001, 2.5])
+@pytest.mark.parametrize("key", ["rollout", "eval", "schedule"])
+def test_a_temperature_that_the_engine_would_change_is_refused(key: str, temperature: float) -> None:
+    if key == "schedule":
+        change = {"from_step": 8, "rollout": {"temperature": temperature}}
+        with pytest.raises(InputError, match=rf"temperature: {temperature} is not within 0.01 and 2"):
+            stage_of(change)
+        return
+    raw = {"name": "x", "stages": [{"name": "rl", "kind": "grpo", "data": {"sources": {"a": {"task": "arithmetic"}}}}]}
+    with pytest.raises(InputError, match=rf"{key}.temperature: {temperature} is not within 0.01 and 2"):
+        parse_recipe({**raw, key: {"temperature": temperature}})

@@ -120,7 +120,7 @@ def test_a_run_lends_its_reward_models_to_an_evaluation(tmp_path: Path) -> None:
 
 def test_a_model_is_compared_without_a_recipe(tmp_path: Path) -> None:
     write_rows(tmp_path / "p.jsonl", [{"prompt": "hi", "chosen": "hello"}])
-    rubric = 'rewards.rubrics.default={helpful={name="reward_model",path="/models/helpful"}}'
+    rubric = 'rewards.rubrics.default={helpful={name="reward_model",path="org/helpful"}}'
     model = str(model_folder(tmp_path / "m"))
     columns = {"baseline_column": "chosen"}
     resolved = evaluation(model, sets=["chat=p.jsonl"], columns=columns, overrides=[rubric])

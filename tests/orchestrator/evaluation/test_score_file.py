@@ -12,6 +12,9 @@ from orchestrator.cli import run
 from orchestrator.config.load import to_toml
 from orchestrator.evaluation.score_file import find_rubric, sample_of, score_lines
 from orchestrator.run.store import RunStore
+from rollout.data.json_text import integer, read_json
+from rollout.data.rows import Source
+from rollout.data.sources import load_rows
 from rollout.errors import InputError
 from tests.orchestrator.factories import model_folder, recipe
 
@@ -129,8 +132,13 @@ def test_a_recipe_s_rubric() -> None:
         ("math", ["pattern"], "write an argument as key=value"),
         (
             "code",
+            ["tolerance=2"],
+            "reward function 'code_tests': tolerance = 2: a number from 0 to below 1 is needed",
+        ),
+        (
+            "code",
             ["tolerance=x"],
-            "reward function 'code_tests': tolerance = 'x': a number from 0 to below 1 is needed",
+            "reward function 'code_tests': tolerance = 'x': input should be a valid number",
         ),
         ("code", ["sandbox.packages=3"], "sandbox.packages = 3"),
         ("code", ["sandbox.package=3"], "sandbox.package = 3"),
@@ -139,7 +147,7 @@ def test_a_recipe_s_rubric() -> None:
             ['sandbox.packages=["nunpy"]'],
             "sandbox.packages: 'nunpy' is not installed here; did you mean 'numpy'?",
         ),
-        ("code", ["scoring=half"], "scoring = 'half'; it is 'all' or 'fraction'"),
+        ("code", ["scoring=half"], "scoring = 'half': input should be 'all' or 'fraction'"),
         ("arithmetic:other", [], "recipe arithmetic has no rubric 'other'; it has: default"),
     ],
 )
@@ -231,3 +239,54 @@ def test_a_sample_holds_further_columns_as_text() -> None:
     sample = sample_of({"response": "x", "answer": 7, "tests": [{"input": "1"}], "none": None})
     assert sample.answer == "7"
     assert sample.fields == {"answer": "7", "tests": '[{"input": "1"}]', "none": ""}
+
+
+LONG = "9" * 5000
+
+
+ANSWERS = (
+    "7", "-0.50", "3.14159265358979323846", LONG, f'["1", {LONG}]', '"x"', '["0.5", 2.50]', '{"x": 1}', "{}", "[]", '["1", null]',
+    '[["1"]]', "true", "1e400",
+)  # fmt: skip
+
+
+def test_an_answer_means_the_same_as_in_training(tmp_path: Path) -> None:
+    lines = [f'{{"response": "x", "answer": {answer}}}' for answer in ANSWERS]
+    statuses = [record["status"] for record in score("format", [line.encode() for line in lines])]
+    assert statuses == ["ok"] * 7 + ["error"] * 7
+    for answer, line, status in zip(ANSWERS, lines, statuses, strict=True):
+        (tmp_path / "a.jsonl").write_text(f'{{"prompt": "p", "answer": {answer}}}\n')
+        if status == "ok":
+            (row,) = load_rows(Source(name="s", path=str(tmp_path / "a.jsonl")), seed=1)
+            assert sample_of(read_json(line)).answer == row.answer
+        else:
+            with pytest.raises(InputError, match=r"a\.jsonl:1: "):
+                load_rows(Source(name="s", path=str(tmp_path / "a.jsonl")), seed=1)
+
+
+def test_numbers_of_any_length_are_scored() -> None:
+    lines = [
+        f'{{"id": {LONG}, "response": "\\\\boxed{{{LONG}}}", "answer": {LONG}}}',
+        f'{{"response": "\\\\boxed{{{LONG[:-1]}8}}", "answer": {LONG}}}',
+        '{"response": "\\\\boxed{3.14159265358979323847}", "answer": 3.14159265358979323846}',
+    ]
+    executor = score_lines([line.encode() for line in lines], *find_rubric("math", []), processes=1)
+    records = [read_json(line) for line in executor]
+    assert [record["reward"] for record in records] == [1.0, 0.0, 0.0]
+    assert records[0]["id"] == integer(LONG)
+
+
+def test_a_program_is_compared_with_an_integer_of_any_length() -> None:
+    program = "```python\ndef f(x):\n    return 10**5000 - x\n```"
+    tests = f'{{"inputs": [[1]], "outputs": [{LONG}]}}'
+    lines = [
+        f'{{"response": {json.dumps(program)}, "fn_name": "f", "tests": {each}}}'
+        for each in (tests, tests.replace("[[1]]", "[[2]]"))
+    ]
+    assert [record["reward"] for record in score("code", [line.encode() for line in lines])] == [1.0, 0.0]
+
+
+def test_a_reference_that_is_an_object_is_an_error_of_accuracy() -> None:
+    (record,) = score("math", [json.dumps({"response": "\\boxed{1}", "answer": '{"x": 1}'}).encode()])
+    assert record["status"] == "error"
+    assert record["error"] == 'accuracy: the reference is {"x": 1}, not an answer or a list of accepted ones'

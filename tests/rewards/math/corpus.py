@@ -348,8 +348,6 @@ WRONG = [
     ("x", "x=5"),
     ("x+y=5", "x-y=5"),
     ("x = x", "5"),
-    ("answer", "5"),
-    ("the answer", "5"),
     (r"\text{the cost is the price}", r"\text{the price is the cost}"),
     # Expressions
     (r"\sqrt{x^2}", "x"),
@@ -472,6 +470,20 @@ RESPONSES = [
     (r"\boxed{\phantom{5}}", "5", None, "no_answer"),
     (r"\boxed{\vphantom{\frac{1}{2}}}", "1/2", None, "no_answer"),
     (r"\boxed{" + "\\quad" * 200_000 + "}", "5", None, "no_answer"),
+    (r"\boxed{\underline{\hspace{1cm}}}, so \boxed{4}", "4", None, "correct"),
+    (
+        r"\boxed{\square} \boxed{\text{ }} \boxed{\rule{1cm}{0.4pt}} \boxed{___} \boxed{?} \boxed{\ldots} \boxed{4}",
+        "4",
+        None,
+        "correct",
+    ),
+    (r"I give it as \boxed{answer}, or \boxed{\text{your final answer}}: \boxed{4}", "4", None, "correct"),
+    *(
+        (rf"\boxed{{{place}}}", "5", None, "no_answer")
+        for place in ("answer", r"\text{the answer}", "???", r"\_", r"\ldots")
+    ),
+    (r"\boxed{4} and \boxed{\underline{\phantom{00}}}", "4", None, "no_answer"),
+    (r"\boxed{\{\}}", r"\emptyset", None, "correct"),
     (r"\boxed{" + r"\phantom{5}" * 100_000 + r"}\boxed{5}", "5", None, "correct"),
     (r"\boxed{" + r"\phantom{" * 100_000, "5", None, "no_answer"),
     # Claims about the verdict

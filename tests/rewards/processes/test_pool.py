@@ -136,7 +136,10 @@ def test_values_and_arguments(path: str) -> None:
         large = await pool.call(f"{path}:add", ["a" * 3_000_000, "b" * 3_000_000], deadline_s=30)
         assert large.value == "a" * 3_000_000 + "b" * 3_000_000
         assert (await pool.call(f"{path}:read_stdin", deadline_s=10)).value == ""
-        assert (await pool.call(f"{path}:lines", deadline_s=10)).value == [os.getcwd(), sys.path]
+        assert (await pool.call(f"{path}:lines", deadline_s=10)).value == [
+            os.getcwd(),
+            [str(Path(path).parent), *sys.path],
+        ]
 
     with_pool(path, body)
 
@@ -326,3 +329,26 @@ def test_nothing_survives_the_death_of_the_parent(path: str, with_zygote: bool) 
         parent.kill()
         parent.wait()
     assert until(lambda: not any(alive(pid) for pid in below))
+
+
+def test_files_beside_a_function_are_importable_and_two_folders_do_not_mix(tmp_path: Path) -> None:
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder / "package").mkdir(parents=True)
+        (tmp_path / folder / "helper.py").write_text(f"VALUE = {value}\n")
+        (tmp_path / folder / "package" / "__init__.py").write_text("")
+        (tmp_path / folder / "package" / "late.py").write_text(f"VALUE = {10 * value}\n")
+        (tmp_path / folder / "score.py").write_text(
+            "from helper import VALUE\n\n"
+            "def f():\n    import helper\n    from package import late\n    return [VALUE, helper.VALUE, late.VALUE]\n"
+        )
+    names = [f"{tmp_path}/{folder}/score.py" for folder in "ab"]
+
+    async def body(pool: KillablePool) -> None:
+        for name, value in [*zip(names, (1, 2), strict=True)] * 2:
+            assert (await pool.call(f"{name}:f", deadline_s=10)).value == [value, value, 10 * value]
+        # What is no file of the user's sees none of them.
+        assert (
+            "No module named 'helper'" in (await pool.call("importlib:import_module", ["helper"], deadline_s=10)).error
+        )
+
+    with_pool("", body, preload=names, workers=1)

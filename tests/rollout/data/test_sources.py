@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from rollout.data import readers
 from rollout.data.rows import Row, Source
 from rollout.data.sources import load_rows
 from rollout.errors import InputError
@@ -88,10 +90,102 @@ def test_a_list_of_answers_is_kept_as_a_list_of_texts(tmp_path: Path, answer: li
     assert row.answer == read
 
 
-@pytest.mark.parametrize("answer", [[], [["a"]], ["a", None], [" "], [{"a": 1}]])
+@pytest.mark.parametrize("answer", [[], [["a"]], ["a", None], [" "], [{"a": 1}], {"x": 1}, {}, [True]])
 def test_a_list_of_what_are_no_answers_is_told(tmp_path: Path, answer: Any) -> None:
     with pytest.raises(InputError, match=r"a.jsonl:1: column 'answer' is "):
         load(jsonl(tmp_path / "a.jsonl", {"prompt": "p", "answer": answer}))
+
+
+def test_floats_of_32_bits_read_as_they_were_written(tmp_path: Path) -> None:
+    f32 = pa.float32()
+    table = pa.table(
+        {
+            "prompt": ["p"],
+            "answer": pa.array([0.1], f32),
+            "list": pa.array([[0.1, None]], pa.list_(f32)),
+            "deep": pa.array([{"x": [{"y": 0.3, "z": 0.3}]}], pa.struct([("x", pa.list_(pa.struct([("y", f32), ("z", pa.float64())])))])),
+            "map": pa.array([[("k", 0.7)]], pa.map_(pa.string(), f32)),
+            "coded": pa.array([2.5e-5], f32).dictionary_encode(),
+            "half": pa.array(np.array([0.1], np.float16)),
+            "none": pa.array([None], f32),
+        }
+    )  # fmt: skip
+    for kind, write_table in (("parquet", pyarrow.parquet.write_table), ("feather", pyarrow.feather.write_feather)):
+        write_table(table, tmp_path / f"a.{kind}")
+        (row,) = load(tmp_path / f"a.{kind}")
+        assert row.answer == "0.1"
+        assert row.fields == {
+            "list": "[0.1, null]", "deep": '{"x": [{"y": 0.3, "z": 0.3}]}', "map": '[["k", 0.7]]', "coded": "2.5e-05", "half": "0.1",
+            "none": "",
+        }  # fmt: skip
+
+
+def test_integers_of_any_length_are_read(tmp_path: Path) -> None:
+    long = "9" * 5000
+    line = f'{{"prompt": "p", "answer": -{long}, "tests": {{"outputs": [{long}, 1.5, "ä"]}}, "n": {long}}}'
+    (row,) = load(write(tmp_path / "a.jsonl", line))
+    assert row.answer == f"-{long}"
+    assert row.fields == {"tests": f'{{"outputs": [{long}, 1.5, "ä"]}}', "n": long}
+
+
+@pytest.mark.parametrize(
+    ("record", "settings", "column"),
+    [
+        ({"prompt": "a \ud83d b", "answer": "1"}, {}, "prompt"),
+        ({"prompt": "a", "answer": "\udc00"}, {}, "answer"),
+        ({"prompt": "a", "answer": ["1", "\udc00"]}, {}, "answer"),
+        ({"prompt": "a", "answer": "1", "note": {"deep": ["\ud83d"]}}, {}, "note"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": "b"}]}, {"messages_column": "messages"},
+         "messages"),
+        ({"prompt": "a", "chosen": "\ud83d", "rejected": "b"},
+         {"answer_column": "", "chosen_column": "chosen", "rejected_column": "rejected"}, "chosen"),
+    ],
+)  # fmt: skip
+def test_half_a_surrogate_pair_is_named_by_row_and_column(
+    tmp_path: Path, record: dict[str, Any], settings: dict[str, Any], column: str
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", record)
+    assert error(path, **settings).startswith(f"{path}:1: column {column!r} holds \\ud83d"[:-6])
+    assert "half of a surrogate pair" in error(path, **settings)
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    (row,) = load(write(tmp_path / "a.jsonl", '{"prompt": "\\ud83d\\ude00", "answer": 1}'))
+    assert row.question == "😀"
+
+
+def test_text_that_is_not_utf8_is_named_by_row_and_column(tmp_path: Path) -> None:
+    ends = pa.py_buffer(np.array([0, 1, 2, 3], np.int32).tobytes())
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, ends, pa.py_buffer(b"12\xff")])
+    pyarrow.parquet.write_table(pa.table({"prompt": ["a", "b", "c"], "answer": broken}), tmp_path / "a.parquet")
+    assert error(tmp_path / "a.parquet").endswith(
+        "row 2 (from 0): column 'answer' is not UTF-8 text; convert it to UTF-8"
+    )
+
+
+def test_a_batch_that_arrow_cannot_make_is_read_in_smaller_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(
+        pa.table({"prompt": [f"q{i}" for i in range(100)], "answer": ["1"] * 100}), path, row_group_size=60
+    )
+    sizes = []
+
+    class Narrow(pyarrow.parquet.ParquetFile):  # type: ignore[misc]
+        def iter_batches(self, batch_size: int, **settings: Any) -> Any:
+            sizes.append(batch_size)
+            for number, batch in enumerate(super().iter_batches(batch_size=batch_size, **settings)):
+                if batch_size > 7 and number:
+                    raise pa.ArrowNotImplementedError(
+                        "Nested data conversions not implemented for chunked array outputs"
+                    )
+                yield batch
+
+    monkeypatch.setattr(readers, "MOST_ROWS", 20)
+    monkeypatch.setattr(readers.pq, "ParquetFile", Narrow)
+    assert [row.question for row in load(path)] == [f"q{i}" for i in range(100)]
+    assert sizes == [20, 2, 20, 2]
 
 
 def test_tests_in_the_form_of_humaneval_keep_the_program_that_they_complete(tmp_path: Path) -> None:
