@@ -14,6 +14,7 @@ LEAST_PARAMETERS = 200_000_000
 """Parameters of a model from which on compiled layers repay what they cost."""
 
 COMPILER = "inductor"
+"""PyTorch's own; tests trace with another one."""
 
 
 def compile_layers(model: nn.Module) -> int:
@@ -27,7 +28,7 @@ def compile_layers(model: nn.Module) -> int:
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, compiled once for all shapes."""
-    compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=True, backend=COMPILER)
     return compiled
 
 

@@ -10,6 +10,7 @@ from orchestrator.clock import BusyClock
 from orchestrator.cluster.specs import cores, engine_spec, shares
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display
 from rewards.error_budget import ErrorBudget
@@ -184,6 +185,11 @@ class Services:
         with self.waited.running():
             return await self._rewards.get()
 
+    async def take_gpus(self) -> None:
+        """Let engines that share GPUs with the ranks sleep, from here to the next publish. Nothing can be sampled meanwhile."""
+        if self._shared and self._rollout.begun:
+            await (await self.rollout()).sleep()
+
     async def meet(self) -> None:
         """Let learner and engines form their NCCL group, anew when its members have changed."""
         learner, pool = await self.learner(), await self.rollout()
@@ -225,14 +231,18 @@ class Services:
         self._end_sharing()
 
     async def _share(self, stage: Stage) -> SharedGpus | None:
-        """The GPUs that engines and ranks of a stage take turns on; None: each has its own."""
+        """The GPUs that engines and ranks of a stage take turns on; None: each has its own.
+
+        A stage that samples nothing has its ranks where engines sleep, if there are as many places: they serve again later.
+        """
         ranks, engine, learner = stage.learner.ranks, stage.rollout, stage.learner
         part = min(engine.gpus, learner.gpus)
+        fits = self._shared is not None and self._shared.group.bundle_count == ranks
         if not shares(stage, self.device):
-            if self._shared:
+            if self._shared and (kind_of(stage).generates or not fits):
                 await asyncio.gather(self._rollout.close(), self._learner.close())
                 self._end_sharing()
-        elif self._shared is None or self._shared.group.bundle_count != ranks:
+        elif not fits:
             # What has GPUs of its own ends first, since those are to be shared now.
             await asyncio.gather(self._rollout.close(), self._learner.close())
             self._end_sharing()

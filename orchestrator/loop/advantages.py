@@ -50,7 +50,7 @@ async def _kl_to_reference(context: StageContext, groups: Sequence[ScoredGroup],
     """[G'] of every group: the estimate summed over each completion."""
     rows = [row for group in groups for row in sequences_of(group, np.zeros(len(group.completions)))]
     with context.clocks.training():
-        await context.take_gpus()
+        await context.services.take_gpus()
         learner = await context.services.learner()
         kl = await learner.kl_to_reference(context.batch_of(rows, seed=0, mini_batches=1, step=step))
     return np.split(kl, np.cumsum([len(group.completions) for group in groups])[:-1])

@@ -17,7 +17,7 @@ from learner.stats import TrainStats
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.exporter import MetricsExporter
 from orchestrator.cluster.services import Services
-from orchestrator.cluster.specs import resolve_dtype, shares
+from orchestrator.cluster.specs import resolve_dtype
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule
 from orchestrator.config.sections.rollout import RolloutSection
@@ -105,13 +105,8 @@ class StageContext:
         """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them."""
         learner = await self.services.learner()
         with self.clocks.training():
-            await self.take_gpus()
+            await self.services.take_gpus()
             return await learner.train(batch, objective)
-
-    async def take_gpus(self) -> None:
-        """Let engines that share the ranks' GPUs sleep, from here to the next publish. Nothing can be sampled meanwhile."""
-        if shares(self.stage, self.services.device):
-            await (await self.services.rollout()).sleep()
 
     async def audit(self, version: int, prompts: Sequence[Prompt]) -> LogprobGap:
         """Difference between samplers' and learner's logprobs on fresh completions of every replica: the worst of each figure.

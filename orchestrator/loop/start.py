@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from orchestrator.cluster.services import Services
-from orchestrator.cluster.specs import build_spec, learner_spec, shares
+from orchestrator.cluster.specs import build_spec, learner_spec
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of, root_of
@@ -28,9 +28,8 @@ async def open_model(
     learner = await services.learner()
     model_path = model_path or await build_model(recipe, root, store, services, display)
     model.set_result(model_path)
-    if shares(stage, services.device):
-        # vLLM measures the GPU's memory as it comes up: a rank that takes and gives back some meanwhile would mislead it.
-        await (await services.rollout()).sleep()
+    # Engines first: vLLM measures the GPU's memory as it comes up, and a rank that takes and gives back some would mislead it.
+    await services.take_gpus()
     spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
     parameters, tokenizer = await asyncio.gather(
         learner.open(spec), asyncio.to_thread(load_tokenizer, model_path, stage.model.trust_remote_code)

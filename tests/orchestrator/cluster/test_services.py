@@ -9,9 +9,11 @@ import pytest
 
 from orchestrator.cluster.services import Services
 from orchestrator.config.recipe import Stage
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.prompts import PromptSets, load_prompts
 from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
+from rollout.actors import SharedGpus
 from rollout.errors import InputError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe
@@ -185,3 +187,95 @@ def test_engines_and_ranks_share_the_cores_when_they_compute_at_the_same_time(
 
     asyncio.run(begin())
     assert threads == [ranks_have, engines_have]
+
+
+class Group:
+    """A placement group that counts."""
+
+    def __init__(self, bundles: list[dict[str, float]]) -> None:
+        self.bundle_count = len(bundles)
+
+
+class Sharing:
+    """A pipeline of stages on a cluster of so many GPUs, and what of it starts, sleeps, closes and is reserved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+        self.told: list[str] = []
+        monkeypatch.setattr("orchestrator.cluster.specs.gpus", lambda: gpus)
+        monkeypatch.setattr("orchestrator.cluster.specs.cores_per_node", lambda: 4)
+        monkeypatch.setattr("orchestrator.cluster.services.reserve", self.reserve)
+        monkeypatch.setattr("orchestrator.cluster.services.unreserve", lambda _: self.told.append("unreserved"))
+        monkeypatch.setattr("orchestrator.cluster.services.LearnerGroup.start", self.starting("ranks"))
+        monkeypatch.setattr("orchestrator.cluster.services.RolloutPool.start", self.starting("engines"))
+
+    def reserve(self, bundles: list[dict[str, float]], *_: Any) -> Group:
+        self.told.append(f"reserved {len(bundles)} x {bundles[0]['GPU']:g}")
+        return Group(bundles)
+
+    def starting(self, what: str) -> Any:
+        told = self.told
+
+        class Started:
+            async def close(self) -> None:
+                told.append(f"{what} closed")
+
+            async def sleep(self) -> None:
+                told.append(f"{what} asleep")
+
+        async def start(*_: Any, shared: SharedGpus | None = None, **__: Any) -> Started:
+            told.append(f"{what} at {shared.share:g}" if shared else f"{what} apart")
+            return Started()
+
+        return start
+
+    def run(self, *stages: Stage) -> list[str]:
+        async def begin() -> None:
+            services = Services("cuda", 1.0, None)  # type: ignore[arg-type]
+            for stage in stages:
+                await services.begin_learner(stage)
+                if kind_of(stage).generates:
+                    model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+                    await services.begin_rollout(stage, model)
+                    await services.rollout()
+                await services.learner()
+                await services.take_gpus()
+                self.told.append("|")
+            await services.close()
+
+        asyncio.run(begin())
+        return " ".join(self.told).split(" | ")
+
+
+def gpu_stage(name: str, kind: str = "grpo", **sections: Any) -> Stage:
+    return recipe(**sections, stages=[{"name": name, "kind": kind}]).stages[0]
+
+
+def test_on_one_gpu_engine_and_rank_take_turns_from_stage_to_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = {"data": {"sources": {"a": {"task": "manners", "limit": 50}}}}
+    stages = (gpu_stage("one"), gpu_stage("rewards", "reward_model", **pairs), gpu_stage("two"))
+    assert Sharing(monkeypatch, gpus=1).run(*stages) == [
+        "reserved 1 x 1 ranks at 0.5 engines at 0.5 engines asleep",
+        # Its ranks are where the engine sleeps, which comes back for the stage behind it. Ranks begin anew with each stage.
+        "ranks closed ranks at 0.5 engines asleep",
+        "ranks closed ranks at 0.5 engines asleep",
+        "engines closed ranks closed unreserved",
+    ]
+
+
+def test_with_a_gpu_for_each_nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Sharing(monkeypatch, gpus=2).run(gpu_stage("one"))
+    assert told == ["ranks apart engines apart", "engines closed ranks closed"]
+
+
+def test_a_stage_that_cannot_share_ends_what_is_shared_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = gpu_stage("two", rollout={"share_gpus": False})
+    assert Sharing(monkeypatch, gpus=1).run(gpu_stage("one"), apart)[1] == (
+        "engines closed ranks closed unreserved ranks apart engines apart"
+    )
+
+
+def test_another_number_of_ranks_is_reserved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = gpu_stage("two", learner={"ranks": 2}, rollout={"replicas": 2})
+    assert Sharing(monkeypatch, gpus=2).run(gpu_stage("one", rollout={"share_gpus": True}), more)[1] == (
+        "engines closed ranks closed unreserved reserved 2 x 1 ranks at 0.5 engines at 0.5 engines asleep"
+    )

@@ -45,8 +45,7 @@ def trained(groups: list[ScoredGroup], learner: Learner | None = None, **setting
 
     context: Any = SimpleNamespace(
         stage=stage,
-        take_gpus=take_gpus,
-        services=SimpleNamespace(learner=the_learner),
+        services=SimpleNamespace(learner=the_learner, take_gpus=take_gpus),
         clocks=SimpleNamespace(training=nullcontext),
         batch_of=batch_of,
     )

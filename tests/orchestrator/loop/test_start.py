@@ -59,6 +59,9 @@ class Services:
         self.events.append("begin engines")
         self.model, self.lineage = model, lineage
 
+    async def take_gpus(self) -> None:
+        self.events.append("engines leave the GPUs")
+
     async def learner(self) -> Learner:
         await asyncio.sleep(0)
         self.events.append("learner is up")
@@ -103,7 +106,13 @@ def test_the_first_stage_opens_the_recipe_s_model_while_the_engines_come_up(tmp_
     found = opened(asked, store)
     assert found.path == model
     assert found.tokenizer("ab")["input_ids"] == character_tokenizer()("ab")["input_ids"]
-    assert found.services.events == ["begin learner", "begin engines", "learner is up", "open"]
+    assert found.services.events == [
+        "begin learner",
+        "begin engines",
+        "learner is up",
+        "engines leave the GPUs",
+        "open",
+    ]
     (spec,) = found.services.ranks.opened
     assert (spec.model_path, spec.reference_path, spec.seed) == (model, model, 11)  # GRPO has a KL term
     assert found.lines == ["rl: 56,789 parameters, learner ready"]
@@ -127,7 +136,7 @@ def test_a_stage_that_generates_nothing_starts_no_engines(tmp_path: Path, model:
     pairs = {"a": {"path": "pairs.jsonl", "chosen_column": "good", "rejected_column": "bad"}}
     asked = recipe(model={"path": model}, data={"sources": pairs}, stages=[stage("scorer", "reward_model")])
     found = opened(asked, RunStore(tmp_path / "run", asked))
-    assert found.services.events == ["begin learner", "learner is up", "open"]
+    assert found.services.events == ["begin learner", "learner is up", "engines leave the GPUs", "open"]
     assert found.services.ranks.opened[0].head == "score"
 
 
@@ -158,7 +167,14 @@ def test_a_small_model_is_made_once_for_all_stages_that_begin_with_the_same(tmp_
     assert found[0].lines[0] == f"built a Qwen2 of 1,234 parameters in {store.folder / 'base'}"
     specs = [each.services.ranks.built[0][0] for each in (found[0], found[2])]
     assert [(spec.hidden, spec.seed) for spec in specs] == [(32, 5), (64, 5)]
-    assert found[0].services.events == ["begin learner", "begin engines", "learner is up", "learner is up", "open"]
+    assert found[0].services.events == [
+        "begin learner",
+        "begin engines",
+        "learner is up",
+        "learner is up",
+        "engines leave the GPUs",
+        "open",
+    ]
 
 
 def test_a_half_made_model_is_made_again(tmp_path: Path) -> None:
