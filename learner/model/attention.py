@@ -174,7 +174,6 @@ def _cumulative(lengths: np.ndarray, device: torch.device) -> Tensor:
     return moved(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), device)
 
 
-@torch.compiler.disable
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learner.model.attention import NAME, packed_attention
+
 LEAST_PARAMETERS = 200_000_000
 """Parameters of a model from which on compiled layers repay what they cost."""
 
@@ -19,6 +21,10 @@ COMPILER = "inductor"
 
 def compile_layers(model: nn.Module) -> int:
     """Compile the layers of a decoder, each but for its attention; returns how many. All have the same code: it is made once."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    # Opaque to the compiler: what it does depends on the lengths in a pack. Wrapped here, since that imports the compiler.
+    ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(packed_attention))
     layers = [layer for name, layer in model.named_modules() if name.rpartition(".")[0].endswith("layers")]
     for layer in layers:
         layer.compile(dynamic=True, backend=COMPILER)

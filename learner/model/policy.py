@@ -129,7 +129,10 @@ def _load(kind: Any, path: str, dtype: torch.dtype, trust_remote_code: bool, **s
     from transformers import AutoConfig
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+    if (
+        NAME not in ALL_ATTENTION_FUNCTIONS
+    ):  # compiled layers have put a form of their own there (learner/model/fused.py)
+        ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **settings)
         check_architecture(kind, config, path, trust_remote_code=trust_remote_code)

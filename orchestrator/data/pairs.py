@@ -55,6 +55,13 @@ class PairSets:
     notes: tuple[str, ...]
     """What was left out, in words."""
 
+    def fingerprints(self) -> dict[str, str]:
+        """Source or evaluation set → digest of its pairs as the learner takes them."""
+        return {
+            name: _fingerprint([*self.training.get(name, ()), *self.held_out.get(name, ())])
+            for name in {**self.training, **self.held_out}
+        }
+
 
 def load_pair_sets(stage: Stage, read: Reader, held_out: float, seed: int) -> PairSets:
     """The pairs of a stage: its sources, less the share `held_out` of their prompts, and its evaluation sets with pairs.
@@ -77,6 +84,15 @@ def load_pair_sets(stage: Stage, read: Reader, held_out: float, seed: int) -> Pa
     for name, section in stage.eval.pair_sets.items():
         measured[name] = _load(name, section, read, seed, notes)
     return PairSets(training=training, held_out=measured, notes=tuple(notes))
+
+
+def _fingerprint(pairs: Sequence[Pair]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for pair in pairs:
+        for sequence in (pair.chosen, pair.rejected):
+            digest.update(np.array([sequence.first_target, len(sequence.token_ids)], "<i8").tobytes())
+            digest.update(np.asarray(sequence.token_ids, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def need_end(tokenizer: Any) -> None:

@@ -21,6 +21,10 @@ class PromptSets:
     prompts: Mapping[str, list[Prompt]]
     skipped: Mapping[str, list[SkippedPrompt]]
 
+    def fingerprints(self) -> dict[str, str]:
+        """Source → digest of its prompts and what they are scored with."""
+        return {name: PromptStream.fingerprint(prompts) for name, prompts in self.prompts.items()}
+
     def notes(self) -> list[str]:
         """One line for every source that lost prompts."""
         return [

@@ -34,6 +34,7 @@ from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
 from rollout.actors import both
+from rollout.data.unchanged import check_unchanged
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
@@ -220,18 +221,24 @@ class StageContext:
         learner = await self.services.learner()
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
-            await learner.save(begin_folder(folder), {"step": step, **state})
+            await learner.save(begin_folder(folder), {"step": step, "eval_sets": self._sets.fingerprints(), **state})
             await asyncio.to_thread(complete, folder)
             self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints)
 
     async def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint of the stage into the learner; its state, or None when there is none."""
+        """Load the newest checkpoint of the stage into the learner; its state, or None when there is none.
+
+        Raises:
+            InputError: evaluation sets have changed since: figures before and after could not be compared.
+        """
         checkpoints = self.store.checkpoints(self.stage.name)
         if not checkpoints:
             return None
+        state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
+        held = self._sets.fingerprints()
+        check_unchanged("problems", state.get("eval_sets", held), held)  # checkpoints of before do not say
         learner = await self.services.learner()
         await learner.load(checkpoints[-1])
-        state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
         self.display.line(f"{self.stage.name}: continues from step {state['step']}")
         return state
 

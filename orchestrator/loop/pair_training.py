@@ -11,6 +11,7 @@ from orchestrator.evaluation.pair_metrics import PairResult, measure
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.metrics import learner_speed
 from orchestrator.results.words import percent
+from rollout.data.unchanged import check_unchanged
 
 PAIRS_AT_A_TIME = 1024
 """Pairs of one call to the learner."""
@@ -23,7 +24,10 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
         context.display.line(note)
     state = await context.resume()
     start = state["step"] if state else 0
-    if not state:
+    held = sets.fingerprints()
+    if state:
+        check_unchanged("pairs", state.get("pairs", held), held)  # checkpoints of before do not say
+    else:
         await measure_pairs(context, sets.held_out, 0, "before")
     weights = {name: stage.data.sources[name].weight for name in sets.training}
     batches = PairStream(sets.training, weights, context.seed).batches(batch_size, start, loop.steps)
@@ -51,7 +55,7 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
             )
             bar.advance(f"loss {stats.loss:.3f}  in order {accuracy:.2f}  {rate:,.0f} tokens/s")
             if context.cadence.checkpoint(done):
-                await context.checkpoint(done, {})
+                await context.checkpoint(done, {"pairs": held})
             if context.cadence.evaluation(done):
                 await measure_pairs(context, sets.held_out, done, "during")
     await measure_pairs(context, sets.held_out, loop.steps, "after")

@@ -1,12 +1,14 @@
 """The samples of rejection sampling as Parquet files: all of them as they come, and the rows of them that a stage leaves."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.selection import SampledRow
-from orchestrator.run.files import begin_folder, complete, replaced_file
+from orchestrator.run.files import begin_folder, complete, replaced_file, write_file
 from rollout.errors import InputError
 
 SAMPLE = pa.schema(
@@ -33,6 +35,17 @@ SAMPLE = pa.schema(
 def read_samples(folder: Path) -> list[SampledRow]:
     """All samples so far, in the order in which they were written."""
     return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def remember_prompts(folder: Path, now: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(digests of the prompts that the samples in a folder were made of, those of `now`), by source. Without samples, or where
+    it is not written down, `now` is kept as what they were made of."""
+    file, samples = folder / "prompts.json", any(folder.glob("part-*.parquet"))
+    if samples and file.is_file():
+        return json.loads(file.read_text("utf-8")), dict(now)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(file, json.dumps(now, indent=1).encode())
+    return dict(now), dict(now)
 
 
 def write_part(folder: Path, rows: list[SampledRow]) -> None:

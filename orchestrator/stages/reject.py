@@ -18,7 +18,7 @@ from orchestrator.data.prompts import question_form
 from orchestrator.data.selection import SampledRow, Selection, select
 from orchestrator.data.similarity import Passages
 from orchestrator.loop.context import StageContext
-from orchestrator.run.sampled_rows import read_samples, write_part, write_rows
+from orchestrator.run.sampled_rows import read_samples, remember_prompts, write_part, write_rows
 from orchestrator.sampling import scored_groups
 from rewards.text.readability import readability
 from rewards.text.response import read_response, without_thought
@@ -26,6 +26,7 @@ from rewards.types import RubricSpec, ScoredGroup
 from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
+from rollout.data.unchanged import check_unchanged
 from rollout.types import Prompt
 
 FLAG = "readability."
@@ -47,6 +48,7 @@ async def run_reject(context: StageContext) -> None:
     prompts = [prompt for own in sets.prompts.values() for prompt in own]
     clean = without_overlap(context, prompts, asked)
     folder = context.store.folder / stage.name / "samples"
+    check_unchanged("prompts", *remember_prompts(folder, sets.fingerprints()))
     done = {row["prompt_id"] for row in read_samples(folder)}
     left = [(number, prompt) for number, prompt in enumerate(clean) if prompt.prompt_id not in done]
     if done:

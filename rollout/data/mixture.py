@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from rollout.data.unchanged import WAY_OUT, check_unchanged
 from rollout.errors import InputError
 
 T = TypeVar("T")
@@ -130,22 +131,14 @@ class Mixture(Generic[T]):
         self._counts = counts
 
     def _check_unchanged(self, seed: int, weights: Mapping[str, float], fingerprints: Mapping[str, str]) -> None:
-        way_out = "put it back to resume this run, or start a new run directory"
         if seed != self._seed:
-            raise InputError(f"the run was started with seed {seed}, now it is {self._seed}; {way_out}")
-        if set(fingerprints) != set(self._names):
-            before, now = ", ".join(sorted(fingerprints)), ", ".join(self._names)
-            raise InputError(f"the run was started with data sources {before}, now they are {now}; {way_out}")
+            raise InputError(f"the run was started with seed {seed}, now it is {self._seed}; {WAY_OUT}")
+        check_unchanged(self.noun, fingerprints, self._fingerprints)
         for name in self._names:
-            if fingerprints[name] != self._fingerprints[name]:
-                raise InputError(
-                    f"the {self.noun} of data source {name!r} (its data, template, tokenizer or length limit) "
-                    f"changed since the run was started; {way_out}"
-                )
             if weights.get(name) != self._weights[name]:
                 raise InputError(
                     f"data source {name!r} had weight {weights.get(name)} when the run was started, "
-                    f"now it has {self._weights[name]}; {way_out}"
+                    f"now it has {self._weights[name]}; {WAY_OUT}"
                 )
 
     def _deal(self, epochs: float) -> np.ndarray:

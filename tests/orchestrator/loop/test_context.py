@@ -1,5 +1,7 @@
 """What the pages of all kinds ask of their context: requests with seeds of their own, and the prompts of their sources."""
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from orchestrator.loop.context import StageContext
 from rollout.errors import InputError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe, write_rows
-from tests.orchestrator.stage_context import Lines, context_of
+from tests.orchestrator.stage_context import Lines, Services, context_of
 
 STAGES = ({"name": "rl", "kind": "grpo"}, {"name": "again", "kind": "grpo"})
 
@@ -79,3 +81,35 @@ def test_a_source_that_cannot_be_read_is_an_input_error_that_names_it(tmp_path: 
     rl = context(tmp_path, data={"sources": {"own": {"path": str(tmp_path / "none.jsonl")}}})
     with pytest.raises(InputError, match=r"none\.jsonl"):
         rl.load_prompts()
+
+
+class Ranks:
+    """A learner whose checkpoints hold the caller's state alone."""
+
+    async def save(self, folder: Path, state: dict[str, Any]) -> None:
+        (folder / "state.json").write_text(json.dumps(state))
+
+    async def load(self, folder: Path) -> None: ...
+
+
+class WithRanks(Services):
+    async def learner(self) -> Any:
+        return Ranks()
+
+
+def test_a_stage_does_not_go_on_with_other_evaluation_problems(tmp_path: Path) -> None:
+    """Its figures before and after could not be compared."""
+    file = write_rows(tmp_path / "set.jsonl", [{"prompt": "1+1=", "answer": "2"}])
+    asked = recipe(stages=list(STAGES), eval={"sets": {"sums": {"path": str(file)}}})
+
+    def page() -> StageContext:
+        return context_of(asked, tmp_path / "run", WithRanks())
+
+    assert asyncio.run(page().resume()) is None
+    asyncio.run(page().checkpoint(3, {"own": 1}))
+    state = asyncio.run(page().resume())
+    assert state is not None
+    assert (state["step"], state["own"]) == (3, 1)
+    write_rows(file, [{"prompt": "1+1=", "answer": "3"}])
+    with pytest.raises(InputError, match=r"the problems of data source 'sums' .* changed since the run was started"):
+        asyncio.run(page().resume())

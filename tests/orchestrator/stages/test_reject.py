@@ -12,7 +12,7 @@ from orchestrator.loop.context import StageContext
 from orchestrator.run.sampled_rows import read_samples
 from orchestrator.stages.reject import IN_FLIGHT, run_reject, sample
 from rewards.types import ScoredGroup
-from rollout.errors import ServiceError
+from rollout.errors import InputError, ServiceError
 from rollout.types import Prompt, RolloutGroup
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe, write_rows
@@ -124,3 +124,16 @@ def test_a_run_that_was_stopped_asks_only_what_is_left_and_leaves_the_rows_of_al
     assert "samples: continues after 4 of 6 prompts" in second.display.lines
     kept = pq.read_table(second.store.data_folder("samples")).to_pylist()
     assert [row["prompt"] for row in kept] == [row["prompt"] for row in rows]
+
+
+def test_samples_of_other_prompts_are_not_gone_on_with(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(6)])
+
+    def run() -> None:
+        asyncio.run(run_reject(context(tmp_path / "run", Services(), source)))
+
+    run()
+    run()  # the same rows
+    write_rows(source, [{"prompt": f"{i}+2=", "answer": str(i + 2)} for i in range(6)])
+    with pytest.raises(InputError, match=r"the prompts of data source 'own' .* changed since the run was started; put"):
+        run()
