@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.run import control
 from orchestrator.run.control import ANSWER, LOCK, REQUEST, Sizes, ask_for, holder, run_lock, serve_requests, stop_run
 from rollout.errors import InputError, ServiceError
 
@@ -29,7 +30,8 @@ with run_lock(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(control, "POLL_S", 0.02)
     (tmp_path / "recipe.toml").write_text("")
     return tmp_path
 
