@@ -19,6 +19,12 @@ def check(
     full: Annotated[
         bool, typer.Option("--full", help="Print every setting, as TOML, instead of what differs from the defaults.")
     ] = False,
+    show_prompts: Annotated[
+        int,
+        typer.Option(
+            "--show-prompts", min=0, metavar="N", help="Print the first N rows of every source as the model reads them."
+        ),
+    ] = 0,
 ) -> None:
     """Check a recipe and everything it needs; start nothing.
 
@@ -38,6 +44,10 @@ def check(
     # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
     _print(["", *_placement(resolved)], full)
     _print([f"note: {note}" for note in preflight(resolved)], full)
+    if show_prompts:
+        from orchestrator.data.shown import shown
+
+        _print(["", *shown(resolved, show_prompts)], full)
 
 
 def _print(lines: Iterable[str], full: bool) -> None:

@@ -1,0 +1,116 @@
+"""A few prompts, examples and pairs of a stage as the model will read them: the text, and token by token where parts meet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from learner.batch import TrainingSequence
+from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
+from orchestrator.config.wiring import root_of
+from orchestrator.data.examples import load_examples
+from orchestrator.data.pairs import load_pair_sets, policy_pairs
+from orchestrator.data.prompts import load_prompts, load_tokenizer
+from rollout.data.templates import load_template
+from rollout.types import Prompt
+
+JOINT = 5
+"""Tokens on each side of a joint."""
+
+
+def shown(recipe: Recipe, count: int) -> Iterator[str]:
+    """Lines about the first `count` rows of every source and evaluation set.
+
+    Raises:
+        InputError: data or tokenizer cannot be read, or rows cannot be rendered.
+    """
+    for stage in recipe.stages:
+        tokenizer, why = _tokenizer(recipe, stage)
+        if tokenizer is None:
+            yield f"stage {stage.name}: {why}"
+            continue
+        yield from _of_sources(stage, tokenizer, recipe.seed, count)
+        if kind_of(stage).generates:
+            sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
+            yield from _of_prompts(f"stage {stage.name}, evaluation set", sets.prompts, tokenizer, count)
+
+
+def _tokenizer(recipe: Recipe, stage: Stage) -> tuple[Any, str]:
+    """The tokenizer that the stage's model has, or why there is none yet."""
+    model = root_of(recipe.stages, stage).model
+    if model.path:
+        return load_tokenizer(model.path, model.trust_remote_code), ""
+    if model.build.tokenizer == "characters":
+        from learner.model.small import character_tokenizer
+
+        return character_tokenizer(), ""
+    return None, "its tokenizer is made when the run begins; model.path names one that is there"
+
+
+def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator[str]:
+    where = f"stage {stage.name}, source"
+    match kind_of(stage).learns_from:
+        case "prompts":
+            sources = {name: section for name, section in stage.data.sources.items() if not section.stage}
+            prompts = load_prompts(sources, stage, tokenizer, seed)
+            yield from _of_prompts(where, prompts.prompts, tokenizer, count)
+        case "examples":
+            sources = {name: section for name, section in stage.data.sources.items() if not section.stage}
+            for name, rows in (load_examples(sources, stage, tokenizer, seed).sequences if sources else {}).items():
+                for number, row in enumerate(islice(rows, count), 1):
+                    yield f"{where} {name}, example {number} of {len(rows):,}: {_counted(row)}"
+                    yield from _of_sequence(row, tokenizer)
+        case "pairs" if kind_of(stage).generates:
+            read = policy_pairs(stage, load_template(stage.data.template, tokenizer), tokenizer)
+            for name, pairs in load_pair_sets(stage, read, 0.0, seed).training.items():
+                for number, pair in enumerate(islice(pairs, count), 1):
+                    for which, row in (("better", pair.chosen), ("worse", pair.rejected)):
+                        yield f"{where} {name}, pair {number} of {len(pairs):,}, the {which} one: {_counted(row)}"
+                        yield from _of_sequence(row, tokenizer)
+
+
+def _of_prompts(where: str, sets: Mapping[str, Sequence[Prompt]], tokenizer: Any, count: int) -> Iterator[str]:
+    for name, prompts in sets.items():
+        for prompt in prompts[:count]:
+            scored = f"rubric {prompt.rubric}, answer {prompt.answer!r}" if prompt.answer else f"rubric {prompt.rubric}"
+            yield f"{where} {name}, {prompt.prompt_id} of {len(prompts):,}: {len(prompt.token_ids)} tokens, {scored}"
+            yield from _block(_text(tokenizer, prompt.token_ids), "│")
+            yield f"  begins  {_tokens(tokenizer, prompt.token_ids[:JOINT])}"
+            yield f"  ends    {_tokens(tokenizer, prompt.token_ids[-JOINT:])}   the model goes on here"
+
+
+def _of_sequence(row: TrainingSequence, tokenizer: Any) -> Iterator[str]:
+    ids, first = row.token_ids.tolist(), row.first_target
+    yield from _block(_text(tokenizer, ids[:first]), "│")
+    yield from _block(_text(tokenizer, ids[first:]), "┃")
+    yield f"  begins  {_tokens(tokenizer, ids[:JOINT])}"
+    before, behind = (
+        _tokens(tokenizer, ids[max(0, first - JOINT) : first]),
+        _tokens(tokenizer, ids[first : first + JOINT]),
+    )
+    yield f"  joint   {before}   ┃ trains from here:   {behind}"
+    yield f"  ends    {_tokens(tokenizer, ids[-JOINT:])}"
+
+
+def _counted(row: TrainingSequence) -> str:
+    return f"{row.first_target} tokens are read, {row.num_targets} train"
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _block(text: str, bar: str) -> Iterator[str]:
+    for line in text.split("\n"):
+        yield f"  {bar} {line}"
+
+
+def _tokens(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Each with its id: `1 '<s>'  3923 'What'`."""
+    return "  ".join(f"{own} {_piece(tokenizer, own)!r}" for own in ids)
+
+
+def _piece(tokenizer: Any, own: int) -> str:
+    text = _text(tokenizer, [own])
+    # Of a character that several tokens make up, one alone has no text.
+    return str(tokenizer.convert_ids_to_tokens([own])[0]) if "\ufffd" in text else text

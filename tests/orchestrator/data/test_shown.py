@@ -1,0 +1,76 @@
+"""`rayzero check --show-prompts`: what the model will read, what it is trained on, and the tokens where parts meet."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.model.small import character_tokenizer
+from orchestrator.data.shown import shown
+from tests.orchestrator.factories import recipe, write_rows
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def lines(model: str, kind: str, source: dict[str, Any], **data: Any) -> list[str]:
+    asked = recipe(
+        model={"path": model, "max_tokens": 600},
+        data={"sources": {"own": source}, **data},
+        stages=[{"name": "s", "kind": kind}],
+    )
+    return list(shown(asked, 1))
+
+
+def test_a_prompt_is_shown_as_the_template_writes_it_with_its_first_and_last_tokens(tmp_path: Path, model: str) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1?", "answer": "2"}, {"prompt": "é", "answer": "1"}])
+    found = lines(model, "grpo", {"path": str(file)}, template="chat")
+    assert found[0].startswith("stage s, source own, own/")
+    assert found[0].endswith("tokens, rubric default, answer '2'")
+    assert found[1:4] == ["  │ <user>1+1?", "  │ <assistant><think>", "  │ "]
+    assert found[4].startswith("  begins  29 '<'")
+    assert found[5].endswith(r"258 '<think>'  11 '\n'   the model goes on here")
+    assert len(found) == 6
+
+
+def test_an_example_shows_where_training_begins(tmp_path: Path, model: str) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1?", "answer": "2", "worked": "It is 2."}])
+    found = lines(model, "sft", {"path": str(file), "completion_column": "worked"})
+    assert found[:3] == [
+        "stage s, source own, example 1 of 1: 4 tokens are read, 9 train",
+        "  │ 1+1?",
+        "  ┃ It is 2.<|end|>",
+    ]
+    assert "32 '?'   ┃ trains from here:   42 'I'" in found[4]
+    assert found[5].endswith("1 '<|end|>'")
+
+
+def test_both_responses_of_a_pair_are_shown(tmp_path: Path, model: str) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1?", "good": "2", "bad": "3"}])
+    found = lines(model, "dpo", {"path": str(file), "chosen_column": "good", "rejected_column": "bad"})
+    assert [line for line in found if line.startswith("  ┃")] == ["  ┃ 2<|end|>", "  ┃ 3<|end|>"]
+    assert [line.split(": ")[0] for line in found if line.startswith("stage")] == [
+        "stage s, source own, pair 1 of 1, the better one",
+        "stage s, source own, pair 1 of 1, the worse one",
+    ]
+
+
+def test_a_part_of_a_character_is_shown_as_its_token(tmp_path: Path, model: str) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "é", "answer": "1"}])
+    found = lines(model, "grpo", {"path": str(file)})
+    assert "\ufffd" not in "".join(found)
+    assert found[1] == "  │ é"
+
+
+def test_a_tokenizer_that_the_run_will_make_is_said() -> None:
+    asked = recipe(model={"build": {"tokenizer": "bpe", "vocab_size": 400}})
+    assert list(shown(asked, 2)) == [
+        "stage rl: its tokenizer is made when the run begins; model.path names one that is there"
+    ]
