@@ -36,7 +36,7 @@ def test_a_prompt_is_shown_as_the_template_writes_it_with_its_first_and_last_tok
     assert found[0].endswith("tokens, rubric default, answer '2'")
     assert found[1:4] == ["  │ <user>1+1?", "  │ <assistant><think>", "  │ "]
     assert found[4].startswith("  begins  29 '<'")
-    assert found[5].endswith(r"258 '<think>'  11 '\n'   the model goes on here")
+    assert found[5].endswith(r"258 '<think>'  200 '\n'   the model goes on here")
     assert len(found) == 6
 
 
