@@ -289,7 +289,10 @@ class LearnerRank:
         """
         if not self.models:
             return
-        self.models.clear()
+        while self.models:
+            self.models.popitem()[1].close()
+        # Twice: the first collection runs finalizers, of the engine and of its tensors, which bring back what they refer to.
+        gc.collect()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -157,6 +157,10 @@ class TrainedModel:
         if reference := self._second_model:
             reference.load(folder)
 
+    def close(self) -> None:
+        """Take off what DeepSpeed hung on the module, so that its memory can go."""
+        self.engine.destroy()
+
     @property
     def _second_model(self) -> Reference | None:
         """The reference where it has weights of its own, and is not the policy without its adapters."""
