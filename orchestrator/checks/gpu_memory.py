@@ -58,7 +58,9 @@ class Gpus:
         """Whether a stage has room on them, with packs of `tokens`."""
         if stage_places(stage, gpus=self.count)[1] > self.count or self.rank(stage, tokens) > ROOMY * self.total:
             return False
-        return not self.share(stage) or sum(engine_gpu(stage).values()) + ENGINE_OVERHEAD_BYTES <= self.engine_has(stage)
+        return not self.share(stage) or sum(engine_gpu(stage).values()) + ENGINE_OVERHEAD_BYTES <= self.engine_has(
+            stage
+        )
 
 
 def check_gpu_memory(recipe: Recipe, training: bool) -> list[str]:

@@ -32,7 +32,7 @@ def model_shape(model: ModelSection, vocabulary: int) -> ModelShape | None:
     """
     if model.path:
         folder = Path(model.path)
-        return _of_config(read_config(folder, model.path)) if folder.is_dir() else None
+        return _of_config(read_config(folder, model.path)) if (folder / "config.json").is_file() else None
     build = model.build
     return ModelShape(
         layers=build.layers,

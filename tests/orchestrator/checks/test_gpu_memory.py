@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from orchestrator.checks.gpu_memory import check_gpu_memory
+from orchestrator.cli import run
 from orchestrator.config.load import RECIPES, load_recipe
 from orchestrator.plan import machine
 from rollout.errors import InputError
-from tests.orchestrator.factories import NEEDED, decoder_folder, recipe
+from tests.orchestrator.factories import NEEDED, decoder_folder, recipe, write_rows
 
 QWEN_7B = {"hidden": 3584, "layers": 28, "heads": 28, "kv_heads": 4, "intermediate": 18_944, "vocab": 152_064}
 QWEN_1_5B = {"hidden": 1536, "layers": 28, "heads": 12, "kv_heads": 2, "intermediate": 8960, "vocab": 151_936}
@@ -60,6 +61,22 @@ def test_the_shipped_recipes_fit_the_node_that_they_name(
     gpus(monkeypatch, 8, "NVIDIA A100-SXM4-40GB, 40960 MiB")
     with pytest.raises(InputError):
         check_gpu_memory(shipped, training=True)
+
+
+def test_the_command_shows_the_bytes_before_it_refuses(
+    large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpus(monkeypatch, 8)
+    monkeypatch.setattr(machine, "engine_package", lambda: "vllm")
+    rows = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}"} for i in range(40)]
+    for half, part in (("train", rows[:32]), ("test", rows[32:])):
+        write_rows(tmp_path / "gsm8k" / f"{half}.jsonl", part)
+    assert run(["check", "gsm8k", f"model.path={large}"]) == 2
+    told = capsys.readouterr()
+    assert "memory  about 210 GB of a rank's GPU while it trains (learner 152 GB, reference 15.2 GB" in told.out
+    assert "a learner rank needs about 210 GB of a GPU of 85.5 GB" in told.err
+    assert run(["check", "gsm8k", f"model.path={large}", "learner.lora_rank=32"]) == 0
+    assert "of a rank's GPU while it trains (frozen base 15.2 GB" in capsys.readouterr().out
 
 
 def test_what_cannot_fit_is_refused_with_what_would(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
