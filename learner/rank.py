@@ -4,6 +4,7 @@ Plain Python round DeepSpeed engines; the Ray actor in learner/service.py only f
 ranks call it with the same arguments, and each picks its own share.
 """
 
+import gc
 import json
 import os
 import time
@@ -107,7 +108,7 @@ class LearnerRank:
         Raises:
             InputError: a model cannot be loaded.
         """
-        self.models.clear()
+        self._drop_models()
         torch.manual_seed(spec.seed)
         self._open(spec)
         for other in beside:
@@ -279,6 +280,22 @@ class LearnerRank:
         """Free the shared memory of publishes."""
         if self._publisher is not None:
             self._publisher.close()
+
+    def _drop_models(self) -> None:
+        """Let go of the models of the stage before, so that the next are not loaded beside them.
+
+        DeepSpeed's engines refer to themselves, and Python would collect them some time later. What ZeRO 2 and 3 hold stays
+        until the process ends, which is why their stages have ranks of their own (orchestrator/cluster/services.py).
+        """
+        if not self.models:
+            return
+        while self.models:
+            self.models.popitem()[1].close()
+        # Twice: the first collection runs finalizers, of the engine and of its tensors, which bring back what they refer to.
+        gc.collect()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _open(self, spec: LearnerSpec) -> None:
         assert spec.head not in self.models, f"two models with a {spec.head} head"

@@ -6,7 +6,7 @@ processes and the device.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class TrainedModel:
         """Layers that are compiled: on a GPU, unless the model is small or DeepSpeed takes their parameters apart (ZeRO 3)."""
         if device.type == "cuda" and not self.sharded and self.num_parameters >= LEAST_PARAMETERS:
             self.compiled_layers = compile_layers(self.module.model)
+        place(self.module, _deepspeed_config(spec), device)
         self.engine: Any = deepspeed.initialize(
             model=self.module,
             optimizer=_optimizer(self.module, spec, device),
@@ -156,6 +157,10 @@ class TrainedModel:
         if reference := self._second_model:
             reference.load(folder)
 
+    def close(self) -> None:
+        """Take off what DeepSpeed hung on the module, so that its memory can go."""
+        self.engine.destroy()
+
     @property
     def _second_model(self) -> Reference | None:
         """The reference where it has weights of its own, and is not the policy without its adapters."""
@@ -167,16 +172,15 @@ class TrainedModel:
             case "language":
                 return self._load_policy(path)
             case "score":
-                return load_reward_model(path, self.dtype, trust_remote_code=trusted).to(self.device)
+                return load_reward_model(path, self.dtype, trust_remote_code=trusted)
 
     def _load_policy(self, path: str) -> Policy:
-        policy = load_policy(
+        return load_policy(
             path,
             self.dtype,
             trust_remote_code=self.spec.trust_remote_code,
             logit_chunk_tokens=self.spec.logit_chunk_tokens,
         )
-        return policy.to(self.device)
 
     def _open_reference(self) -> FrozenPolicy | None:
         if not self.spec.reference_path:
@@ -184,13 +188,29 @@ class TrainedModel:
         if self.spec.lora_rank:
             assert isinstance(self.module, Policy)
             return BaseReference(self.module, self.engine)
-        return Reference(self._load_policy(self.spec.reference_path), _deepspeed_config(self.spec), self.sharded)
+        config = _deepspeed_config(self.spec)
+        return Reference(place(self._load_policy(self.spec.reference_path), config, self.device), config, self.sharded)
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Norm of the reduced gradients where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""
         if self.spec.zero_stage > 0 or self.spec.dtype != "float32":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def place(module: Module, config: dict[str, Any], device: torch.device) -> Module:
+    """Bring a module to the device of its rank; under ZeRO-3 one parameter after the other, of which each rank keeps its part.
+
+    So the whole of a sharded model is on no device at any time. Collective. `config`: DeepSpeed's.
+    """
+    if config["zero_optimization"]["stage"] == 3:
+        import deepspeed
+
+        deepspeed.zero.Init(module=module, config_dict_or_path=config)
+    return module.to(device)
 
 
 def _optimizer(module: torch.nn.Module, spec: LearnerSpec, device: torch.device) -> torch.optim.Optimizer:

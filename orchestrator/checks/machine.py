@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 
+from orchestrator.checks.gpu_memory import check_gpu_memory
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sharing import sharing_fault
@@ -96,13 +97,13 @@ def _fewer_cores(stage: Stage, have: int, training: bool) -> str:
 
 
 def check_memory(recipe: Recipe, training: bool) -> list[str]:
-    """Notes about the memory of a CPU host, which holds everything.
+    """Notes about the memory of the GPUs, or of a CPU host, which holds everything.
 
     Raises:
-        InputError: shared memory cannot take the weights on their way to the engines.
+        InputError: a GPU cannot hold a stage; shared memory of a CPU host cannot take the weights on their way to the engines.
     """
     if on_gpus():
-        return []
+        return check_gpu_memory(recipe, training)
     notes = []
     for stage in recipe.stages:
         if training and stage.learner.offload_optimizer:

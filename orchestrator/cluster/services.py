@@ -97,8 +97,8 @@ class Services:
         threads = settings.threads or max(1, cores(stage) // settings.ranks)
         shared = await self._share(stage)
         shape: tuple[object, ...] = (settings.ranks, settings.cpus, settings.gpus, threads, settings.timeout_s, shared)
-        if self.device == "cuda":
-            # DeepSpeed lets go of a model's memory with its process alone (ZeRO 2 and 3): every stage has ranks of its own.
+        if self.device == "cuda" or settings.zero_stage >= 2:
+            # DeepSpeed gives a model's memory back with its process alone (ZeRO 2 and 3): such a stage has ranks of its own.
             shape += (stage.name,)
         await self._learner.begin(
             shape,

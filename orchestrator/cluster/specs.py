@@ -1,6 +1,5 @@
 """From the settings of a stage to what its services take. Plain functions."""
 
-import math
 from dataclasses import fields
 from typing import Any
 
@@ -9,7 +8,7 @@ from learner.spec import LearnerSpec
 from orchestrator.cluster.session import cores_per_node, gpus
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.plan.memory import rank_bytes
+from orchestrator.plan.gpu_memory import held_bytes
 from orchestrator.plan.placement import shares_gpus
 from rollout.actors import Device
 from rollout.engine import EngineSpec
@@ -17,8 +16,6 @@ from rollout.weights.manifest import Backend
 
 BUCKET_BYTES: dict[Device, int] = {"cpu": 64 << 20, "cuda": 256 << 20}
 """Bytes of one bucket of weights on their way to the engines; between GPUs two of them are in flight on each side."""
-RANK_OVERHEAD_BYTES = 3 << 30
-"""Bytes of a GPU that a rank holds beside its model while an engine samples: CUDA's and NCCL's own, a bucket, fragments."""
 
 
 def backend(stage: Stage, device: Device) -> Backend:
@@ -62,12 +59,6 @@ def learner_spec(stage: Stage, model_path: str, reference_path: str, seed: int, 
         backend=backend(stage, device),
         bucket_bytes=BUCKET_BYTES[device],
     )
-
-
-def held_bytes(stage: Stage) -> int:
-    """Memory of a GPU that an engine leaves to the rank on it, in whole GiB and with a reference, whether the stage has one or
-    not: engines that would differ by it alone are started anew for a stage, which takes a minute."""
-    return math.ceil((rank_bytes(stage) + RANK_OVERHEAD_BYTES) / 2**30) << 30
 
 
 def cores(stage: Stage) -> int:

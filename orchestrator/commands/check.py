@@ -88,8 +88,10 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 def _placement(recipe: "Recipe") -> list[str]:
     """Lines about the places of the processes of every stage, and the memory that they take."""
+    from orchestrator.config.stage_kinds import kind_of
     from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
+    from orchestrator.plan.gpu_memory import learner_gpu, sure_tokens
     from orchestrator.plan.memory import adapter_parameters, memory, parameters
     from orchestrator.plan.placement import MANY, gpu_share, shares_gpus, stage_places
 
@@ -111,6 +113,10 @@ def _placement(recipe: "Recipe") -> list[str]:
         total = machine.in_units(sum(sizes.values()))
         text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
+        if here and machine.on_gpus() and kind_of(stage).trains and (parts := learner_gpu(stage, sure_tokens(stage))):
+            named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in parts.items())
+            text = f"about {machine.in_units(sum(parts.values()))} of a rank's GPU while it trains ({named})"
+            stages_of.setdefault(f"memory  {text}", []).append(stage.name)
         if adapters := adapter_parameters(stage):
             share = f"{adapters:,} parameters of adapters beside {parameters(stage.model):,} frozen ones"
             stages_of.setdefault(f"trains  {share}", []).append(stage.name)

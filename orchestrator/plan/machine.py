@@ -1,6 +1,7 @@
 """Facts about this machine: cores, memory, GPUs, the engine that is installed. Imports nothing heavy and starts nothing."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -51,6 +52,12 @@ def gpu_names() -> tuple[str, ...]:
         return tuple(names)
     chosen = [entry for entry in visible.split(",") if entry.strip() not in ("", "-1")]
     return tuple(names[: len(chosen)])
+
+
+def gpu_memory_bytes() -> int:
+    """Memory of the smallest GPU that a process started here would see; 0: there is none, or the driver does not say."""
+    sizes = [re.search(r"(\d+) MiB$", name) for name in gpu_names()]
+    return min((int(size[1]) << 20 if size else 0 for size in sizes), default=0)
 
 
 def on_gpus() -> bool:

@@ -33,18 +33,23 @@ def wire_bytes(model: ModelSection) -> int:
 def parameters(model: ModelSection) -> int:
     """Number of parameters of a model folder, or of the small model when there is no path; 0: not known here."""
     if not model.path:
-        return _built_parameters(model.build)
+        return _built_parameters(model)
     folder = Path(model.path)
     return folder_parameters(folder) if folder.is_dir() else 0
 
 
-def _built_parameters(build: BuildSection) -> int:
+def vocabulary(model: ModelSection) -> int:
+    """Tokens of the model that `model.build` describes."""
+    return CHARACTER_VOCABULARY if model.build.tokenizer == "characters" else model.build.vocab_size
+
+
+def _built_parameters(model: ModelSection) -> int:
     """Number of parameters of the Qwen2 that `model.build` describes."""
-    vocabulary = CHARACTER_VOCABULARY if build.tokenizer == "characters" else build.vocab_size
+    build = model.build
     width, kv_width = build.hidden, build.hidden // build.heads * build.kv_heads
     attention = width * width + width + 2 * (width * kv_width + kv_width) + width * width
     layer = attention + 3 * width * build.intermediate + 2 * width
-    return (1 if build.tied else 2) * vocabulary * width + build.layers * layer + width
+    return (1 if build.tied else 2) * vocabulary(model) * width + build.layers * layer + width
 
 
 def linear_layers(model: ModelSection) -> dict[str, tuple[int, int]]:
@@ -88,7 +93,14 @@ def rank_bytes(stage: Stage) -> float:
     held = {part: size for part, size in memory(stage).items() if not part.startswith("engine")}
     if held and not stage.learner.lora_rank:
         held["reference"] = _reference_bytes(stage)
-    return sum(held.values()) / stage.learner.ranks
+    return (sum(held.values()) - offloaded_bytes(stage)) / stage.learner.ranks
+
+
+def offloaded_bytes(stage: Stage) -> float:
+    """Bytes over all ranks that `learner.offload_optimizer` keeps in the host's memory: master weights and moments."""
+    if not stage.learner.offload_optimizer:
+        return 0.0
+    return 12.0 * (adapter_parameters(stage) if stage.learner.lora_rank else parameters(stage.model))
 
 
 def memory(stage: Stage, training: bool = True) -> dict[str, float]:

@@ -54,6 +54,50 @@ def model_folder(folder: Path, **files: bytes | None) -> Path:
     return folder
 
 
+def decoder_folder(
+    folder: Path, *, hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, vocab: int, tied: bool
+) -> Path:
+    """A folder with the config and the tensors' shapes of a Qwen2, and none of their bytes."""
+    key = hidden // heads * kv_heads
+    layer = {
+        "self_attn.q_proj.weight": [hidden, hidden],
+        "self_attn.q_proj.bias": [hidden],
+        "self_attn.k_proj.weight": [key, hidden],
+        "self_attn.k_proj.bias": [key],
+        "self_attn.v_proj.weight": [key, hidden],
+        "self_attn.v_proj.bias": [key],
+        "self_attn.o_proj.weight": [hidden, hidden],
+        "mlp.gate_proj.weight": [intermediate, hidden],
+        "mlp.up_proj.weight": [intermediate, hidden],
+        "mlp.down_proj.weight": [hidden, intermediate],
+        "input_layernorm.weight": [hidden],
+        "post_attention_layernorm.weight": [hidden],
+    }
+    shapes = {f"model.layers.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": [vocab, hidden], "model.norm.weight": [hidden]}
+    shapes |= {} if tied else {"lm_head.weight": [vocab, hidden]}
+    header = json.dumps(
+        {name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    ).encode()
+    config = {
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": intermediate,
+        "vocab_size": vocab,
+        "tie_word_embeddings": tied,
+        "max_position_embeddings": 131072,
+    }
+    return model_folder(
+        folder,
+        config_json=json.dumps(config).encode(),
+        model_safetensors=struct.pack("<Q", len(header)) + header,
+        tokenizer__config_json=b'{"chat_template": "{{ messages }}"}',
+    )
+
+
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -13,7 +13,7 @@ from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.prompts import PromptSets, load_prompts
 from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
-from rollout.actors import SharedGpus
+from rollout.actors import Device, SharedGpus
 from rollout.errors import InputError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe
@@ -279,3 +279,37 @@ def test_another_number_of_ranks_is_reserved_anew(monkeypatch: pytest.MonkeyPatc
     assert Sharing(monkeypatch, gpus=2).run(gpu_stage("one", rollout={"share_gpus": True}), more)[1] == (
         "engines closed ranks closed unreserved reserved 2 x 1 ranks at 0.5 engines at 0.5 engines asleep"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "zero_stage", "started"), [("cpu", 0, 1), ("cpu", 1, 1), ("cpu", 2, 2), ("cpu", 3, 2), ("cuda", 0, 2)]
+)
+def test_ranks_that_would_hold_on_to_a_model_end_with_its_stage(
+    monkeypatch: pytest.MonkeyPatch, device: Device, zero_stage: int, started: int
+) -> None:
+    starts: list[int] = []
+
+    async def start(**settings: Any) -> Workers:
+        starts.append(settings["ranks"])
+        return Workers({}, {}, "")
+
+    monkeypatch.setattr("orchestrator.cluster.specs.cores_per_node", lambda: 4)
+    monkeypatch.setattr("orchestrator.cluster.services.LearnerGroup.start", start)
+    monkeypatch.setattr(Services, "_share", no_sharing)
+    stages = recipe(
+        learner={"zero_stage": zero_stage},
+        stages=[{"name": "a", "kind": "grpo"}, {"name": "b", "kind": "grpo"}],
+    ).stages
+
+    async def begin() -> None:
+        services = Services(device, 1.0, None)  # type: ignore[arg-type]
+        for stage in (stages[0], stages[0], stages[1]):
+            await services.begin_learner(stage)
+            await services.learner()
+
+    asyncio.run(begin())
+    assert len(starts) == started
+
+
+async def no_sharing(services: Services, stage: Stage) -> None:
+    """In place of what asks the cluster for its GPUs."""
