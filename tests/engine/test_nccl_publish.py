@@ -207,7 +207,7 @@ def test_weights_that_arrive_otherwise_than_they_were_sent_are_refused(wide: Wor
         group.broadcast = broadcast
 
     inside(wide.learner._actors[0], damage_one)
-    with pytest.raises(ServiceError, match="weights arrived damaged: digest [0-9a-f]{16}, sent [0-9a-f]{16}"):
+    with pytest.raises(ServiceError, match=r"weights arrived damaged: digest [0-9a-f]{16}, sent [0-9a-f]{16}"):
         wide.publish(5)
 
 

@@ -2,6 +2,7 @@
 not come, or is gone, it waits for ever, unless the communicator is destroyed. Streams and events do nothing."""
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
@@ -54,12 +55,14 @@ class Nothing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.device = torch.device("cpu")
 
-    def _nothing(self, *args: Any) -> None: ...
+    def record(self, *args: Any) -> None: ...
 
-    record = synchronize = wait = wait_event = wait_stream = _nothing
+    synchronize = wait = wait_event = wait_stream = record
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None: ...
+def _noop() -> Callable[..., None]:
+    """A function of its own each time: torch's compiler knows them by who they are."""
+    return lambda *args, **kwargs: None
 
 
 def install() -> None:
@@ -73,8 +76,8 @@ def install() -> None:
     torch.cuda.Stream = torch.Event = Nothing  # type: ignore[assignment,misc]
     torch.cuda.stream = lambda stream: nullcontext()  # type: ignore[assignment]
     for module in (torch.cuda, torch.accelerator):
-        module.synchronize = _nothing
+        module.synchronize = _noop()
         module.current_stream = lambda *args: here
-    torch.cuda.set_stream = _nothing
+    torch.cuda.set_stream = _noop()
     torch.accelerator.current_device_index = lambda: 0
-    torch.Tensor.record_stream = _nothing  # type: ignore[assignment]
+    torch.Tensor.record_stream = _noop()  # type: ignore[assignment]
