@@ -46,14 +46,15 @@ rollout.service.RolloutReplica = Replica
 rewards.service.KINDS.update(reward_model=(Spec, Seen))
 rewards.service.check_scorer = lambda spec: None
 
-async def places(models, **sections):
-    stage = recipe(**sections).stages[0]
+async def places(models, before=(), **sections):
     services = Services("cuda", 60.0, None)
     model = asyncio.get_running_loop().create_future()
     model.set_result("m")
-    await services.begin_learner(stage)
-    await services.begin_rollout(stage, model)
-    ranks, engines = (await services.learner())._actors, (await services.rollout())._actors
+    for each in (*before, sections):
+        stage = recipe(**each).stages[0]
+        await services.begin_learner(stage)
+        await services.begin_rollout(stage, model)
+        ranks, engines = (await services.learner())._actors, (await services.rollout())._actors
     functions = [FunctionSpec(name="reward_model", label=f"m{i}", args={"path": f"{i}"}) for i in range(models)]
     scorers = [actor for _, actor in rewards.service._start_scorers({"r": functions}, "scorers").values()]
     seen = [[ray.get(actor.gpus.remote(), timeout=60) for actor in kind] for kind in (ranks, engines, scorers)]
@@ -83,6 +84,12 @@ CASES: dict[str, dict[str, Any]] = {
         "learner": {"ranks": 4, "gpus": 0.8},
         "rollout": {"replicas": 4, "gpus": 0.8, "share_gpus": True},
     },
+    "after a stage without models": {
+        "models": 4,
+        "before": [{"learner": {"ranks": 4}, "rollout": {"replicas": 4, "share_gpus": True}}],
+        "learner": {"ranks": 4},
+        "rollout": {"replicas": 4, "gpus": 0.8, "share_gpus": True},
+    },
     "smallest parts": {
         "learner": {"ranks": 2, "gpus": 0.51},
         "rollout": {"replicas": 2, "gpus": 0.51, "share_gpus": False},
@@ -93,7 +100,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def places() -> dict[str, dict[str, list[str]]]:
     """What CUDA_VISIBLE_DEVICES says in every actor, case by case, one after the other on the same cluster."""
-    given = "".join(json.dumps({"models": 0, "loop": {"max_staleness": 0}} | case) + "\n" for case in CASES.values())
+    given = "".join(json.dumps({"models": 0} | case) + "\n" for case in CASES.values())
     answer = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -113,14 +120,14 @@ def test_ranks_and_the_workers_of_engines_have_a_gpu_each(places: dict[str, Any]
     assert sorted(seen) == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("case", ["shared", "fewer engines", "shared beside models"])
+@pytest.mark.parametrize("case", ["shared", "fewer engines", "shared beside models", "after a stage without models"])
 def test_rank_and_engine_of_one_number_share_a_gpu_and_no_other(places: dict[str, Any], case: str) -> None:
     ranks, engines = places[case]["ranks"], places[case]["engines"]
     assert len(set(ranks)) == len(ranks)
     assert engines == ranks[: len(engines)]
 
 
-@pytest.mark.parametrize("case", ["beside models", "shared beside models"])
+@pytest.mark.parametrize("case", ["beside models", "shared beside models", "after a stage without models"])
 def test_reward_models_find_what_ranks_and_engines_leave(places: dict[str, Any], case: str) -> None:
     assert len(places[case]["models"]) == 4
     assert set(places[case]["models"]) <= {"0", "1", "2", "3"}
