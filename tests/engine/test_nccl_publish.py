@@ -178,12 +178,15 @@ def test_ranks_that_share_a_model_send_it_to_engines_that_share_it_too(wide: Wor
 
 def test_after_the_death_of_a_replica_the_others_meet_again_and_the_run_goes_on(wide: World) -> None:
     wide.publish(2)
+    wide.step()
+    assert wide.pool.serving == (0, 1)
     processes = processes_of(wide.pool._actors[1])
     processes[0].kill()
     began = time.monotonic()
     wide.publish(3)  # nobody has asked it for anything since
     assert time.monotonic() - began < 10
     assert wide.pool.serving == (0,)
+    assert wide.gaps("without")[0] < 1e-4
     wide.step()
     wide.publish(4)
     assert wide.gaps("again")[0] < 1e-4
@@ -193,6 +196,7 @@ def test_after_the_death_of_a_replica_the_others_meet_again_and_the_run_goes_on(
 
 def test_weights_that_arrive_otherwise_than_they_were_sent_are_refused(wide: World) -> None:
     wide.publish(5)
+    wide.step()
 
     def damage_one(self: Any) -> None:
         group = self._rank.publisher._base._group
@@ -212,6 +216,7 @@ def test_weights_that_arrive_otherwise_than_they_were_sent_are_refused(wide: Wor
 
 def test_an_engine_that_fails_ends_the_ranks_and_the_engines_that_wait_for_it(narrow: World) -> None:
     narrow.publish(1)
+    narrow.step()
 
     def break_it(self: Any) -> None:
         async def fail(manifest: Any) -> None:
