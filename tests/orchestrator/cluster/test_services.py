@@ -279,3 +279,11 @@ def test_another_number_of_ranks_is_reserved_anew(monkeypatch: pytest.MonkeyPatc
     assert Sharing(monkeypatch, gpus=2).run(gpu_stage("one", rollout={"share_gpus": True}), more)[1] == (
         "engines closed ranks closed unreserved reserved 2 x 1 ranks at 0.5 engines at 0.5 engines asleep"
     )
+
+
+def test_another_part_for_reward_models_is_reserved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models would find no place beside a whole GPU that the stage before had shared."""
+    part = gpu_stage("two", rollout={"gpus": 0.8})
+    assert Sharing(monkeypatch, gpus=1).run(gpu_stage("one"), part)[1] == (
+        "engines closed ranks closed unreserved reserved 1 x 0.8 ranks at 0.4 engines at 0.4 engines asleep"
+    )
