@@ -245,6 +245,27 @@ class RolloutPool:
             pause_seconds=max(report.pause_seconds for report in reports),
         )
 
+    async def roll_call(self) -> None:
+        """Notice the replicas that have died since they were last asked for anything: a load would wait for them, or fail.
+
+        Raises:
+            ServiceError: all of them have.
+        """
+
+        async def ask(replica: int) -> str:
+            try:
+                await within(self._actors[replica].version.remote(), self._timeout_s, f"replica {replica} to answer")
+            except ServiceError as problem:
+                self._router.mark(replica, Health.DEAD)
+                return str(problem)
+            return ""
+
+        failures = await asyncio.gather(*(ask(replica) for replica in self.serving))
+        if not self.serving:
+            raise ServiceError(
+                f"none of the {self.replicas} rollout replicas is left: {'; '.join(filter(None, failures))}"
+            )
+
     async def sleep(self) -> None:
         """Let every serving engine leave its GPU's memory to others until the next `load`."""
         calls = [self._actors[i].sleep.remote() for i in self._router.serving]

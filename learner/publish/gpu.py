@@ -74,12 +74,13 @@ class NcclPublisher:
 
     def _tensors(self, model: Any, sharded: bool) -> Iterator[tuple[str, Tensor]]:
         """What is sent, and at its end the digest of it."""
-        digest = Digest()
+        digest, device = Digest(), None
         for name, tensor in stream(base_parameters(model), self.bucket_bytes, sharded):
             sent = tensor.to(self.dtype)
             digest.add(name, sent)
+            device = sent.device
             yield name, sent
-        yield DIGEST, torch.tensor(list(digest.value()), dtype=torch.uint8, device="cuda")
+        yield DIGEST, torch.tensor(list(digest.value()), dtype=torch.uint8, device=device)
 
     def release(self, manifest: WeightManifest) -> None:
         """Nothing to do: no tensor is held."""

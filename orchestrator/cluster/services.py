@@ -242,8 +242,8 @@ class Services:
             if self._shared and (kind_of(stage).generates or not fits):
                 await asyncio.gather(self._rollout.close(), self._learner.close())
                 self._end_sharing()
-        elif not fits:
-            # What has GPUs of its own ends first, since those are to be shared now.
+        elif self._shared is None or not fits or self._shared.share != part / 2:
+            # What has GPUs of its own, or other parts of them, ends first, since those are to be shared now.
             await asyncio.gather(self._rollout.close(), self._learner.close())
             self._end_sharing()
             bundle = {"GPU": part, "CPU": engine.cpus + learner.cpus}

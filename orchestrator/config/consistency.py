@@ -21,6 +21,7 @@ def check_consistency(recipe: Recipe) -> None:
         check_schedule(stage)
         _check_tokens(stage)
         _check_sharing(stage)
+        _check_parts_of_gpus(stage)
     check_wiring(recipe.stages)
 
 
@@ -103,3 +104,13 @@ def _check_sharing(stage: Stage) -> None:
     fault = sharing_fault(stage)
     if stage.rollout.share_gpus is True and fault:
         raise InputError(f"stage {stage.name!r}: rollout.share_gpus = true: {fault}")
+
+
+def _check_parts_of_gpus(stage: Stage) -> None:
+    """Several GPUs for one engine are whole ones: Ray gives no actor parts of two."""
+    rollout = stage.rollout
+    if rollout.tensor_parallel > 1 and rollout.gpus < 1:
+        raise InputError(
+            f"stage {stage.name!r}: rollout.gpus = {rollout.gpus:g}: the {rollout.tensor_parallel} workers of an engine "
+            "(rollout.tensor_parallel) have whole GPUs; set it to 1 (reward models find their part by learner.gpus=0.8)"
+        )

@@ -95,6 +95,7 @@ class StageContext:
         learner, pool = await self.services.learner(), await self.services.rollout()
         with self.clocks.publish.running():
             began = time.perf_counter()
+            await pool.roll_call()
             manifest = await learner.stage_weights(version, pool.holding)
             if manifest.backend == "nccl" and manifest.has_base:
                 await self.services.meet()

@@ -1,6 +1,7 @@
 """Cores and GPUs that a stage reserves, and whether the models that score find a place beside the rest."""
 
 import json
+import math
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sharing import sharing_fault
@@ -41,12 +42,25 @@ def gpu_share(stage: Stage, gpus: int) -> float:
 
 def check_scorers(stage: Stage, gpus: int) -> None:
     """Raises InputError when engines and ranks leave no part of `gpus` GPUs to the reward models of a stage."""
-    models = _num_scorers(stage)
-    if models and gpu_share(stage, gpus) > gpus:
+    models, places = _num_scorers(stage), _scorer_places(stage, gpus)
+    if models > places:
+        room = f"leave {gpus} GPUs room for {places} of" if places else f"leave nothing of {gpus} GPUs to"
+        key = "rollout.gpus=0.8 rollout.gpu_memory=0.5" if stage.rollout.tensor_parallel == 1 else "learner.gpus=0.8"
         raise InputError(
-            f"stage {stage.name}: engines and ranks leave nothing of {gpus} GPUs to {models} reward models, each of which "
-            f'takes {SCORER_GPUS:g}: set rollout.gpus=0.8 rollout.gpu_memory=0.5, or device = "cpu" of the models'
+            f"stage {stage.name}: engines and ranks {room} {models} reward models, each of which takes {SCORER_GPUS:g} "
+            f'of one: set {key}, or device = "cpu" of the models'
         )
+
+
+def _scorer_places(stage: Stage, gpus: int) -> int:
+    """Reward models that find their part beside engines and ranks: what is left of two GPUs does not make one part."""
+    rollout, learner = stage.rollout, stage.learner
+    if shares_gpus(stage, gpus):
+        taken = [min(rollout.gpus, learner.gpus)] * learner.ranks
+    else:
+        taken = [rollout.gpus] * rollout.replicas * rollout.tensor_parallel + [learner.gpus] * learner.ranks
+    whole = [0.0] * (gpus - len(taken))
+    return sum(math.floor(round((1 - part) / SCORER_GPUS, 6)) for part in taken + whole)
 
 
 def _num_scorers(stage: Stage) -> int:

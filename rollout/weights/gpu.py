@@ -32,6 +32,11 @@ def _compare(found: bytes, sent: bytes) -> None:
 class VerifiedNcclEngine(NCCLWeightTransferEngine):
     """vLLM's NCCL engine, which also adds up what it loads."""
 
+    def init_transfer_engine(self, init_info: Any) -> None:
+        """Join the learner, in place of a group that was joined before: vLLM would keep that one, and its memory on the GPU."""
+        self.shutdown()
+        super().init_transfer_engine(init_info)
+
     def start_weight_update(self) -> None:
         self._digest, self._sent = Digest(), b""
         super().start_weight_update()

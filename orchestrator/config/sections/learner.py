@@ -96,8 +96,8 @@ class LearnerSection(Section):
     `geometric`: the completion (their geometric mean)."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each rank."""
-    gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """Part of a GPU reserved for each rank; below 1 the rest is for reward models."""
+    gpus: Annotated[float, Field(gt=0.5, le=1)] = 1
+    """Part of a GPU reserved for each rank, more than half of one; below 1 the rest is for reward models."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
     meanwhile, divided by the ranks."""

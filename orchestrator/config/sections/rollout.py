@@ -31,8 +31,9 @@ class RolloutSection(Section):
     """Further arguments of vLLM's engine by their own names, such as `{ quantization = "fp8" }`."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each tensor-parallel worker of each engine."""
-    gpus: Annotated[float, Field(gt=0, le=1)] = 1
-    """Part of a GPU reserved for each tensor-parallel worker; below 1 the rest is for reward models."""
+    gpus: Annotated[float, Field(gt=0.5, le=1)] = 1
+    """Part of a GPU reserved for each engine, more than half of one; below 1 the rest is for reward models. Each worker of a
+    tensor-parallel engine has a whole one: 1."""
     share_gpus: bool | Literal["auto"] = "auto"
     """Whether engine i and learner rank i take turns on one GPU: the engine sleeps while the rank trains, and weights
     travel by CUDA IPC. `auto`: where there are too few GPUs for both."""

@@ -55,10 +55,34 @@ def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.Mon
         return recipe(rewards={"rubrics": rubrics}, rollout={"gpus": 0.8} if "max_tokens" in keys else {})
 
     text = fault(judged())
-    assert "leave nothing of 2 GPUs to 1 reward models, each of which takes 0.1: set rollout.gpus=0.8" in text
+    assert "leave nothing of 2 GPUs to 1 reward models, each of which takes 0.1 of one: set rollout.gpus=0.8" in text
     assert DOWNLOAD in preflight(judged(device="cpu"))
     assert DOWNLOAD in preflight(judged(max_tokens=9))
     assert gpu_share(judged(max_tokens=9).stages[0], 2) == 1.9
+
+
+@pytest.mark.parametrize(
+    ("sections", "models", "message"),
+    [
+        ({"rollout": {"gpus": 0.95}, "learner": {"gpus": 0.95}}, 1, "leave nothing of 2 GPUs to 1 reward models"),
+        ({"rollout": {"gpus": 0.75}}, 2, ""),
+        ({"rollout": {"gpus": 0.75}}, 3, "leave 2 GPUs room for 2 of 3 reward models"),
+        ({"rollout": {"tensor_parallel": 2}, "learner": {"ranks": 1}}, 1, "set learner.gpus=0.8, or device"),
+        ({"rollout": {"share_gpus": True, "gpus": 0.8}}, 12, ""),
+        ({"rollout": {"share_gpus": True, "gpus": 0.8}}, 13, "room for 12 of 13"),
+    ],
+)
+def test_what_is_left_of_two_gpus_is_no_place_for_a_model(
+    sections: dict[str, Any], models: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("H100",) * (3 if "tensor_parallel" in str(sections) else 2))
+    monkeypatch.setattr(machine, "engine_package", lambda: "vllm")
+    rubric = {f"m{i}": {"name": "reward_model", "path": f"org/{i}"} for i in range(models)}
+    asked = recipe(rewards={"rubrics": {"default": rubric}}, **sections)
+    if message:
+        assert message in fault(asked)
+    else:
+        assert DOWNLOAD in preflight(asked)
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,14 @@ def test_another_number_of_ranks_is_reserved_anew(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_another_part_for_reward_models_is_reserved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models would find no place beside a whole GPU that the stage before had shared."""
+    part = gpu_stage("two", rollout={"gpus": 0.8})
+    assert Sharing(monkeypatch, gpus=1).run(gpu_stage("one"), part)[1] == (
+        "engines closed ranks closed unreserved reserved 1 x 0.8 ranks at 0.4 engines at 0.4 engines asleep"
+    )
+
+
 @pytest.mark.parametrize(
     ("device", "zero_stage", "started"), [("cpu", 0, 1), ("cpu", 1, 1), ("cpu", 2, 2), ("cpu", 3, 2), ("cuda", 0, 2)]
 )

@@ -46,3 +46,17 @@ def test_what_cannot_share_does_not_by_itself_and_is_refused_when_asked(sections
     rollout = {**sections.get("rollout", {}), "share_gpus": True}
     with pytest.raises(InputError, match=r"share_gpus = true: .*" + why):
         recipe(**{**sections, "rollout": rollout})
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"rollout": {"tensor_parallel": 2, "gpus": 0.8}}, "rollout.gpus = 0.8: the 2 workers of an engine"),
+        ({"rollout": {"gpus": 0.5}}, "rollout.gpus"),
+        ({"learner": {"gpus": 0.4}}, "learner.gpus"),
+    ],
+)
+def test_a_part_of_a_gpu_is_never_one_of_two_and_never_lets_two_on_one(sections: dict[str, Any], message: str) -> None:
+    """NCCL takes no two processes of a group on one GPU, and two that each fit a half would land there."""
+    with pytest.raises(InputError, match=message):
+        recipe(**sections)
