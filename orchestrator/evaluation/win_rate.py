@@ -96,5 +96,8 @@ def sample_of(prompt: Prompt) -> Sample:
         completion=completion_behind(prompt.text, baseline.text),
         answer=prompt.answer,
         fields=prompt.fields,
+        question=prompt.question,
+        columns=prompt.columns,
+        alone=True,
         num_tokens=baseline.num_tokens,
     )

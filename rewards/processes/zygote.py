@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -186,9 +187,12 @@ def _run(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, A
             functions[name] = load_function(name)
         function = functions[name]
         _beside(name.rpartition(":")[0])
-        value = function(*request["args"], **request["kwargs"])
-        if inspect.isawaitable(value):
-            value = _await(value)
+        called = function
+        if through := request.get("through"):
+            if through not in functions:
+                functions[through] = load_function(through)
+            called = partial(functions[through], function)
+        value = finished(called(*request["args"], **request["kwargs"]))
     except MemoryError:
         raise
     except BaseException as problem:  # noqa: BLE001  # some libraries' timeouts, and sys.exit, are no Exceptions
@@ -196,7 +200,10 @@ def _run(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, A
     return {"value": value}
 
 
-def _await(value: Any) -> Any:
+def finished(value: Any) -> Any:
+    """What a call returned; where it is awaitable, what comes of it."""
+    if not inspect.isawaitable(value):
+        return value
     import asyncio  # only functions that await pay for it
 
     async def finish() -> Any:
@@ -256,7 +263,8 @@ def load_function(name: str) -> Function:
     """
     origin, _, attribute = name.rpartition(":")
     function = getattr(_load_module(origin), attribute)
-    if not callable(function):
+    # A scorer is called by its `compute` (rewards/processes/forms.py).
+    if not callable(function) and not callable(getattr(function, "compute", None)):
         raise TypeError(f"{name} is not a function")
     checked: Function = function
     return checked
