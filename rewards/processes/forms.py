@@ -68,7 +68,10 @@ def call(
     columns = {name: _column(*held) for name, held in asked["columns"].items()}
     target = _target(function)
     try:
-        positional, named = _ARGUMENTS[form](_parameters(target), columns, args, asked, group)
+        parameters = _parameters(target)
+        if parameters and not _takes_any(parameters) and (spare := set(args) - set(parameters)):
+            raise Refused(f"has no argument {min(spare)!r}; it takes {', '.join(parameters)}")
+        positional, named = _ARGUMENTS[form](parameters, columns, args, asked, group)
         value = finished(target(*positional, **named))
         return {"scores": _scores(value, form, group, entry, len(asked["completions"]))}
     except Refused as problem:
