@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rewards.argument_types import check_types
 from rewards.models.scorers import check_scorer
 from rewards.processes.forms import WHOLE_GROUP, Refused, number
-from rewards.resources import Resources
+from rewards.resources import FORMS_MODULE, Resources
 from rewards.types import FunctionScore, FunctionSpec, Sample
 from rollout.data.json_text import ValueText
 from rollout.errors import InputError, did_you_mean
@@ -107,6 +107,7 @@ class UserFunction:
             "completions": [sample.completion for sample in samples],
             "columns": _columns(samples[0], form.columns),
             "answer_column": samples[0].columns[1],
+            "names": [*_columns(samples[0], None)],
         }
         spec = self._spec
         said = await self._ask("call", [form.name, spec.group, spec.entry, dict(spec.args), asked])
@@ -122,7 +123,7 @@ class UserFunction:
     async def _ask(self, what: str, args: list[Any]) -> "dict[str, Any] | FunctionScore":
         deadline_s = self._resources.settings.function_timeout_s
         outcome = await self._resources.pool.call(
-            self._spec.name, args, deadline_s=deadline_s, through=f"rewards.processes.forms:{what}"
+            self._spec.name, args, deadline_s=deadline_s, through=f"{FORMS_MODULE}:{what}"
         )
         error = outcome.error if outcome.kind != "ok" else outcome.value.get("problem", "")
         return FunctionScore(status="error", error=error) if error else outcome.value

@@ -108,8 +108,8 @@ async def _say_form(spec: FunctionSpec, function: "UserFunction") -> str:
     if isinstance(form, FunctionScore):
         return ""
     batch = "all completions of a prompt at once" if form.whole else "one completion at a time"
-    found = "as the recipe says" if spec.form else "as its signature says"
-    return f"{spec.name} is called in the form {form.name!r}, {found}: {_FORMS[form.name]}; {batch}"
+    found = "as the recipe says" if spec.form else "by its signature"
+    return f"{spec.name} has the form {form.name!r} {found}: {_FORMS[form.name]}; {batch}"
 
 
 def _first_row(recipe: Recipe, name: str, section: SourceSection) -> "Row":

@@ -38,6 +38,10 @@ class Refused(Exception):
     """A function that cannot be called with what is known, or what it returned is no number; in words for the user."""
 
 
+class _Missing(Exception):
+    """Parameters that nothing is known for, by name."""
+
+
 def describe(function: Any, form: str, group: bool) -> dict[str, Any]:
     """`form`: that of the function, found by its signature unless given; `columns`: names that it may read, None for all.
 
@@ -62,7 +66,8 @@ def call(
     """`scores`: a table with `value` and `metrics` for each completion, None where the function says nothing of one.
 
     `asked` has the `prompt` as the model reads it, the `question` alone, the `reference`, the `completions`, `columns`:
-    name → (text, whether it is JSON of something else), and the name of the reference's as `answer_column`. `problem` alone
+    name → (text, whether it is JSON of something else), the name of the reference's as `answer_column`, and `names`, those
+    of all columns. `problem` alone
     where a value is no number.
     """
     columns = {name: _column(*held) for name, held in asked["columns"].items()}
@@ -74,6 +79,10 @@ def call(
         positional, named = _ARGUMENTS[form](parameters, columns, args, asked, group)
         value = finished(target(*positional, **named))
         return {"scores": _scores(value, form, group, entry, len(asked["completions"]))}
+    except _Missing as problem:
+        names = ", ".join(map(repr, problem.args[0]))
+        columns_there = f"{', '.join(asked['names']):.300}" or "none"
+        return {"problem": f"needs {names}: no argument in the recipe, and no column of the row ({columns_there})"}
     except Refused as problem:
         return {"problem": str(problem)}
 
@@ -182,7 +191,9 @@ def _plain(
     listed = [name for name, each in parameters.items() if each.kind in _LISTED]
     if subject in parameters and (listed[1:2] != [subject] or len(listed) < 3):
         return _by_name(parameters, known | first, known | first)
-    if listed[2:3] and listed[2] in known:  # a column that is named is meant, and not the reference
+    if (
+        listed[2:3] and listed[2] != "reference" and listed[2] in known
+    ):  # a column that is named is meant, and not the reference
         first["reference"] = known[listed[2]]
     rest = {name: each for name, each in parameters.items() if name not in listed[:3]}
     spare = {name: value for name, value in known.items() if name not in listed[:3] and name not in first}
@@ -283,7 +294,7 @@ def _by_name(
     """What a function takes of what is known; all of `spare` where it takes anything.
 
     Raises:
-        Refused: it needs what is not known.
+        _Missing: it needs what is not known.
     """
     positional: list[Any] = []
     named: dict[str, Any] = dict(args or {})
@@ -301,11 +312,7 @@ def _by_name(
         else:
             named[name] = known[name]
     if missing:
-        there = ", ".join(name for name in known if name != "row") or "none"
-        raise Refused(
-            f"needs {', '.join(map(repr, missing))}, which is no column of the row and no argument in the recipe; "
-            f"known: {there:.300}"
-        )
+        raise _Missing(missing)
     return positional, named
 
 

@@ -33,6 +33,7 @@ def by_name(completion, reference, difficulty=0): return len(completion) + diffi
 def two(completion, solution): return float(solution in completion)
 def only_keywords(prompt, completion, reference, *, difficulty, scale=1): return difficulty * scale
 def argument(prompt, completion, reference, difficulty): return difficulty
+def reference(prompt, completion, reference): return float(reference == "42")
 def absent(prompt, completion, reference, colour): return 1.0
 def rank(prompt, completions, reference, difficulty): return [difficulty * len(c) for c in completions]
 def beside(prompt, completion, reference): return helper_of_forms.VALUE
@@ -99,6 +100,7 @@ ROW = {
     "problem": "6 * 7 = ?",
     "solution": "42",
     "difficulty": 3,
+    "reference": "a book",
     "meta": {"level": 2, "tags": ["a"]},
     "nothing": None,
     "data_source": "openai/gsm8k",
@@ -170,6 +172,7 @@ def own(loop: asyncio.AbstractEventLoop, resources: Resources, file: Path) -> An
         ("two", {}, "plain", [1]),
         ("anything", {}, "plain", [len(ROW)]),
         ("only_keywords", {"args": {"scale": 2}}, "plain", [6]),
+        ("reference", {}, "plain", [1]),
         ("argument", {"args": {"difficulty": 9}}, "plain", [9]),
         ("beside", {}, "plain", [0.25]),
         ("trl", {}, "trl", [2]),
@@ -221,7 +224,11 @@ def test_a_table_of_another_trainer_has_figures_too(own: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "error"),
     [
-        ("absent", {}, "needs 'colour', which is no column of the row"),
+        (
+            "absent",
+            {},
+            "needs 'colour': no argument in the recipe, and no column of the row (problem, solution, difficulty, ",
+        ),
         ("trl_ids", {}, "needs 'completion_ids'"),
         ("trl_short", {}, "returned [1.0]; it must be a list of 2 numbers"),
         ("trl_word", {}, "returned 'good', which is not a number"),
@@ -361,6 +368,7 @@ def test_numbers_are_numbers_and_nothing_else_is(said: str, value: float | None)
         "completions": ["x"],
         "columns": {},
         "answer_column": "answer",
+        "names": [],
     }
     told = forms.call(space["f"], "plain", False, "", {}, asked)
     if value is None:
