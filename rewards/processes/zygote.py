@@ -229,8 +229,13 @@ def _describe(problem: BaseException, function: Function | None) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None) if function else None
     own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
     text = f"{type(problem).__name__}: {problem}"[: MAX_NOTE // 2]
-    # Frames of this file are no news to anyone; an error before the function began has no others.
-    foreign = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
+    # Frames of this folder are no news to anyone; an error before the function began has no others.
+    here = str(Path(__file__).parent)
+    foreign = [
+        frame
+        for frame in frames
+        if str(Path(frame.filename).parent) != here and not frame.filename.startswith("<frozen")
+    ]
     if not (own or foreign):
         return text
     frame = (own or foreign)[-1]

@@ -33,6 +33,7 @@ def by_name(completion, reference, difficulty=0): return len(completion) + diffi
 def two(completion, solution): return float(solution in completion)
 def only_keywords(prompt, completion, reference, *, difficulty, scale=1): return difficulty * scale
 def argument(prompt, completion, reference, difficulty): return difficulty
+def few(text): return 1.0
 def reference(prompt, completion, reference): return float(reference == "42")
 def absent(prompt, completion, reference, colour): return 1.0
 def rank(prompt, completions, reference, difficulty): return [difficulty * len(c) for c in completions]
@@ -61,6 +62,8 @@ class Scorer:
     def __call__(self, completions, **kwargs): return [3.0] * len(completions)
 callable_object = Scorer()
 partial = functools.partial(trl_bare)
+
+def raises(completions, **kwargs): raise ValueError("no")
 
 # --- verl's
 
@@ -248,6 +251,13 @@ def test_what_cannot_be_called_or_is_no_number_is_an_error(
     _, scores = own(name, "42", "43", **settings)
     assert {each.status for each in scores} == {"error"}
     assert error in scores[0].error
+
+
+def test_an_error_names_a_line_of_the_function_and_none_of_ours(own: Any) -> None:
+    (_, (missing,)), (_, (raised,)) = own("few"), own("raises")
+    assert missing.error == "TypeError: few() takes 1 positional argument but 3 were given"
+    assert raised.error.startswith("ValueError: no, at ")
+    assert "mine.py:" in raised.error
 
 
 # --- Groups
