@@ -8,9 +8,18 @@ from typing import Any
 
 from rewards.code.score import Scoring, score_code
 from rewards.code.tasks import parse_task, read_tolerance
-from rewards.functions import ModelFunction, Probe, PureFunction, RewardFunction, UserFunction, check_arguments
+from rewards.functions import (
+    ModelFunction,
+    Probe,
+    PureFunction,
+    RewardFunction,
+    UserFunction,
+    check_arguments,
+    is_url,
+)
 from rewards.math.extract import check_pattern
 from rewards.math.verdict import verdict
+from rewards.models.reward_server import ServerFunction
 from rewards.models.scorers import KINDS
 from rewards.resources import Resources
 from rewards.text.format_tags import format_tags
@@ -255,9 +264,11 @@ def build_function(spec: FunctionSpec, resources: Resources) -> RewardFunction:
     """
     if spec.name in BUILTIN:
         return BUILTIN[spec.name](spec, resources)
+    if is_url(spec.name):
+        return ServerFunction(spec)
     if ":" not in spec.name:
         raise InputError(
             f"unknown reward function {spec.name!r}{did_you_mean(spec.name, BUILTIN)}; built in: {', '.join(BUILTIN)}; "
-            "your own: path/to/file.py:function or package.module:function"
+            "your own: path/to/file.py:function or package.module:function; a reward server: its URL"
         )
     return UserFunction(spec, resources)

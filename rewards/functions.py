@@ -1,21 +1,22 @@
 """The reward functions that a rubric can name: those that ship, and the user's own.
 
-The user's own is a plain function `(prompt, completion, reference, **args) → float or dict`, sync or async; of a dict
-the entry `value` counts and the others are reported. It runs in a process that can be killed. A group function gets the
-list of all completions of a group and returns a list of floats.
+The user's own is a plain function `(prompt, completion, reference, **args) → float or dict`, sync or async, or one in the
+form of another trainer (rewards/processes/forms.py); of a dict the entry `value` counts and the others are reported. It
+runs in a process that can be killed.
 """
 
 import asyncio
 import inspect
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rewards.argument_types import check_types
 from rewards.models.scorers import check_scorer
-from rewards.resources import Resources
+from rewards.processes.forms import WHOLE_GROUP, Refused, number
+from rewards.resources import FORMS_MODULE, Resources
 from rewards.types import FunctionScore, FunctionSpec, Sample
+from rollout.data.json_text import ValueText
 from rollout.errors import InputError, did_you_mean
 
 SCORER_TIMEOUT_S = 600.0
@@ -66,19 +67,88 @@ class PureFunction:
 
 
 class UserFunction:
-    """The user's own, in a process that can be killed."""
+    """The user's own, in a process that can be killed. It may be written in the form of another trainer."""
 
     probe: Probe | None = None
 
     def __init__(self, spec: FunctionSpec, resources: Resources) -> None:
         self._spec = spec
         self._resources = resources
+        self._form: OwnForm | None = None
+
+    async def form(self) -> "OwnForm | FunctionScore":
+        """How it is called; an error where that cannot be said. Asked for once."""
+        if self._form is None:
+            said = await self._ask("describe", [self._spec.form, self._spec.group])
+            if isinstance(said, FunctionScore):
+                return said
+            name, columns = said["form"], said["columns"]
+            whole = self._spec.group or name in WHOLE_GROUP
+            self._form = OwnForm(name=name, columns=columns if columns is None else frozenset(columns), whole=whole)
+        return self._form
+
+    async def sees_group(self) -> bool:
+        """Whether one call scores all completions of a group; False where the form cannot be said."""
+        form = await self.form() if may_see_group(self._spec) else None
+        return isinstance(form, OwnForm) and form.whole
 
     async def score(self, sample: Sample) -> FunctionScore:
-        outcome = await user_call(self._spec, self._resources, sample.prompt, sample.completion, sample.answer)
-        if outcome.kind != "ok":
-            return FunctionScore(status="error", error=outcome.error)
-        return score_of(outcome.value)
+        return (await self.score_all([sample]))[0]
+
+    async def score_all(self, samples: Sequence[Sample]) -> list[FunctionScore]:
+        """Scores of the completions of one prompt, in one call."""
+        form = await self.form()
+        if isinstance(form, FunctionScore):
+            return [form] * len(samples)
+        asked = {
+            "prompt": samples[0].prompt,
+            "question": samples[0].question,
+            "reference": samples[0].answer,
+            "completions": [sample.completion for sample in samples],
+            "columns": _columns(samples[0], form.columns),
+            "answer_column": samples[0].columns[1],
+            "names": [*_columns(samples[0], None)],
+        }
+        spec = self._spec
+        said = await self._ask("call", [form.name, spec.group, spec.entry, dict(spec.args), asked])
+        if isinstance(said, FunctionScore):
+            return [said] * len(samples)
+        return [
+            FunctionScore(silent=True)
+            if each is None
+            else FunctionScore(value=each["value"], metrics={name: float(x) for name, x in each["metrics"].items()})
+            for each in said["scores"]
+        ]
+
+    async def _ask(self, what: str, args: list[Any]) -> "dict[str, Any] | FunctionScore":
+        deadline_s = self._resources.settings.function_timeout_s
+        outcome = await self._resources.pool.call(
+            self._spec.name, args, deadline_s=deadline_s, through=f"{FORMS_MODULE}:{what}"
+        )
+        error = outcome.error if outcome.kind != "ok" else outcome.value.get("problem", "")
+        return FunctionScore(status="error", error=error) if error else outcome.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnForm:
+    """How a function of the user's is called."""
+
+    name: str
+    """One of `FORMS`."""
+    columns: frozenset[str] | None
+    """Columns that it may read; None: all."""
+    whole: bool
+    """Whether one call scores all completions of a group."""
+
+
+def _columns(sample: Sample, wanted: frozenset[str] | None) -> dict[str, tuple[str, bool]]:
+    """Column → its text, and whether that is JSON of something else."""
+    texts = {**dict(zip(sample.columns, (sample.question, sample.answer), strict=True)), **sample.fields}
+    return {
+        name: (text, isinstance(text, ValueText))
+        for name, text in texts.items()
+        if name and (wanted is None or name in wanted)
+    }
 
 
 class ModelFunction:
@@ -113,25 +183,33 @@ def check_name(name: str) -> None:
         raise InputError(f"reward function {name!r} has moved; its name is now {current!r}")
 
 
-def user_call(spec: FunctionSpec, resources: Resources, prompt: str, completion: "str | list[str]", answer: str) -> Any:
-    """Awaitable outcome of a user's function."""
-    return resources.pool.call(
-        spec.name, [prompt, completion, answer], spec.args, deadline_s=resources.settings.function_timeout_s
-    )
+def origin_of(name: str) -> str:
+    """File or module of a reward function of the user's; empty for one that ships and for the URL of a reward server."""
+    return "" if is_url(name) else name.rpartition(":")[0]
+
+
+def is_url(name: str) -> bool:
+    """Whether a reward function is the URL of a reward server."""
+    return name.startswith(("http://", "https://"))
+
+
+def may_see_group(spec: FunctionSpec) -> bool:
+    """Whether a function sees all completions of a group, as far as can be known without importing it."""
+    return spec.group or (bool(origin_of(spec.name)) and spec.form in ("", *WHOLE_GROUP))
 
 
 def score_of(value: Any) -> FunctionScore:
-    """What a plain function returned, as a score; an error when it is neither a number nor a table with `value`."""
+    """What a function of ours returned, as a score; an error when it is neither a number nor a table with `value`."""
     metrics: Mapping[str, Any] = {}
     if isinstance(value, Mapping):
         metrics = {str(name): each for name, each in value.items() if name != "value"}
         value = value.get("value")
-    if isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return FunctionScore(status="error", error=f"returned {value!r:.200}, which is not a number")
+    try:
+        found = number(value)
+    except Refused as problem:
+        return FunctionScore(status="error", error=str(problem))
     figures = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float)}
-    return FunctionScore(value=float(value), metrics=figures)
+    return FunctionScore(value=found, metrics=figures)
 
 
 def check_arguments(spec: FunctionSpec, function: Callable[..., Any]) -> set[str]:

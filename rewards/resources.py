@@ -12,6 +12,9 @@ from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Limits
 from rewards.types import FunctionSpec
 
+FORMS_MODULE = "rewards.processes.forms"
+"""Module that calls the user's functions, in the child."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSettings:
@@ -60,7 +63,7 @@ class Resources:
     def pool(self) -> KillablePool:
         if self._pool is None:
             # The first import of sympy on a fresh machine compiles it.
-            preload = (SYMBOLIC, *self.settings.preload)
+            preload = (SYMBOLIC, FORMS_MODULE, *self.settings.preload)
             self._pool = KillablePool(self.settings.processes, preload=preload, start_timeout_s=self._start_timeout_s)
         return self._pool
 

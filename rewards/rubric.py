@@ -12,13 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rewards.builtin import build_function
-from rewards.functions import RewardFunction, check_name, user_call
+from rewards.functions import RewardFunction, UserFunction, check_name, may_see_group
 from rewards.resources import Resources
 from rewards.types import FunctionScore, FunctionSpec, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
 DIGITS = 12
 """Digits of a reward; beyond them is the rounding of its sum."""
+
+SILENT = "no reward function of the rubric says anything of this completion"
 
 
 class Rubric:
@@ -30,20 +32,23 @@ class Rubric:
             check_name(spec.name)
         self.name = name
         self.functions = tuple(functions)
-        self._resources = resources
-        self._single: list[tuple[FunctionSpec, RewardFunction]] = [
-            (spec, build_function(spec, resources)) for spec in functions if not spec.group
+        self._all: list[tuple[FunctionSpec, RewardFunction]] = [
+            (spec, build_function(spec, resources)) for spec in functions
         ]
 
     async def score(self, sample: Sample) -> Score:
-        """The functions that see one completion. Status `error` when any of them could not score it; never a value then."""
+        """The functions that see one completion, and all of them where it is alone. Status `error` when any of them could
+        not score it, or all say nothing of it; never a value then."""
         began = time.perf_counter()
-        found = await asyncio.gather(*(self._score_by(spec, function, sample) for spec, function in self._single))
+        asked = [
+            (spec, function) for spec, function in self._all if sample.alone or not await self._sees_group(function)
+        ]
+        found = await asyncio.gather(*(self._score_by(spec, function, sample) for spec, function in asked))
         breakdown: dict[str, float] = {}
         metrics: dict[str, float] = {}
         seconds_of: dict[str, float] = {}
         error, status, extracted, reason = "", "ok", "", ""
-        for (spec, _), (given, seconds) in zip(self._single, found, strict=True):
+        for (spec, _), (given, seconds) in zip(asked, found, strict=True):
             seconds_of[spec.label] = seconds
             extracted, reason = extracted or given.extracted, reason or given.reason
             if given.status == "error":
@@ -51,8 +56,12 @@ class Rubric:
                 continue
             if given.status == "timeout" and status == "ok":
                 status = "timeout"
+            if given.silent:
+                continue
             breakdown[spec.label] = given.value
             metrics |= {f"{spec.label}.{name}": value for name, value in given.metrics.items()}
+        if not (error or breakdown) and len(asked) == len(self._all):
+            error, status = SILENT, "error"
         return Score(
             value=0.0 if error else total(self.functions, breakdown),
             status=status,  # type: ignore[arg-type]
@@ -64,7 +73,7 @@ class Rubric:
             extracted=extracted,
             reason=reason,
             resolution=math.fsum(
-                abs(spec.weight) * given.resolution for (spec, _), (given, _) in zip(self._single, found, strict=True)
+                abs(spec.weight) * given.resolution for (spec, _), (given, _) in zip(asked, found, strict=True)
             ),
         )
 
@@ -75,21 +84,18 @@ class Rubric:
             ServiceError: such a function failed. There is no reward for anyone then.
         """
         values: list[dict[str, float]] = [{} for _ in samples]
-        for spec in self.functions:
-            if not spec.group:
-                continue
-            completions = [sample.completion for sample in samples]
-            outcome = await user_call(spec, self._resources, samples[0].prompt, completions, samples[0].answer)
-            if outcome.kind != "ok":
-                raise ServiceError(f"{spec.label}: {outcome.error}")
-            given = outcome.value
-            if not isinstance(given, list) or len(given) != len(samples) or not all(map(_is_finite, given)):
-                raise ServiceError(
-                    f"{spec.label}: returned {given!r:.200}; it must be a list of {len(samples)} numbers"
-                )
-            for table, value in zip(values, given, strict=True):
-                table[spec.label] = float(value)
+        asked = [(spec, function) for spec, function in self._all if await self._sees_group(function)]
+        for spec, function in asked:
+            assert isinstance(function, UserFunction)
+            for table, given in zip(values, await function.score_all(samples), strict=True):
+                if given.status == "error":
+                    raise ServiceError(f"{spec.label}: {given.error}")
+                if not given.silent:
+                    table[spec.label] = given.value
         return values
+
+    async def _sees_group(self, function: RewardFunction) -> bool:
+        return isinstance(function, UserFunction) and await function.sees_group()
 
     async def check(self, sample: Sample) -> None:
         """Exercise every function once, so that a verifier that does not work is known before anything is sampled.
@@ -101,7 +107,9 @@ class Rubric:
             InputError: a function of the user's fails.
             ServiceError: one that ships does.
         """
-        for spec, function in self._single:
+        for spec, function in self._all:
+            if await self._sees_group(function):
+                continue
             probe = getattr(function, "probe", None)
             if probe is not None:
                 right, wrong = [await function.score(each) for each in probe]
@@ -118,7 +126,7 @@ class Rubric:
             given, _ = await self._score_by(spec, function, sample)
             if given.status == "error":
                 raise InputError(f"reward function {spec.name!r} fails: {given.error}")
-        if any(spec.group for spec in self.functions):
+        if any(may_see_group(spec) for spec in self.functions):
             try:
                 await self.score_group([sample, sample])
             except ServiceError as problem:
@@ -152,7 +160,3 @@ def total(functions: RubricSpec, breakdown: Mapping[str, float]) -> float:
     if not 0 < largest < math.inf:
         return float(sum(parts))
     return round(math.fsum(parts), DIGITS - math.ceil(math.log10(largest)))
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

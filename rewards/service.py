@@ -13,9 +13,10 @@ from ray.exceptions import RayError
 
 from rewards.dispatch import Batch, Dispatcher, Worker
 from rewards.error_budget import ErrorBudget
+from rewards.functions import may_see_group
 from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
-from rewards.rubric import Rubric, total
+from rewards.rubric import SILENT, Rubric, total
 from rewards.types import RubricSpec, Sample, Score, ScoredGroup
 from rollout.actors import last_line, within
 from rollout.errors import ServiceError
@@ -164,7 +165,7 @@ class RewardPool:
         Raises:
             ServiceError: they failed twice.
         """
-        if not any(spec.group for spec in self._rubrics[rubric]):
+        if not any(may_see_group(spec) for spec in self._rubrics[rubric]):
             return [{} for _ in samples]
         problem: ServiceError | None = None
         for attempt in range(2):
@@ -297,13 +298,16 @@ class GroupScoring:
             tables = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
         except ServiceError as problem:
             kept, tables, error = [], [], str(problem)
-        scored = tuple(self._whole(score, table) for (_, score), table in zip(kept, tables, strict=True))
+        whole = [(c, self._whole(score, table)) for (c, score), table in zip(kept, tables, strict=True)]
+        kept = [(c, score) for c, score in whole if score.breakdown]
+        if len(kept) < len(whole):
+            error = SILENT
         failed = [c for c in group.completions if not any(c is completion for completion, _ in kept)]
         self._budget.count(len(scores), len(failed), group.prompt, failed[-1].text if failed else "", error)
         return ScoredGroup(
             group=group,
             completions=tuple(completion for completion, _ in kept),
-            scores=scored,
+            scores=tuple(score for _, score in kept),
             num_errors=len(failed),
             seconds=time.perf_counter() - began,
         )

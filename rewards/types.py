@@ -23,6 +23,10 @@ class FunctionSpec:
     """Label of another function of the rubric; this one counts only where that one's value is 1 or more."""
     group: bool = False
     """The function sees all completions of a group at once."""
+    form: str = ""
+    """Form of a function of the user's (rewards/processes/forms.py); empty: as its signature says."""
+    entry: str = ""
+    """Entry that counts of a table that a function of the user's returns; empty: the usual one of its form."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments, JSON-like."""
 
@@ -40,16 +44,24 @@ class Sample:
     """The reference; empty where there is none."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the prompt's row; nested values as JSON text."""
+    question: str = ""
+    """The question of the row, before it was rendered; empty where it is not known."""
+    columns: tuple[str, str] = ("prompt", "answer")
+    """Names of the columns that question and answer stand in."""
+    alone: bool = False
+    """Whether it belongs to no group, as a baseline or a line of a file does: functions that see groups see it alone."""
     num_tokens: int | None = None
     """Tokens of the completion, where they are known."""
     finished: bool = True
     """False when the completion was cut at the token limit."""
 
     @classmethod
-    def invented(cls, *, prompt: str, answer: str, fields: Mapping[str, str]) -> "Sample":
+    def invented(
+        cls, *, prompt: str, answer: str, fields: Mapping[str, str], question: str, columns: tuple[str, str]
+    ) -> "Sample":
         """A right answer in the R1 form to a real problem, to try reward functions on."""
         text = f"<think>It is known.</think><answer>{answer}</answer>"
-        return cls(prompt=prompt, completion=text, answer=answer, fields=fields)
+        return cls(prompt=prompt, completion=text, answer=answer, fields=fields, question=question, columns=columns)
 
     @classmethod
     def of(cls, prompt: Prompt, completion: Completion) -> "Sample":
@@ -58,6 +70,8 @@ class Sample:
             completion=completion.text,
             answer=prompt.answer,
             fields=prompt.fields,
+            question=prompt.question,
+            columns=prompt.columns,
             num_tokens=len(completion.token_ids),
             finished=completion.finish_reason != "length",
         )
@@ -78,6 +92,8 @@ class FunctionScore:
     """The answer or program that was found in the completion."""
     reason: str = ""
     """Why the value is no better, where the function says."""
+    silent: bool = False
+    """Whether the function says nothing of this completion, as one of TRL's does with None: it has no part in the reward."""
     resolution: float = 0.0
     """Difference up to which two values mean the same, since the function computes no finer than that; 0: it is exact."""
 

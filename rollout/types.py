@@ -41,6 +41,10 @@ class Prompt:
     """Reference answer; empty where the rubric needs none."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the row, for reward functions that ask for them."""
+    question: str = ""
+    """The question of the row, before it was rendered; empty where it is not known."""
+    columns: tuple[str, str] = ("prompt", "answer")
+    """Names of the columns that question and answer stand in."""
     baseline: Baseline | None = None
     """Response to compare completions with, in evaluation sets that name one (`baseline_column`)."""
 

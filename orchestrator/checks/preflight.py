@@ -47,7 +47,7 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
         notes += check_lora(recipe, stage)
     notes += check_data(recipe, training)
     if not recipe.cluster.address:
-        check_own_rewards(recipe, training=training)
+        notes += check_own_rewards(recipe, training=training)
         notes += check_memory(recipe, training)
         notes += check_sandbox(recipe)
     return list(dict.fromkeys(notes))

@@ -97,15 +97,18 @@ def _check_reward(named: str, name: str) -> None:
     """Whether a reward function exists. Its module is parsed, not imported: importing runs it."""
     # Only here: the built-in rewards bring numpy.
     from rewards.builtin import BUILTIN
-    from rewards.functions import MOVED
+    from rewards.functions import MOVED, is_url
 
     if name in BUILTIN:
+        return
+    if is_url(name):
         return
     origin, colon, function = name.rpartition(":")
     if not colon:
         raise InputError(
             f"{named}: unknown reward function {name!r}{did_you_mean(name, BUILTIN)}\n"
-            f"built in: {', '.join(BUILTIN)}; your own: path/to/file.py:function or package.module:function"
+            f"built in: {', '.join(BUILTIN)}; your own: path/to/file.py:function or package.module:function; "
+            "a reward server: its URL"
         )
     if origin in MOVED:
         return  # the rubric refuses it and says the new name

@@ -147,7 +147,11 @@ class Services:
         settings = stage.rewards
         samples = {
             prompts[0].rubric: Sample.invented(
-                prompt=prompts[0].text, answer=prompts[0].answer, fields=prompts[0].fields
+                prompt=prompts[0].text,
+                answer=prompts[0].answer,
+                fields=prompts[0].fields,
+                question=prompts[0].question,
+                columns=prompts[0].columns,
             )
             for each in sets
             for prompts in each.prompts.values()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.rewards import SandboxSection
 from orchestrator.config.stage_kinds import kind_of
+from rewards.functions import origin_of
 from rewards.models.scorers import KINDS
 from rewards.resources import ResourceSettings
 from rewards.sandbox.types import Limits
@@ -25,6 +26,8 @@ def rubrics_of(stage: Stage) -> dict[str, RubricSpec]:
                 weight=function.weight,
                 gate=function.gate,
                 group=function.group,
+                form=function.form,
+                entry=function.entry,
                 args=dict(function.model_extra or {}),
             )
             for label, function in functions.items()
@@ -70,7 +73,7 @@ def resource_settings(stage: Stage) -> ResourceSettings:
         sandbox_settings(stage.sandbox),
         processes=stage.rewards.processes,
         function_timeout_s=stage.rewards.function_timeout_s,
-        preload=tuple(sorted({name.rpartition(":")[0] for name in names if ":" in name})),
+        preload=tuple(sorted({origin for name in names if (origin := origin_of(name))})),
     )
 
 

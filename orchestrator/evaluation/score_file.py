@@ -239,6 +239,8 @@ def sample_of(record: Any) -> Sample:
         completion=record["response"],
         answer=reference,
         fields=fields,
+        question=fields.get("prompt", ""),
+        alone=True,
     )
 
 

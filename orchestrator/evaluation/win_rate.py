@@ -38,7 +38,7 @@ class Contest:
     def outcome(self, prompt_id: str, score: Score) -> float | None:
         """1.0, 0.5 or 0.0 of one completion; None where there is nothing to compare with."""
         baseline = self.baselines.get(prompt_id)
-        if baseline is None:
+        if baseline is None or (self.judged_by and not {self.judged_by} <= score.breakdown.keys() & baseline.breakdown):
             return None
         ours, theirs = (self._value(each) for each in (score, baseline))
         same = math.isclose(
@@ -96,5 +96,8 @@ def sample_of(prompt: Prompt) -> Sample:
         completion=completion_behind(prompt.text, baseline.text),
         answer=prompt.answer,
         fields=prompt.fields,
+        question=prompt.question,
+        columns=prompt.columns,
+        alone=True,
         num_tokens=baseline.num_tokens,
     )

@@ -115,9 +115,17 @@ class KillablePool:
             await asyncio.shield(self._starting)
 
     async def call(
-        self, function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, deadline_s: float
+        self,
+        function: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float,
+        through: str = "",
     ) -> Outcome:
         """Run `module:function` or `path/to/file.py:function`, sync or async, on JSON-able arguments.
+
+        `through`: another function, in the same form of name, that is called in its place and gets it before the arguments.
 
         Never retries. The deadline counts from when a child has taken the call; waiting for one is `queue_s`.
 
@@ -125,7 +133,7 @@ class KillablePool:
             ServiceError: no child can be started.
             TypeError, ValueError: the arguments are not JSON, or longer than 16 MiB of it.
         """
-        request = {"function": function, "args": list(args), "kwargs": dict(kwargs or {})}
+        request = {"function": function, "args": list(args), "kwargs": dict(kwargs or {}), "through": through}
         body = json.dumps(request, separators=(",", ":")).encode()
         if len(body) > MAX_FRAME:
             raise ValueError(f"{function}: {len(body)} bytes of arguments; at most {MAX_FRAME} are taken")

@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -186,9 +187,12 @@ def _run(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, A
             functions[name] = load_function(name)
         function = functions[name]
         _beside(name.rpartition(":")[0])
-        value = function(*request["args"], **request["kwargs"])
-        if inspect.isawaitable(value):
-            value = _await(value)
+        called = function
+        if through := request.get("through"):
+            if through not in functions:
+                functions[through] = load_function(through)
+            called = partial(functions[through], function)
+        value = finished(called(*request["args"], **request["kwargs"]))
     except MemoryError:
         raise
     except BaseException as problem:  # noqa: BLE001  # some libraries' timeouts, and sys.exit, are no Exceptions
@@ -196,7 +200,10 @@ def _run(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, A
     return {"value": value}
 
 
-def _await(value: Any) -> Any:
+def finished(value: Any) -> Any:
+    """What a call returned; where it is awaitable, what comes of it."""
+    if not inspect.isawaitable(value):
+        return value
     import asyncio  # only functions that await pay for it
 
     async def finish() -> Any:
@@ -222,8 +229,13 @@ def _describe(problem: BaseException, function: Function | None) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None) if function else None
     own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
     text = f"{type(problem).__name__}: {problem}"[: MAX_NOTE // 2]
-    # Frames of this file are no news to anyone; an error before the function began has no others.
-    foreign = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
+    # Frames of this folder are no news to anyone; an error before the function began has no others.
+    here = str(Path(__file__).parent)
+    foreign = [
+        frame
+        for frame in frames
+        if str(Path(frame.filename).parent) != here and not frame.filename.startswith("<frozen")
+    ]
     if not (own or foreign):
         return text
     frame = (own or foreign)[-1]
@@ -256,7 +268,8 @@ def load_function(name: str) -> Function:
     """
     origin, _, attribute = name.rpartition(":")
     function = getattr(_load_module(origin), attribute)
-    if not callable(function):
+    # A scorer is called by its `compute` (rewards/processes/forms.py).
+    if not callable(function) and not callable(getattr(function, "compute", None)):
         raise TypeError(f"{name} is not a function")
     checked: Function = function
     return checked

@@ -24,6 +24,12 @@ class WrittenFloat(float):
         return self.text
 
 
+class ValueText(str):
+    """Text of a column whose value is no text: digits of a number, or JSON; empty for a missing one."""
+
+    __slots__ = ()
+
+
 def read_json(text: str, *, finite: bool = False) -> Any:
     """What a JSON text says; with `finite`, no number in it is beyond the floats.
 

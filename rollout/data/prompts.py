@@ -100,6 +100,8 @@ def _prompt(row: Row, text: str, token_ids: tuple[int, ...], baseline: Baseline 
         token_ids=token_ids,
         answer=row.answer,
         fields=row.fields,
+        question=row.question,
+        columns=row.columns,
         baseline=baseline,
     )
 

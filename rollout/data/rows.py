@@ -79,3 +79,5 @@ class Row:
     fields: Mapping[str, str]
     """The remaining columns: nested values as JSON text, missing ones as empty text. With an `entry_point` (HumanEval)
     the question too, as `prompt`."""
+    columns: tuple[str, str] = ("prompt", "answer")
+    """Names of the columns that question and answer stand in."""

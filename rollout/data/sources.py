@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from rollout.data.json_text import integer_text, json_text
+from rollout.data.json_text import ValueText, integer_text, json_text
 from rollout.data.readers import READERS, quote, source_files
 from rollout.data.rows import Message, Row, Source
 from rollout.data.tasks.rows import TaskRow
@@ -127,6 +127,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         baseline=baseline,
         keeps_thought=_keeps_thought(source, where, values),
         fields=fields,
+        columns=(source.prompt_column, source.answer_column),
     )
 
 
@@ -271,18 +272,18 @@ def answer_text(value: Any) -> str:
     for each in value:
         if not _is_number(each) and not (isinstance(each, str) and each.strip()):
             raise ValueError(f"is {quote(value)}, of which {quote(each)} is not text or a number")
-    return json_text([field_text(each) for each in value])
+    return ValueText(json_text([field_text(each) for each in value]))
 
 
 def field_text(value: Any) -> str:
-    """A value of any column as text: nested ones as JSON, a missing one as empty text."""
+    """A value of any column as text, a `ValueText` where it is none: nested ones as JSON, a missing one as empty text."""
     if value is None:
-        return ""
+        return ValueText()
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        return integer_text(value)
-    return str(value) if isinstance(value, float | Decimal) else json_text(value)
+        return ValueText(integer_text(value))
+    return ValueText(value if isinstance(value, float | Decimal) else json_text(value))
 
 
 def check_encodable(where: str, texts: Mapping[str, str]) -> None:

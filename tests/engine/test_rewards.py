@@ -38,6 +38,10 @@ def worker_of(pid):  # child → zygote → reward worker
 
 def longest(prompt, completions, reference):
     return [float(len(c) == max(map(len, completions))) for c in completions]
+
+def theirs(completions, answer, **kwargs):
+    assert answer == ["2"] * len(completions)
+    return [None if c == "skip" else float(len(c) == max(map(len, completions))) for c in completions]
 """
 
 
@@ -59,6 +63,7 @@ def pool(cluster: None, loop: asyncio.AbstractEventLoop, mine: str) -> Iterator[
         "mine": [spec(f"{mine}:length", "length")],
         "deadly": [spec(f"{mine}:kill_worker", "length")],
         "group": [spec("accuracy", "accuracy"), spec(f"{mine}:longest", "longest", weight=0.5, group=True)],
+        "theirs": [spec(f"{mine}:theirs", "theirs")],
     }
     start = RewardPool.start(
         rubrics,
@@ -120,6 +125,14 @@ def test_a_function_may_see_the_whole_group(pool: RewardPool, loop: asyncio.Abst
     scored = score_group(pool, loop, "group", ["<answer>2</answer>", "<answer>2</answer> ", "no"])
     assert scored.rewards == (1.0, 1.5, 0.0)
     assert scored.scores[1].breakdown == {"accuracy": 1.0, "longest": 1.0}
+
+
+def test_a_function_of_another_trainer_sees_the_group_and_may_say_nothing(
+    pool: RewardPool, loop: asyncio.AbstractEventLoop
+) -> None:
+    scored = score_group(pool, loop, "theirs", ["a", "skip", "bbbbb", "cc"])
+    assert [c.text for c in scored.completions] == ["a", "bbbbb", "cc"]
+    assert (scored.rewards, scored.num_errors) == ((0.0, 1.0, 0.0), 1)
 
 
 def test_workers_come_and_go_while_scoring(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,11 +1,12 @@
 """`[rewards]` and `[sandbox]`: the functions that score completions, and the limits of programs that run for it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from orchestrator.config.sections.base import Section
+from rewards.processes.forms import Form
 
 
 class FunctionSection(Section):
@@ -23,7 +24,13 @@ class FunctionSection(Section):
     """LABEL of another function of the rubric: this one counts only where that one gives 1 or more; empty: always."""
     group: bool = False
     """Whether a function of your own scores a group at once: it gets the list of its completions and returns a list of
-    numbers."""
+    numbers. Functions in TRL's form do in any case."""
+    form: Literal["", Form] = ""
+    """Form that a function of your own is written in: `plain` (prompt, completion, reference), `trl`, `trl-messages`,
+    `verl`, `verl-batch`, `openrlhf` or `evaluate`; empty: as its signature says, and as `rayzero check` tells."""
+    entry: str = ""
+    """Entry of the table that a function of your own returns which is its value; empty: `value` or `score`, of
+    OpenRLHF's `rewards`, and of a scorer the only number there."""
 
 
 _FORMAT = FunctionSection(name="format", weight=0.2)

@@ -46,7 +46,11 @@ def test_a_reward_that_works_passes(name: str, tmp_path: Path) -> None:
         "alias = score\n"
     )
     (tmp_path / "beside.py").write_text("VALUE = 0.25\n")
-    assert preflight(with_reward(name)) == [DOWNLOAD]
+    form = f"rewards.rubrics.default: {name} has the form 'plain' by its signature: "
+    first, *forms = preflight(with_reward(name))
+    assert first == DOWNLOAD
+    assert [note.partition(":")[0] for note in forms] == ["rewards.rubrics.default"] * (":" in name)
+    assert all(note.startswith(form) for note in forms)
 
 
 @pytest.mark.parametrize(
