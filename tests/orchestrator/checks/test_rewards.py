@@ -81,6 +81,46 @@ def test_a_group_function_is_tried_on_a_group(tmp_path: Path) -> None:
     assert "it must be a list of 2 numbers" in fault(recipe(rewards={"rubrics": rubric}))
 
 
+def test_the_form_of_a_function_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def theirs(completions, level, **kwargs): return [float(each) for each in level]\n"
+        "def compute_score(data_source, solution_str, ground_truth, extra_info): return {'score': level_of(extra_info)}\n"
+        "def level_of(extra): return extra['level']\n"
+        "def any_form(**given): return [1.0] * len(given['completions'])\n"
+    )
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "q?", "answer": "so", "level": 3, "extra_info": {"level": 3}}])
+    rubric = {"mine.py:theirs": 1.0, "mine.py:compute_score": 1.0, "a": {"name": "mine.py:any_form", "form": "trl"}}
+    said = recipe(data={"sources": {"b": {"path": "rows.jsonl"}}}, rewards={"rubrics": {"default": rubric}})
+    forms = [note for note in preflight(said) if "has the form" in note]
+    assert [note.partition(" has the form ")[2].partition(":")[0] for note in forms] == [
+        "'trl' by its signature",
+        "'verl' by its signature",
+        "'trl' as the recipe says",
+    ]
+    told = fault(
+        recipe(
+            data={"sources": {"b": {"path": "rows.jsonl"}}}, rewards={"rubrics": {"default": {"mine.py:any_form": 1.0}}}
+        )
+    )
+    assert "set form to one of 'plain', 'trl', 'trl-messages'" in told
+
+
+def test_a_reward_server_is_not_asked_by_the_check() -> None:
+    url = "http://127.0.0.1:9/get_reward"
+    assert preflight(with_reward(url)) == [DOWNLOAD]
+    told = fault(recipe(rewards={"rubrics": {"default": {"remote": {"name": url, "timeout": 1}}}}))
+    assert "has no argument 'timeout'; did you mean 'timeout_s'?" in told
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(prompt, completion, reference, colour): return 1.0\n")
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "q?", "answer": "so", "level": 3}])
+    told = fault(
+        recipe(data={"sources": {"b": {"path": "rows.jsonl"}}}, rewards={"rubrics": {"default": {"mine.py:f": 1.0}}})
+    )
+    assert "needs 'colour': no argument in the recipe, and no column of the row (prompt, answer, level)" in told
+
+
 def test_a_reward_is_tried_on_a_row_of_its_rubric(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def f(prompt, completion, reference):\n    raise ValueError(prompt + reference)\n"

@@ -220,6 +220,23 @@ def test_a_function_that_is_not_there_is_told_once_and_not_in_every_line(
     assert said.out == ""
 
 
+def test_functions_of_other_trainers_get_the_columns_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def theirs(completions, level, **kwargs): return [each + 0.5 if each else None for each in level]\n"
+        "def ranks(prompt, completions, reference): return [1.0 for each in completions]\n"
+    )
+    rubric = {"mine.py:theirs": 1.0, "ranks": {"name": "mine.py:ranks", "group": True}}
+    (tmp_path / "own.toml").write_text(tomli_w.dumps(to_toml(recipe(rewards={"rubrics": {"default": rubric}}))))
+    (tmp_path / "in.jsonl").write_text('{"response": "x", "level": 3}\n{"response": "x", "level": 0}\n')
+    assert run(["score", "own.toml", "in.jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["breakdown"] for line in lines] == [{"mine.py:theirs": 3.5, "ranks": 1.0}, {"ranks": 1.0}]
+    assert [line["reward"] for line in lines] == [4.5, 1.0]
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class Stdin:
         buffer = io.BytesIO(b'{"response": "\\\\boxed{1}", "answer": "1"}\n')

@@ -10,7 +10,7 @@ from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
-from orchestrator.evaluation.win_rate import Baselines, sample_of
+from orchestrator.evaluation.win_rate import Baselines, Contest, sample_of
 from orchestrator.results.columns import columns, in_words
 from rewards.text.response import read_response
 from rewards.types import Sample, Score
@@ -213,3 +213,11 @@ def test_preference_pairs_are_asked_where_one_of_the_two_is_to_win_against() -> 
     assert (list(both.pair_sets), list(both.prompt_sets)) == (["set"], ["set"])
     alone = stage_of(**pairs, baseline_column="").eval
     assert (list(alone.pair_sets), list(alone.prompt_sets)) == (["set"], [])
+
+
+def test_what_the_judging_function_says_nothing_of_is_not_compared() -> None:
+    silent, said_so = (Score(value=1.0, status="ok", breakdown=part, seconds=0.0) for part in ({"a": 1.0}, {"b": 2.0}))
+    contest = Contest(judged_by="b", baselines={"s/0": said_so, "s/1": silent}, num_errors=0)
+    assert contest.outcome("s/0", said_so) == 0.5
+    assert contest.outcome("s/0", silent) is None
+    assert contest.outcome("s/1", said_so) is None

@@ -89,9 +89,9 @@ class Exact:
         if ignore_case: predictions, references = [p.lower() for p in predictions], [r.lower() for r in references]
         return {"exact_match": sum(p == r for p, r in zip(predictions, references)) / len(predictions)}
 exact = Exact()
-class Rouge:
-    def compute(self, **kwargs): return {"rouge1": 0.25, "rougeL": 0.75, "words": ["a"]}
-rouge = Rouge()
+class Overlaps:
+    def compute(self, **kwargs): return {"overlap1": 0.25, "overlapL": 0.75, "words": ["a"]}
+overlaps = Overlaps()
 def compute(predictions, references): return {"f1": [0.5]}
 
 # --- nobody's
@@ -200,7 +200,7 @@ def own(loop: asyncio.AbstractEventLoop, resources: Resources, file: Path) -> An
         ("exact", {}, "evaluate", [1]),
         ("exact", {"args": {"ignore_case": True}}, "evaluate", [1]),
         ("Exact", {}, "evaluate", [1]),
-        ("rouge", {"entry": "rougeL"}, "evaluate", [0.75]),
+        ("overlaps", {"entry": "overlapL"}, "evaluate", [0.75]),
         ("compute", {}, "evaluate", [0.5]),
         ("unknown", {"form": "trl"}, "trl", None),
         ("unknown", {"form": "verl"}, "verl", [1]),
@@ -236,9 +236,9 @@ def test_a_table_of_another_trainer_has_figures_too(own: Any) -> None:
         ("trl_short", {}, "returned [1.0]; it must be a list of 2 numbers"),
         ("trl_word", {}, "returned 'good', which is not a number"),
         ("openrlhf_none", {}, "without 'rewards'; it has: scores"),
-        ("rouge", {}, "it has: rouge1, rougeL, words; say which entry counts with `entry`"),
-        ("rouge", {"entry": "rouge2"}, "no 'rouge2'"),
-        ("rouge", {"entry": "words"}, "returned 'a', which is not a number"),
+        ("overlaps", {}, "it has: overlap1, overlapL, words; say which entry counts with `entry`"),
+        ("overlaps", {"entry": "overlap2"}, "no 'overlap2'"),
+        ("overlaps", {"entry": "words"}, "returned 'a', which is not a number"),
         ("unknown", {}, "set form to one of 'plain', 'trl', "),
         ("verl", {"group": True}, "scores one completion; leave out group = true"),
         ("by_column", {"args": {"colour": 1}}, "has no argument 'colour'"),
