@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from rollout.data.files import source_files
 from rollout.data.json_text import ValueText, integer_text, json_text
-from rollout.data.readers import READERS, quote, source_files
+from rollout.data.readers import Record, quote, reader_of
 from rollout.data.rows import Message, Row, Source
 from rollout.data.tasks.rows import TaskRow
 from rollout.errors import InputError, did_you_mean
@@ -82,9 +84,15 @@ def _task_text(source: Source, problem: TaskRow, setting: str) -> str:
 
 def _file_rows(source: Source) -> Iterator[Row]:
     pattern = _compile_pattern(source)
-    records = (record for path in source_files(source) for record in READERS[path.suffix.lower()](path))
+    records = (record for path in source_files(source) for record in _records(path))
     for index, (where, values) in enumerate(records):
         yield _row(source, pattern, index, where, values)
+
+
+def _records(path: Path) -> Iterator[Record]:
+    reader = reader_of(path)
+    assert reader is not None, f"source_files gave {path}"
+    return reader(path)
 
 
 def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str, values: Mapping[str, Any]) -> Row:

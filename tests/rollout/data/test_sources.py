@@ -476,7 +476,8 @@ def test_what_is_not_there_or_not_data_is_named(tmp_path: Path) -> None:
 
     assert f"no file or folder at {tmp_path / 'b.jsonl'}; did you mean 'a.jsonl'?" in error(tmp_path / "b.jsonl")
     assert "holds no rows" in error(empty)
-    assert "cannot read .json; use .jsonl, .parquet, .csv" in error(write(tmp_path / "a.json", "[]"))
+    assert "holds no rows" in error(write(tmp_path / "a.json", "[]"))
+    assert "cannot read .txt; use .jsonl, .ndjson, .json, .parquet" in error(write(tmp_path / "a.txt", "x"))
     assert "it has no splits; leave `split` out" in error(path, split="test")
     assert "it holds the folders data/" in error(tmp_path / "sub")
     write(tmp_path / "b.csv", "prompt,answer", "p,1")
