@@ -15,7 +15,7 @@ from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
-    from rollout.data.rows import Row
+    from rollout.data.rows import Dialogue, Row
 
 LARGE_BYTES = 32 << 20
 """Size from which on a data file is read here in its first rows alone, as a generated task is."""
@@ -137,6 +137,8 @@ class _Reader:
         self._questions: dict[str, tuple[str, ...]] = {}
         self._counts: dict[str, tuple[int, int]] = {}
         """(rows, turns of an assistant in them) of every source that was read to its end."""
+        self._dialogues: dict[str, Dialogue] = {}
+        """The first prompt of every source that only a chat template can write."""
         self._training: dict[str, str] = {}
         self._held_out: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
@@ -147,6 +149,13 @@ class _Reader:
         same = _origin(section)
         if same not in self._questions:
             self._questions[same] = self._load(stage, key, name, section)
+        if same in self._dialogues and stage.data.template != "chat":
+            # Only here: a mistake in the recipe does not wait for it.
+            from rollout.data.templates import unwritten
+
+            first = self._dialogues[same]
+            said = unwritten(first, stage.data.template)
+            raise InputError(f"{key_in(self._recipe, stage, key)}: row {first.row_id}: {said}")
         questions = self._questions[same]
         if kind == "eval.sets":
             self._held_out[key] = questions
@@ -184,6 +193,8 @@ class _Reader:
                     row.question.strip()
                 ]
                 references.look_at(row)
+                if row.dialogue:
+                    self._dialogues.setdefault(_origin(section), row.dialogue)
                 held += len(row.question) + sum(map(len, row.fields.values()))
                 if held > MOST_TEXT:
                     self.notes.append(f"{key}: only its first {count:,} rows were checked: they hold {in_units(held)}")

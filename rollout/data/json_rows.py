@@ -49,7 +49,9 @@ class _Text:
     def sign(self) -> str:
         """The next character that is no blank, to which it goes; empty at the end."""
         while True:
-            self.go_to(_BLANKS.match(self.held, self.place).end())  # type: ignore[union-attr] - may be empty
+            blanks = _BLANKS.match(self.held, self.place)
+            assert blanks is not None, "an empty match is one"
+            self.go_to(blanks.end())
             if self.place < len(self.held) or self.ended:
                 return self.held[self.place : self.place + 1]
             self.more()

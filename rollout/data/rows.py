@@ -49,6 +49,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """Messages that ask for a reply, where they are more than the text of one user."""
+
+    row_id: str
+    messages: tuple[Message, ...]
+    """At least one, the last not of the assistant; one at least of the user."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that may be called, as chat templates take them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One problem, before it is rendered and tokenised."""
 
@@ -59,7 +70,9 @@ class Row:
     source: str
     rubric: str
     question: str
-    """The question of the problem; never blank."""
+    """The question of the problem; never blank. Of a `dialogue` what its users say, with a blank line between turns."""
+    dialogue: Dialogue | None = None
+    """What is asked, where the prompt is more than a text."""
     answer: str
     """Reference answer; empty only when the source has no answer column."""
     completion: str
@@ -81,3 +94,8 @@ class Row:
     the question too, as `prompt`."""
     columns: tuple[str, str] = ("prompt", "answer")
     """Names of the columns that question and answer stand in."""
+
+    @property
+    def asked(self) -> "str | Dialogue":
+        """What is asked, as templates take it."""
+        return self.dialogue or self.question

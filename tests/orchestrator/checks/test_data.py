@@ -182,3 +182,14 @@ def test_of_a_large_file_only_the_beginning_is_read(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(data_check, "LARGE_BYTES", 100)
     monkeypatch.setattr(data_check, "FIRST_ROWS", 5)
     assert any("only its first 5 rows were checked" in note for note in preflight(from_file()))
+
+
+def test_a_prompt_of_messages_that_the_template_cannot_write_is_found_under_every_stage(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": messages[1:], "answer": "2"}, {"prompt": messages, "answer": "2"}])
+    assert fault(from_file()) == (
+        "data.sources.a: row a/1: the prompt has a turn of role 'system', but data.template = 'plain' writes one question "
+        'alone; set it to "chat"'
+    )
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": messages[1:], "answer": "2"}])
+    preflight(from_file())

@@ -395,7 +395,7 @@ def test_a_source_is_a_path_or_a_task(settings: dict[str, str]) -> None:
         ('["p", 1]', 'is ["p", 1], not an object'),
         ('{"prompt": " ", "answer": 1}', "column 'prompt' is empty"),
         ('{"prompt": null, "answer": 1}', "column 'prompt' is null, not text or a number"),
-        ('{"prompt": ["p"], "answer": 1}', "column 'prompt' is [\"p\"], not text or a number"),
+        ('{"prompt": ["p"], "answer": 1}', "message 1 of column 'prompt' is \"p\", not an object with role"),
         ('{"prompt": "p", "answer": true}', "column 'answer' is true, not text or a number"),
         ('{"prompt": "p", "answer": ""}', "column 'answer' is empty"),
         (
