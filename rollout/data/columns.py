@@ -17,7 +17,7 @@ def column_value(where: str, values: Mapping[str, Any], column: str, setting: st
     Raises:
         InputError: there is no such column; the message names those that there are.
     """
-    for value in _found(values, column):
+    for value in found_values(values, column):
         return value
     names = list(_names(values, DEEPEST))
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
@@ -28,7 +28,7 @@ def column_value(where: str, values: Mapping[str, Any], column: str, setting: st
     )
 
 
-def _found(values: Mapping[str, Any], name: str) -> Iterator[Any]:
+def found_values(values: Mapping[str, Any], name: str) -> Iterator[Any]:
     """What a name may mean, the longest first part before shorter ones."""
     if name in values:
         yield values[name]
@@ -36,7 +36,7 @@ def _found(values: Mapping[str, Any], name: str) -> Iterator[Any]:
     while place > 0:
         inside = _object(values.get(name[:place]))
         if inside is not None:
-            yield from _found(inside, name[place + 1 :])
+            yield from found_values(inside, name[place + 1 :])
         place = name.rfind(".", 0, place)
 
 
