@@ -183,6 +183,8 @@ class _Reader:
         questions: list[str] = []
         count = turns = held = 0
         references = References.of(stage, section)
+        needs = KNOWN_SETS[section.set].needs if section.set else ()
+        untested: list[str] = []
         try:
             # One at a time: a row may hold megabytes of tests, of which nothing is kept.
             for count, row in enumerate(iter_rows(source, self._recipe.seed), 1):
@@ -193,6 +195,7 @@ class _Reader:
                     row.question.strip()
                 ]
                 references.look_at(row)
+                untested += [row.place] if any(not row.fields.get(column) for column in needs) else []
                 if row.dialogue:
                     self._dialogues.setdefault(_origin(section), row.dialogue)
                 held += len(row.question) + sum(map(len, row.fields.values()))
@@ -205,6 +208,11 @@ class _Reader:
             named = key_in(self._recipe, stage, key)
             raise InputError(message if message.startswith(f"{named}: ") else f"{named}: {message}") from None
         self.notes += references.notes(key)
+        if untested:
+            self.notes.append(
+                f"{key}: {len(untested):,} of {count:,} rows have no tests ({' and '.join(needs)}), first {untested[0]}; their "
+                "programs cannot be scored: remove these rows"
+            )
         if source.limit == section.limit and held <= MOST_TEXT:
             self._counts[_origin(section)] = count, turns
         return tuple(questions)
@@ -212,7 +220,7 @@ class _Reader:
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""
         needs = KNOWN_SETS[section.set].needs if section.set else ()
-        missing = [column for column in needs if not row.fields.get(column)]
+        missing = [column for column in needs if column not in row.fields]
         if missing:
             raise InputError(
                 f"{key_in(self._recipe, stage, key)}: {section.path} is not {section.set} as it is published: its first "

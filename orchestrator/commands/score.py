@@ -10,7 +10,6 @@ import typer
 
 from rollout.errors import InputError
 
-
 LINES = (".jsonl", ".ndjson")
 """Suffixes of JSON lines."""
 
@@ -22,7 +21,12 @@ def score(
             metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC] or RUN[:RUBRIC]."
         ),
     ],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="File of responses: JSONL, JSON, CSV, Parquet or Arrow; - for JSONL on standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="File of responses: JSONL, JSON, CSV, Parquet or Arrow; - for JSONL on standard input."
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -76,7 +80,7 @@ def _rows(file: str, stack: ExitStack) -> "Iterator[bytes | Mapping[str, Any]]":
     if path.suffix.lower() in CODECS:
         return _without_blank_end(iter(stack.enter_context(open_bytes(path))))
     try:
-        source = stack.enter_context(open(path, "rb"))
+        source = stack.enter_context(path.open("rb"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     return _without_blank_end(_with_progress(source, stack))

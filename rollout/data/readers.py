@@ -67,14 +67,14 @@ def _csv_records(path: Path) -> Iterator[Record]:
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:
-    return _table_records(path, "Parquet", _parquet_batches)
+    return table_records(path, "Parquet", _parquet_batches)
 
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             held = file.metadata.row_group(group)
-            size = _rows_at_once(held.num_rows, held.total_byte_size)
+            size = rows_at_once(held.num_rows, held.total_byte_size)
             yield from _group_batches(file, group, held.num_rows, size)
 
 
@@ -98,12 +98,13 @@ def _group_batches(file: pq.ParquetFile, group: int, rows: int, size: int) -> It
             size = max(1, size // 8)
 
 
-def _rows_at_once(rows: int, num_bytes: int) -> int:
+def rows_at_once(rows: int, num_bytes: int) -> int:
+    """Number of rows that are held at once, of `rows` that weigh `num_bytes`."""
     return max(1, min(MOST_ROWS, BATCH_BYTES * rows // max(num_bytes, 1)))
 
 
 def _arrow_records(path: Path) -> Iterator[Record]:
-    return _table_records(path, "Arrow", _arrow_batches)
+    return table_records(path, "Arrow", _arrow_batches)
 
 
 def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -117,11 +118,12 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
         else:
             whole = pa.ipc.open_stream(file)
         for batch in whole:
-            size = _rows_at_once(batch.num_rows, batch.nbytes)
+            size = rows_at_once(batch.num_rows, batch.nbytes)
             yield from (batch.slice(start, size) for start in range(0, batch.num_rows, size))
 
 
-def _table_records(path: Path, kind: str, batches: Callable[[Path], Iterable[pa.RecordBatch]]) -> Iterator[Record]:
+def table_records(path: Path, kind: str, batches: Callable[[Path], Iterable[pa.RecordBatch]]) -> Iterator[Record]:
+    """The rows of a table. `kind`: what it is, for messages."""
     row = 0
     shortened: dict[str, Callable[[Any], Any]] | None = None
     try:

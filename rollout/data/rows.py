@@ -9,6 +9,10 @@ Message = Mapping[str, Any]
 `reasoning_content` and `tool_calls`; the content may be empty beside these."""
 
 
+HUB = "hub:"
+"""What stands before the id of a data set of the Hugging Face hub in a path."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where rows come from: a path or a generated task, never both.
@@ -19,16 +23,23 @@ class Source:
 
     name: str
     path: str = ""
-    """A data file, a folder of files of one kind, or a directory written by `save_to_disk`."""
+    """A data file, a folder of files of one kind, a directory written by `save_to_disk`, or `hub:` and a hub id."""
     task: str = ""
     """A generated task instead of a path."""
     split: str = "train"
     """Split of a task, of a saved `datasets` directory, or of a folder whose files are named after splits."""
+    subset: str = ""
+    """Subset (configuration) of a data set of the hub; empty: the only one."""
+    revision: str = ""
+    """Branch, tag or commit of a data set of the hub; empty: the newest."""
     prompt_column: str = "prompt"
     answer_column: str = "answer"
     """Column of the reference answer; empty: the rows have none."""
     answer_pattern: str = ""
     """Regular expression; the answer is the first group of its last match in the answer column."""
+    starter_column: str = ""
+    """Column of the code that a program begins with, which is shown behind the question; where it is empty a program reads
+    standard input. Empty: the question alone."""
     completion_column: str = ""
     """Column of the worked completion; empty: the rows have none. May be the answer column too."""
     chosen_column: str = ""

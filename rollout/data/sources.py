@@ -16,10 +16,12 @@ from typing import Any
 from rollout.data.columns import column_value
 from rollout.data.files import source_files
 from rollout.data.json_text import ValueText, integer_text, json_text
+from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.messages import TOOLS, messages_of, tools_of
 from rollout.data.readers import Record, quote, reader_of
-from rollout.data.rows import Dialogue, Row, Source
+from rollout.data.rows import HUB, Dialogue, Row, Source
 from rollout.data.tasks.rows import TaskRow
+from rollout.data.templates import worded
 from rollout.errors import InputError
 
 
@@ -82,7 +84,13 @@ def _task_text(source: Source, problem: TaskRow, setting: str) -> str:
 
 def _file_rows(source: Source) -> Iterator[Row]:
     pattern = _compile_pattern(source)
-    records = (record for path in source_files(source) for record in _records(path))
+    if source.path.startswith(HUB):
+        # Only here: brings `datasets`.
+        from rollout.data.hub import hub_records
+
+        records = hub_records(source)
+    else:
+        records = (record for path in source_files(source) for record in _records(path))
     for index, (where, values) in enumerate(records):
         yield _row(source, pattern, index, where, values)
 
@@ -98,6 +106,9 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         return _conversation(source, index, where, values)
     row_id = f"{source.name}/{index}"
     question, dialogue = _prompt(row_id, where, values, source.prompt_column)
+    if source.starter_column:
+        form = PLACEHOLDER + _starter(column_value(where, values, source.starter_column, "starter_column"))
+        question, dialogue = worded(question, form), dialogue and worded(dialogue, form)
     answer = completion = ""
     if source.answer_column:
         answer = _answer(where, values, source.answer_column)
@@ -161,6 +172,13 @@ def _prompt(row_id: str, where: str, values: Mapping[str, Any], column: str) -> 
     if len(messages) == 1 and not tools:
         return question, None
     return question, Dialogue(row_id=row_id, messages=messages, tools=tools)
+
+
+def _starter(code: Any) -> str:
+    """What stands behind the question of a program."""
+    if not isinstance(code, str) or not code.strip():
+        return "\n\nThe program reads its input from standard input and prints its output."
+    return f"\n\nThe program begins with this code and completes it:\n\n```python\n{code.rstrip()}\n```"
 
 
 def _keeps_thought(source: Source, where: str, values: Mapping[str, Any]) -> bool:
