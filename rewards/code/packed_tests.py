@@ -35,7 +35,7 @@ def _only_text(pickled: bytes) -> str:
     found: list[str] = []
     for opcode, value, _ in pickletools.genops(pickled):
         if opcode.name in _TEXT:
-            found.append(value)
+            found.append(str(value))
         elif opcode.name not in _NO_MATTER:
             raise ValueError(f"a pickle of more than a text ({opcode.name})")
     if len(found) != 1:

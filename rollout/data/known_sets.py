@@ -32,7 +32,7 @@ class KnownSet:
     needs: tuple[str, ...] = ()
     """Further columns that the rubric of the set reads; they may be empty in some rows."""
     rubric: str = "math"
-    """Name of the rubric, `math` or `code`, which a recipe has without saying so."""
+    """Name of the rubric, `math`, `answer-line` or `code`, which a recipe has without saying so."""
     form: str = PLACEHOLDER
     """Text that is asked, with the question in it."""
     templates: tuple[str, ...] = field(default=())
@@ -59,7 +59,9 @@ KNOWN_SETS: Mapping[str, KnownSet] = {
     "numinamath-cot": _mathematics(prompt_column="problem", answer_column="solution"),
     "deepscaler": _mathematics(prompt_column="problem", answer_column="answer"),
     # Its questions say themselves where the answer goes.
-    "dapo-math": KnownSet(columns={"prompt_column": "prompt", "answer_column": "reward_model.ground_truth"}),
+    "dapo-math": KnownSet(
+        columns={"prompt_column": "prompt", "answer_column": "reward_model.ground_truth"}, rubric="answer-line"
+    ),
     "apps": _programs("input_output", prompt_column="question"),
     "taco": _programs("input_output", prompt_column="question"),
     "livecodebench": _programs("public_test_cases", "private_test_cases", prompt_column="question_content"),

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ PIECE = 1 << 20
 
 # Closed by `open_bytes`.
 def _gzip(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb")
+    return cast(IO[bytes], gzip.open(path, "rb"))
 
 
 def _bzip2(path: Path) -> IO[bytes]:

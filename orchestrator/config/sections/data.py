@@ -31,8 +31,8 @@ class SourceSection(Section):
         "livecodebench",
         "humaneval",
     ] = ""
-    """Data set that `path` holds as it is published: columns, rubric (`math` or `code`) and form of the question need
-    not be named."""
+    """Data set that `path` holds as it is published: columns, rubric (`math`, `answer-line` or `code`) and form of
+    the question need not be named."""
     task: str = ""
     """Generated task in place of a path: `arithmetic`, `puzzles` or `manners`."""
     stage: str = ""

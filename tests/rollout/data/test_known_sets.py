@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sections.eval import EvalSetSection
+from orchestrator.config.sections.rewards import SHIPPED_RUBRICS
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.types import FunctionSpec, Sample
@@ -140,7 +141,7 @@ def rows(name: str, tmp_path: Path) -> list[Row]:
         ("numinamath", "Halve 2.", "1", "math"),
         ("numinamath-cot", "Halve 4.", "It is \\boxed{2}.", "math"),
         ("deepscaler", "Halve 6.", "3", "math"),
-        ("dapo-math", 'Halve 8. End with "Answer:".', "4", "math"),
+        ("dapo-math", 'Halve 8. End with "Answer:".', "4", "answer-line"),
         ("apps", f"Double the number.{READS}", "", "code"),
         ("taco", f"Double the number.{BEGINS}def twice(n):\n```", "", "code"),
         (
@@ -196,6 +197,7 @@ def test_code_is_asked_for_as_a_python_block_under_every_template(template: str)
         ("numinamath-cot", "\\boxed{2}", "\\boxed{4}"),
         ("deepscaler", "\\boxed{3}", "\\boxed{6}"),
         ("dapo-math", "Half of 8.\nAnswer: 4", "Half of 8.\nAnswer: 5"),
+        ("dapo-math", "Half of 8.\n\n**Answer:** $4$", "Answer: 5\nAnswer: 4"),
         ("apps", "```python\nprint(2*int(input()))\n```", "```python\nprint(int(input()))\n```"),
         ("taco", "```python\ndef twice(n):\n    return 2*n\n```", "```python\ndef twice(n):\n    return 8+n\n```"),
         (
@@ -208,12 +210,13 @@ def test_code_is_asked_for_as_a_python_block_under_every_template(template: str)
 )
 def test_the_rubric_of_a_set_knows_right_from_wrong(name: str, right: str, wrong: str, tmp_path: Path) -> None:
     (row,) = rows(name, tmp_path)
-    function = {"math": "accuracy", "code": "code_tests"}[row.rubric]
+    shipped = SHIPPED_RUBRICS[row.rubric]["code_tests" if row.rubric == "code" else "accuracy"]
+    spec = FunctionSpec(name=shipped.name, label=shipped.name, args=dict(shipped.model_extra or {}))
 
     async def values() -> list[tuple[str, float]]:
         resources = Resources(ResourceSettings())
         try:
-            rubric = Rubric(row.rubric, (FunctionSpec(name=function, label=function, args={}),), resources)
+            rubric = Rubric(row.rubric, (spec,), resources)
             texts = (right, wrong)
             samples = [
                 Sample(prompt=row.question, completion=text, answer=row.answer, fields=row.fields) for text in texts
