@@ -24,6 +24,8 @@ class Source:
     name: str
     path: str = ""
     """A data file, a folder of files of one kind, a directory written by `save_to_disk`, or `hub:` and a hub id."""
+    set: str = ""
+    """Published set that the path holds; in some rows of these the answer is empty, which `accuracy` cannot score and says so."""
     task: str = ""
     """A generated task instead of a path."""
     split: str = "train"
@@ -85,7 +87,7 @@ class Row:
     dialogue: Dialogue | None = None
     """What is asked, where the prompt is more than a text."""
     answer: str
-    """Reference answer; empty only when the source has no answer column."""
+    """Reference answer; empty only when the source has no answer column, or is of a published set."""
     completion: str
     """Worked completion; empty only when the source has no completion column."""
     chosen: str = ""

@@ -111,8 +111,8 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         question, dialogue = worded(question, form), dialogue and worded(dialogue, form)
     answer = completion = ""
     if source.answer_column:
-        answer = _answer(where, values, source.answer_column)
-        if pattern is not None:
+        answer = _answer(where, values, source)
+        if answer and pattern is not None:
             answer = _extract(where, pattern, answer, source.answer_column)
     if source.completion_column:
         completion = _text(where, values, source.completion_column, "completion_column")
@@ -239,9 +239,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _answer(where: str, values: Mapping[str, Any], column: str) -> str:
-    """The reference answer: text or a number, or a list of accepted ones (`answer_text`)."""
+def _answer(where: str, values: Mapping[str, Any], source: Source) -> str:
+    """The reference answer: text or a number, or a list of accepted ones (`answer_text`); empty where a published set has none."""
+    column = source.answer_column
     value = column_value(where, values, column, "answer_column")
+    if source.set and not field_text(value).strip():
+        return ""
     if not isinstance(value, list | Mapping):
         return _text(where, values, column, "answer_column")
     try:

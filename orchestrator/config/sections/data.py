@@ -123,7 +123,7 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.data.sources import Source
 
-        none_of_rows = {"weight", "set", "prompt_form", "correct", "judged_by", "stage"}
+        none_of_rows = {"weight", "prompt_form", "correct", "judged_by", "stage"}
         return Source(name=name, **self.model_dump(exclude=none_of_rows))
 
 
