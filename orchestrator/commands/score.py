@@ -18,7 +18,8 @@ def score(
     rubric: Annotated[
         str,
         typer.Argument(
-            metavar="RUBRIC", help="math, code, format, another reward function, or RECIPE[:RUBRIC] or RUN[:RUBRIC]."
+            metavar="RUBRIC",
+            help="math, answer-line, code, format, another reward function, or RECIPE[:RUBRIC] or RUN[:RUBRIC].",
         ),
     ],
     file: Annotated[

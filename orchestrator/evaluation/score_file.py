@@ -22,7 +22,7 @@ from orchestrator.checks.rewards import check_rewards
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of, sandbox_settings
-from orchestrator.config.sections.rewards import SandboxSection
+from orchestrator.config.sections.rewards import SHIPPED_RUBRICS, SandboxSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.run.folder import find_run
@@ -40,7 +40,7 @@ Line = bytes | Mapping[str, Any]
 """A line of a file of JSON lines, or a row of another kind of file."""
 CHUNK = 32
 """Lines that one process scores side by side."""
-ALIASES = {"math": "accuracy", "code": "code_tests"}
+ALIASES = {"math": "accuracy", "answer-line": "accuracy", "code": "code_tests"}
 """Short names of rubrics that are one reward function."""
 _SANDBOX = "sandbox."
 
@@ -56,7 +56,8 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
     recipe, _, rubric = name.rpartition(":") if ":" in name else (name, "", "default")
     function = ALIASES.get(name, name)
     if function in BUILTIN:
-        args = dict(_argument(each) for each in overrides if not each.startswith(_SANDBOX))
+        shipped = SHIPPED_RUBRICS[name][function].model_extra if name in ALIASES else {}
+        args = {**(shipped or {})} | dict(_argument(each) for each in overrides if not each.startswith(_SANDBOX))
         spec = FunctionSpec(name=function, label=function, args=args)
         return (spec,), _sandbox_of([each.removeprefix(_SANDBOX) for each in overrides if each.startswith(_SANDBOX)])
     run = None if recipe in shipped_recipes() else find_run(Path(recipe))
