@@ -250,16 +250,16 @@ def sample_of(record: Any, answer_column: str = "answer") -> Sample:
         completion=record["response"],
         answer=reference,
         fields=fields,
-        question=fields.get("prompt", ""),
+        question=_prompt_text(record.get("prompt")),
         alone=True,
     )
 
 
 def _prompt_text(prompt: Any) -> str:
-    """A prompt as text; of messages, what the last one says."""
-    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
-        prompt = prompt[-1].get("content")
-    return field_text(prompt)
+    """A prompt as text; of messages what their users say, as in training."""
+    if not isinstance(prompt, list) or not all(isinstance(message, dict) for message in prompt):
+        return field_text(prompt)
+    return "\n\n".join(field_text(message.get("content")) for message in prompt if message.get("role") == "user")
 
 
 def _result(record: Any, score: Score) -> str:
