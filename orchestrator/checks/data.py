@@ -15,7 +15,7 @@ from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
-    from rollout.data.rows import Row
+    from rollout.data.rows import Dialogue, Row
 
 LARGE_BYTES = 32 << 20
 """Size from which on a data file is read here in its first rows alone, as a generated task is."""
@@ -137,6 +137,8 @@ class _Reader:
         self._questions: dict[str, tuple[str, ...]] = {}
         self._counts: dict[str, tuple[int, int]] = {}
         """(rows, turns of an assistant in them) of every source that was read to its end."""
+        self._dialogues: dict[str, Dialogue] = {}
+        """The first prompt of every source that only a chat template can write."""
         self._training: dict[str, str] = {}
         self._held_out: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
@@ -147,6 +149,13 @@ class _Reader:
         same = _origin(section)
         if same not in self._questions:
             self._questions[same] = self._load(stage, key, name, section)
+        if same in self._dialogues and stage.data.template != "chat":
+            # Only here: a mistake in the recipe does not wait for it.
+            from rollout.data.templates import unwritten
+
+            first = self._dialogues[same]
+            said = unwritten(first, stage.data.template)
+            raise InputError(f"{key_in(self._recipe, stage, key)}: row {first.row_id}: {said}")
         questions = self._questions[same]
         if kind == "eval.sets":
             self._held_out[key] = questions
@@ -174,6 +183,8 @@ class _Reader:
         questions: list[str] = []
         count = turns = held = 0
         references = References.of(stage, section)
+        needs = KNOWN_SETS[section.set].needs if section.set else ()
+        untested: list[str] = []
         try:
             # One at a time: a row may hold megabytes of tests, of which nothing is kept.
             for count, row in enumerate(iter_rows(source, self._recipe.seed), 1):
@@ -184,6 +195,9 @@ class _Reader:
                     row.question.strip()
                 ]
                 references.look_at(row)
+                untested += [row.place] if any(not row.fields.get(column) for column in needs) else []
+                if row.dialogue:
+                    self._dialogues.setdefault(_origin(section), row.dialogue)
                 held += len(row.question) + sum(map(len, row.fields.values()))
                 if held > MOST_TEXT:
                     self.notes.append(f"{key}: only its first {count:,} rows were checked: they hold {in_units(held)}")
@@ -194,6 +208,11 @@ class _Reader:
             named = key_in(self._recipe, stage, key)
             raise InputError(message if message.startswith(f"{named}: ") else f"{named}: {message}") from None
         self.notes += references.notes(key)
+        if untested:
+            self.notes.append(
+                f"{key}: {len(untested):,} of {count:,} rows have no tests ({' and '.join(needs)}), first {untested[0]}; their "
+                "programs cannot be scored: remove these rows"
+            )
         if source.limit == section.limit and held <= MOST_TEXT:
             self._counts[_origin(section)] = count, turns
         return tuple(questions)
@@ -201,7 +220,7 @@ class _Reader:
     def _check_published(self, stage: Stage, key: str, section: SourceSection, row: "Row") -> None:
         """Raises InputError when a file lacks what the tests of a published set are read from."""
         needs = KNOWN_SETS[section.set].needs if section.set else ()
-        missing = [column for column in needs if not row.fields.get(column)]
+        missing = [column for column in needs if column not in row.fields]
         if missing:
             raise InputError(
                 f"{key_in(self._recipe, stage, key)}: {section.path} is not {section.set} as it is published: its first "

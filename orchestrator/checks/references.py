@@ -17,7 +17,9 @@ MOST_NAMED = 4
 class References:
     """What is seen of the references of one source; nothing where no `accuracy` reads them."""
 
-    def __init__(self, reads: bool) -> None:
+    def __init__(self, reads: bool, asked: bool) -> None:
+        self._asked = asked
+        """Whether an empty answer is one that is missing."""
         self._reads = reads
         self._count = 0
         self._found: Counter[str] = Counter()
@@ -26,25 +28,34 @@ class References:
     @classmethod
     def of(cls, stage: Stage, section: SourceSection) -> "References":
         functions = stage.rewards.rubrics.get(section.rubric, {})
-        return cls(any(function.name == "accuracy" for function in functions.values()))
+        return cls(
+            any(function.name == "accuracy" for function in functions.values()),
+            bool(section.set and section.answer_column),
+        )
 
     def look_at(self, row: "Row") -> None:
         """Raises InputError for a reference that is no answer by its form."""
-        if not self._reads or not row.answer:
+        if not self._reads or not (row.answer or self._asked):
             return
         # Only here: the verifier's tables take a moment.
         from rewards.builtin import accepted_answers
         from rewards.math.references import no_answer
 
         self._count += 1
+        if not row.answer:
+            self._note(row, "an empty text")
+            return
         try:
             accepted = accepted_answers(row.answer)
         except InputError as problem:
             raise InputError(f"{row.place}: {problem}; write the answer, or a list of accepted ones, there") from None
         found = [no_answer(each) for each in accepted]
         if all(found):
-            self._found[found[0]] += 1
-            self._first.setdefault(found[0], row.place)
+            self._note(row, found[0])
+
+    def _note(self, row: "Row", what: str) -> None:
+        self._found[what] += 1
+        self._first.setdefault(what, row.place)
 
     def notes(self, key: str) -> list[str]:
         """One note where some references are no answers."""

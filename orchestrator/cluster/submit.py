@@ -28,6 +28,7 @@ from orchestrator.config.load import parse_recipe, run_folder, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import PREFIX
 from orchestrator.plan.model_folder import is_local
+from rollout.data.rows import HUB
 from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
 
@@ -216,7 +217,7 @@ def _paths(stage: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """(table, key for messages, name in the table) of everything in a stage that is a local path."""
     for kind, sources in (("data.sources", stage["data"]["sources"]), ("eval.sets", stage["eval"]["sets"])):
         for name, source in sources.items():
-            if source["path"]:
+            if source["path"] and not source["path"].startswith(HUB):
                 yield source, f"{kind}.{name}.path", "path"
     if stage["data"]["template"] not in SHIPPED_TEMPLATES:
         yield stage["data"], "data.template", "template"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import visible
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or the folder of a run.")]
@@ -23,7 +24,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=PATH",
-        help="Evaluate on this file instead; may be repeated. gsm8k, aime24, amc23 and humaneval are known by name.",
+        help=f"Evaluate on this file instead; may be repeated. Known by name: {', '.join(KNOWN_SETS)}.",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N problems of every set.")]

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.config.recipe import OWN
 from rollout.errors import InputError
 
-FILE = "a JSONL, Parquet, CSV or Arrow file"
+FILE = "a JSONL, JSON, Parquet, CSV or Arrow file"
 
 
 def check_required(written: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]) -> None:

@@ -135,7 +135,7 @@ def _tokenise(
         return
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
-        prompts = [template.render(row.question) for row in batch]
+        prompts = [template.render(row.asked) for row in batch]
         asked = prompt_tokens(tokenizer, prompts)
         replies = [
             completion_behind(prompt, _completion(row)) + template.closing

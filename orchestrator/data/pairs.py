@@ -15,7 +15,7 @@ from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
 from rollout.data.prompts import TOKENIZE_BATCH
-from rollout.data.rows import Row
+from rollout.data.rows import Dialogue, Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template
 from rollout.data.thoughts import completion_behind
@@ -111,7 +111,7 @@ def policy_pairs(stage: Stage, template: Template, tokenizer: Any) -> Reader:
     """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains."""
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
-        texts = [template.render(row.question) for row in rows]
+        texts = [template.render(row.asked) for row in rows]
         prompts = prompt_tokens(tokenizer, texts)
         responses = [
             completion_behind(text, response) + template.closing
@@ -135,12 +135,12 @@ def policy_pairs(stage: Stage, template: Template, tokenizer: Any) -> Reader:
     return read
 
 
-def scored_pairs(stage: Stage, encode: Callable[[Sequence[tuple[str, str]]], list[list[int]]]) -> Reader:
-    """The reader of pairs for a reward model: the whole of what it scores. `encode`: (question, response) → token ids."""
+def scored_pairs(stage: Stage, encode: Callable[[Sequence[tuple[str | Dialogue, str]]], list[list[int]]]) -> Reader:
+    """The reader of pairs for a reward model: the whole of what it scores. `encode`: (what is asked, response) → token ids."""
     limit = stage.model.max_tokens
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
-        ids = encode([(row.question, response) for row in rows for response in (row.chosen, row.rejected)])
+        ids = encode([(row.asked, response) for row in rows for response in (row.chosen, row.rejected)])
         for row, chosen, rejected in zip(rows, ids[::2], ids[1::2], strict=True):
             longest = max(len(chosen), len(rejected))
             if longest > limit:

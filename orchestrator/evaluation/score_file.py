@@ -22,7 +22,7 @@ from orchestrator.checks.rewards import check_rewards
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of, sandbox_settings
-from orchestrator.config.sections.rewards import SandboxSection
+from orchestrator.config.sections.rewards import SHIPPED_RUBRICS, SandboxSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.run.folder import find_run
@@ -31,13 +31,16 @@ from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
 from rewards.sandbox.packages import find_packages
 from rewards.types import FunctionSpec, RubricSpec, Sample, Score
+from rollout.data.columns import found_values
 from rollout.data.json_text import json_text, read_json
 from rollout.data.sources import answer_text, field_text
 from rollout.errors import InputError, ServiceError, did_you_mean
 
+Line = bytes | Mapping[str, Any]
+"""A line of a file of JSON lines, or a row of another kind of file."""
 CHUNK = 32
 """Lines that one process scores side by side."""
-ALIASES = {"math": "accuracy", "code": "code_tests"}
+ALIASES = {"math": "accuracy", "answer-line": "accuracy", "code": "code_tests"}
 """Short names of rubrics that are one reward function."""
 _SANDBOX = "sandbox."
 
@@ -53,7 +56,8 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
     recipe, _, rubric = name.rpartition(":") if ":" in name else (name, "", "default")
     function = ALIASES.get(name, name)
     if function in BUILTIN:
-        args = dict(_argument(each) for each in overrides if not each.startswith(_SANDBOX))
+        shipped = SHIPPED_RUBRICS[name][function].model_extra if name in ALIASES else {}
+        args = {**(shipped or {})} | dict(_argument(each) for each in overrides if not each.startswith(_SANDBOX))
         spec = FunctionSpec(name=function, label=function, args=args)
         return (spec,), _sandbox_of([each.removeprefix(_SANDBOX) for each in overrides if each.startswith(_SANDBOX)])
     run = None if recipe in shipped_recipes() else find_run(Path(recipe))
@@ -74,12 +78,18 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
 
 
 def score_lines(
-    lines: Iterable[bytes], rubric: RubricSpec, settings: ResourceSettings, processes: int = 0
+    lines: Iterable[Line],
+    rubric: RubricSpec,
+    settings: ResourceSettings,
+    processes: int = 0,
+    *,
+    answer_column: str = "answer",
 ) -> Iterator[str]:
     """Yield one JSON line out for every line in, in order, as soon as it and those before it are done.
 
     Args:
         processes: that score; 0: one a core.
+        answer_column: of the reference answers; a dotted name goes into a column.
 
     Raises:
         InputError: a reward function does not exist or does not take its arguments.
@@ -90,7 +100,7 @@ def score_lines(
     count = processes or os.cpu_count() or 1
     # Spawned: a fork would copy this process's threads' locks, and its memory.
     executor = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=_start, initargs=(rubric, settings)
+        count, mp_context=get_context("spawn"), initializer=_start, initargs=(rubric, settings, answer_column)
     )
     source = iter(lines)
     waiting: deque[Future[list[str]]] = deque()
@@ -171,7 +181,8 @@ def _scored_stage(stages: Sequence[Stage]) -> Stage:
 
 
 class _Scorer:
-    def __init__(self, rubric: RubricSpec, settings: ResourceSettings) -> None:
+    def __init__(self, rubric: RubricSpec, settings: ResourceSettings, answer_column: str) -> None:
+        self.answer_column = answer_column
         self.loop = asyncio.new_event_loop()
         self.resources = Resources(settings)
         self.rubric = Rubric("score", rubric, self.resources)
@@ -180,12 +191,12 @@ class _Scorer:
 _scorer: _Scorer | None = None
 
 
-def _start(rubric: RubricSpec, settings: ResourceSettings) -> None:
+def _start(rubric: RubricSpec, settings: ResourceSettings, answer_column: str) -> None:
     import signal
 
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    _scorer = _Scorer(rubric, settings)
+    _scorer = _Scorer(rubric, settings, answer_column)
     Finalize(None, _stop, exitpriority=10)
 
 
@@ -194,24 +205,24 @@ def _stop() -> None:
     _scorer.loop.run_until_complete(_scorer.resources.close())
 
 
-def _score_chunk(lines: list[bytes]) -> list[str]:
+def _score_chunk(lines: list[Line]) -> list[str]:
     assert _scorer is not None
-    return _scorer.loop.run_until_complete(_score_all(_scorer.rubric, lines))
+    return _scorer.loop.run_until_complete(_score_all(_scorer, lines))
 
 
-async def _score_all(rubric: Rubric, lines: list[bytes]) -> list[str]:
-    return list(await asyncio.gather(*(_score_line(rubric, line) for line in lines)))
+async def _score_all(scorer: _Scorer, lines: list[Line]) -> list[str]:
+    return list(await asyncio.gather(*(_score_line(scorer, line) for line in lines)))
 
 
-async def _score_line(rubric: Rubric, line: bytes) -> str:
+async def _score_line(scorer: _Scorer, line: Line) -> str:
     record: Any = None
     try:
-        record = _decoded(line)
-        sample = sample_of(record)
+        record = _decoded(line) if isinstance(line, bytes) else line
+        sample = sample_of(record, scorer.answer_column)
     except (ValueError, RecursionError) as problem:  # ValueError: not JSON, not UTF-8, or not what is needed
         score = Score(value=0.0, status="error", breakdown={}, seconds=0.0, error=f"malformed line: {problem}")
     else:
-        score = await rubric.score(sample)
+        score = await scorer.rubric.score(sample)
     return _result(record, score)
 
 
@@ -222,26 +233,33 @@ def _decoded(line: bytes) -> Any:
     return read_json(line.decode("utf-8-sig"), finite=True)
 
 
-def sample_of(record: Any) -> Sample:
+def sample_of(record: Any, answer_column: str = "answer") -> Sample:
     """The sample in a line of the file. Raises ValueError for one that holds no response."""
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
     if not isinstance(record.get("response"), str):
         raise ValueError("it has no text under `response`")
-    answer = record.get("answer")
+    answer = next(found_values(record, answer_column), None)
     try:
         reference = "" if answer is None else answer_text(answer)
     except ValueError as problem:
-        raise ValueError(f"`answer` {problem}") from None
+        raise ValueError(f"`{answer_column}` {problem}") from None
     fields = {str(name): field_text(value) for name, value in record.items() if name not in ("id", "response")}
     return Sample(
-        prompt=fields.get("prompt", ""),
+        prompt=_prompt_text(record.get("prompt")),
         completion=record["response"],
         answer=reference,
         fields=fields,
-        question=fields.get("prompt", ""),
+        question=_prompt_text(record.get("prompt")),
         alone=True,
     )
+
+
+def _prompt_text(prompt: Any) -> str:
+    """A prompt as text; of messages what their users say, as in training."""
+    if not isinstance(prompt, list) or not all(isinstance(message, dict) for message in prompt):
+        return field_text(prompt)
+    return "\n\n".join(field_text(message.get("content")) for message in prompt if message.get("role") == "user")
 
 
 def _result(record: Any, score: Score) -> str:

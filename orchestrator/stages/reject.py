@@ -12,6 +12,7 @@ column of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.config.rubrics import correct_label, rubrics_of
 from orchestrator.data.prompts import question_form
@@ -23,9 +24,10 @@ from orchestrator.sampling import scored_groups
 from rewards.text.readability import readability
 from rewards.text.response import read_response, without_thought
 from rewards.types import RubricSpec, ScoredGroup
-from rollout.data.known_sets import PLACEHOLDER
+from rollout.data.json_text import json_text
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
+from rollout.data.templates import worded
 from rollout.data.unchanged import check_unchanged
 from rollout.types import Prompt
 
@@ -38,13 +40,14 @@ IN_FLIGHT = 4
 async def run_reject(context: StageContext) -> None:
     stage, settings = context.stage, context.stage.reject
     sets = context.load_prompts()
-    asked, worded = {}, {}
+    asked, in_form = {}, {}
     for name, section in stage.data.sources.items():
         form = question_form(section, stage)
         for row in load_rows(section.source(name), context.recipe.seed):
             asked[row.row_id] = row
             # What is learned from the rows that are left is an answer to what was asked.
-            worded[row.row_id] = replace(row, question=form.replace(PLACEHOLDER, row.question))
+            dialogue = row.dialogue and worded(row.dialogue, form)
+            in_form[row.row_id] = replace(row, question=worded(row.question, form), dialogue=dialogue)
     prompts = [prompt for own in sets.prompts.values() for prompt in own]
     clean = without_overlap(context, prompts, asked)
     folder = context.store.folder / stage.name / "samples"
@@ -62,7 +65,7 @@ async def run_reject(context: StageContext) -> None:
             part = left[start : start + settings.shard_prompts]
             scored = await sample(context, part)
             write_part(
-                folder, [row for group in scored for row in sample_rows(group, worded, context.model_path, rubrics)]
+                folder, [row for group in scored for row in sample_rows(group, in_form, context.model_path, rubrics)]
             )
             bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
 
@@ -120,7 +123,7 @@ def sample_rows(
                 "prompt_id": prompt.prompt_id,
                 "sample": numbers[id(completion)],
                 "source": prompt.source,
-                "prompt": source.question,
+                **asked_columns(source),
                 "answer": prompt.answer,
                 "completion": text,
                 "thought_removed": thought,
@@ -135,6 +138,13 @@ def sample_rows(
             }
         )
     return rows
+
+
+def asked_columns(source: Row) -> dict[str, Any]:
+    """Columns of what was asked: text, or messages and the tools that go with them."""
+    if source.dialogue is None:
+        return {"prompt": source.question}
+    return {"prompt": list(source.dialogue.messages), "tools": json_text(source.dialogue.tools)}
 
 
 def flags_of(rubric: RubricSpec, prompt: str, text: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
 from rewards.models.pair_encoding import PairEncoder, literal_template, pair_of
+from rollout.data.rows import Dialogue
 from rollout.data.templates import Template, load_template
 from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import opening_of
@@ -50,15 +51,15 @@ def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
 
 
 def encoder(stage: Stage, tokenizer: Any, template: Template, named: str) -> Any:
-    """(question, response) → token ids, as the reward service has them for a prompt that was rendered by `template`."""
+    """(what is asked, response) → token ids, as the reward service has them for a prompt that was rendered by `template`."""
     pairs = PairEncoder(tokenizer, named)
 
-    def encode(texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        prompts = [template.render(question) for question, _ in texts]
-        asked = [
+    def encode(texts: Sequence[tuple[str | Dialogue, str]]) -> list[list[int]]:
+        prompts = [template.render(asked) for asked, _ in texts]
+        answered = [
             (prompt, completion_behind(prompt, response)) for prompt, (_, response) in zip(prompts, texts, strict=True)
         ]
-        rows = pairs.encode([pair_of(prompt, response, stage.reward_model.scope) for prompt, response in asked])
+        rows = pairs.encode([pair_of(prompt, response, stage.reward_model.scope) for prompt, response in answered])
         return [row.ids for row in rows]
 
     return encode

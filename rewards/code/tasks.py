@@ -4,6 +4,7 @@
 - `tests`: a list of `{"input", "output"}` (standard input and output) or of `{"assert"}`; an entry may also be
   `{"input", "output", "testtype": "functional"}` with `fn_name` beside `tests` (LiveCodeBench);
 - `tests` or `input_output`: `{"inputs", "outputs"}`, with `fn_name` for calls (APPS, TACO); JSON text is understood;
+- `public_test_cases` and `private_test_cases`, with the function's name in `metadata` (LiveCodeBench as it is published);
 - `test_list`, with `test_setup_code` and `test_imports` (MBPP);
 - `prompt`, `entry_point` and `test`, a text that defines `check(candidate)` (HumanEval).
 A task may set `time_limit_s` (of one test), `memory_mb` (of the whole run) and `tolerance` (of the numbers that come out).
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewards.code.outline import outline
+from rewards.code.packed_tests import unpacked
 from rewards.code.program import preamble_of
 from rewards.code.solution import Asked
 from rewards.sandbox.types import Assertions, Limits, Tolerance
@@ -101,6 +103,8 @@ def _tests_of(fields: Mapping[str, Any], limits: Limits) -> CodeTask:
         setup = "\n".join([*fields.get("test_imports", ()), fields.get("test_setup_code", "")])
         codes = [{"code": _text(code, "test_list")} for code in _list(fields["test_list"], "test_list")]
         return CodeTask(calls=Assertions(setup=setup, tests=codes), limits=limits)
+    if "tests" not in fields and ("public_test_cases" in fields or "private_test_cases" in fields):
+        return _published_live(fields, limits)
     tests = _decode(fields.get("tests", fields.get("input_output")))
     if isinstance(tests, dict):
         return _parallel_lists(tests, fields.get("fn_name"), limits)
@@ -155,6 +159,23 @@ def _list_of_tests(tests: list[Any], fields: Mapping[str, Any], limits: Limits) 
         return CodeTask(calls=Assertions(tests=calls), preamble=_imports(name), limits=limits)
     pairs = [(_stream(test["input"]), _stream(test["output"])) for test in tests]
     return CodeTask(pairs=pairs, limits=limits)
+
+
+def _published_live(fields: Mapping[str, Any], limits: Limits) -> CodeTask:
+    tests: list[Any] = []
+    for name in ("public_test_cases", "private_test_cases"):
+        held = fields.get(name) or "[]"
+        tests += _part(_from_json(unpacked(held, name), name) if isinstance(held, str) else held, name)
+    metadata = _decode(fields.get("metadata") or {})
+    if not isinstance(metadata, dict):
+        raise InputError(f"metadata: an object is needed, not {type(metadata).__name__}")
+    return _list_of_tests(_list(tests, "public_test_cases"), {"fn_name": metadata.get("func_name")}, limits)
+
+
+def _part(tests: Any, name: str) -> list[Any]:
+    if not isinstance(tests, list):
+        raise InputError(f"{name}: a list is needed, not {type(tests).__name__}")
+    return tests
 
 
 def _parallel_lists(tests: dict[str, Any], fn_name: Any, limits: Limits) -> CodeTask:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout.data.rows import Message, Row
+from rollout.data.rows import Dialogue, Message, Row
 from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, completion_behind, opens_thought
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
@@ -54,6 +54,13 @@ def turns_of(row: Row, tokenizer: Any, which: WhichTurns) -> list[Turn]:
     return turns
 
 
+def dialogue_prompt(dialogue: Dialogue, tokenizer: Any) -> str:
+    """A dialogue up to where the assistant begins to write. Raises InputError as `turns_of` does."""
+    prompt = _render(dialogue, dialogue.messages, tokenizer, ask=True)
+    _check_context(dialogue, dialogue.messages, prompt)
+    return prompt
+
+
 def _reply(row: Row, place: int, prompt: str, tokenizer: Any) -> str:
     """What the assistant writes behind `prompt` in the turn at `place`: as the template renders it, or where that drops
     something, as the row has it between what the template writes round a turn. Raises InputError where neither is to be had.
@@ -81,7 +88,7 @@ def _reply(row: Row, place: int, prompt: str, tokenizer: Any) -> str:
     raise InputError(_drops(row, place, missing))
 
 
-def _check_context(row: Row, messages: Sequence[Message], prompt: str) -> None:
+def _check_context(row: Row | Dialogue, messages: Sequence[Message], prompt: str) -> None:
     """Raises InputError when a template leaves out what was said before, or the tools. It may leave out earlier thoughts."""
     for place, message in enumerate(messages):
         said = _said(message)
@@ -96,7 +103,7 @@ def _check_context(row: Row, messages: Sequence[Message], prompt: str) -> None:
             )
 
 
-def _drops(row: Row, place: int, missing: tuple[str, str]) -> str:
+def _drops(row: Row | Dialogue, place: int, missing: tuple[str, str]) -> str:
     what, text = missing
     role = row.messages[place]["role"]
     return (
@@ -163,7 +170,7 @@ def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[lis
             yield token_ids, len(prompt)
 
 
-def _render(row: Row, messages: Sequence[Message], tokenizer: Any, *, ask: bool) -> str:
+def _render(row: Row | Dialogue, messages: Sequence[Message], tokenizer: Any, *, ask: bool) -> str:
     from jinja2 import TemplateError
 
     try:

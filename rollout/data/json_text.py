@@ -85,3 +85,7 @@ def _finite(text: str) -> WrittenFloat:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value; write null")
+
+
+DECODER = json.JSONDecoder(parse_float=WrittenFloat, parse_int=integer, parse_constant=_refuse)
+"""Reads as `read_json` does, a value at the beginning of a text (`raw_decode`)."""

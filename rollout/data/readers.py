@@ -1,9 +1,7 @@
-"""The files of a data source, and one reader a format: from a path to records."""
+"""One reader a format of data files: from a path to records."""
 
-import codecs
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rollout.data.json_rows import json_records
 from rollout.data.json_text import json_text, read_json
-from rollout.data.rows import Source
 from rollout.data.short_floats import shortening
-from rollout.errors import InputError, did_you_mean
+from rollout.data.text_files import CODECS, lines, plain_suffix
+from rollout.errors import InputError
 
 Record = tuple[str, Mapping[str, Any]]
 """A row as its file holds it: (where it stands, for messages; column → value)."""
@@ -26,111 +25,9 @@ BATCH_BYTES = 64 << 20
 """Size of the rows of a table that are held at once, as Arrow and as Python's objects."""
 MOST_ROWS = 1024
 
-# Folders often hold the splits of one data set side by side; training on the test file must not happen by accident.
-SPLIT_OF_FILE = re.compile(r"(train|test|validation|valid|val|dev|eval|held-out)(?![a-z])", re.IGNORECASE)
-
-
-# --- Which files
-
-
-def source_files(source: Source) -> list[Path]:
-    """The files of a source in reading order, all of one kind that `READERS` knows."""
-    path = Path(source.path).expanduser()
-    if path.is_file():
-        _refuse_split(source, [])
-        if path.suffix.lower() not in READERS:
-            raise InputError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; use {', '.join(READERS)}")
-        return [path]
-    if not path.is_dir():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"source {source.name!r}: no file or folder at {path}{did_you_mean(path.name, beside)}")
-    if (path / "dataset_dict.json").is_file():
-        splits = _read_json(path / "dataset_dict.json").get("splits", [])
-        if source.split not in splits:
-            raise _unknown_split(source, splits)
-        return _saved_files(path / source.split)
-    if (path / "state.json").is_file():
-        held = _read_json(path / "state.json").get("_split")
-        _refuse_split(source, [held] if held else [])
-        return _saved_files(path)
-    return _folder_files(source, path)
-
-
-def _folder_files(source: Source, folder: Path) -> list[Path]:
-    """Data files right inside a folder, sorted by name; hidden files and other kinds (a README) are no data."""
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and entry.name[0] not in "._")
-    files = [entry for entry in files if entry.suffix.lower() in READERS]
-    if not files:
-        inside = [f"{entry.name}/" for entry in sorted(folder.iterdir()) if entry.is_dir()][:8]
-        hint = f"; it holds the folders {', '.join(inside)}" if inside else ""
-        raise InputError(f"source {source.name!r}: no {', '.join(READERS)} file in {folder}{hint}")
-    splits = {entry: match[1].lower() for entry in files if (match := SPLIT_OF_FILE.match(entry.name))}
-    if splits:
-        files = _split_files(source, files, splits)
-    else:
-        _refuse_split(source, [])
-    if len({READERS[entry.suffix.lower()] for entry in files}) > 1:
-        names = ", ".join(entry.name for entry in files[:8])
-        raise InputError(f"source {source.name!r}: {folder} mixes kinds of files ({names}); name one file")
-    return files
-
-
-def _split_files(source: Source, files: Sequence[Path], splits: Mapping[Path, str]) -> list[Path]:
-    for entry in files:
-        if entry not in splits:
-            raise InputError(
-                f"source {source.name!r}: {next(iter(splits)).name} is named after a split, {entry.name} is not; "
-                f"name one file instead of the folder {entry.parent}"
-            )
-    chosen = [entry for entry in files if splits[entry] == source.split]
-    if not chosen:
-        raise _unknown_split(source, sorted(set(splits.values())))
-    return chosen
-
-
-def _saved_files(folder: Path) -> list[Path]:
-    """The Arrow shards of one split that `datasets` saved, in the order that its `state.json` gives."""
-    state = _read_json(folder / "state.json")
-    if state.get("_indices_data_files"):
-        raise InputError(f"{folder}: saved with an index mapping; call flatten_indices() and save_to_disk() again")
-    try:
-        files = [folder / shard["filename"] for shard in state["_data_files"]]
-    except (KeyError, TypeError):
-        raise InputError(f"{folder / 'state.json'}: no `_data_files`; save the data set again") from None
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file} is missing, though state.json names it; save the data set again")
-        if file.suffix != ".arrow":
-            raise InputError(f"{file}: a saved data set holds .arrow shards; save it again")
-    return files
-
-
-def _refuse_split(source: Source, held: Sequence[str]) -> None:
-    """Say so when a split was asked for and there is nothing to choose from (`train` is the default: not asked)."""
-    if source.split != "train" and source.split not in held:
-        raise _unknown_split(source, held)
-
-
-def _unknown_split(source: Source, splits: Sequence[str]) -> InputError:
-    known = f"its splits: {', '.join(splits)}" if splits else "it has no splits; leave `split` out"
-    return InputError(f"source {source.name!r}: no split {source.split!r} in {source.path}; {known}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: not a JSON object; save the data set again")
-    return value
-
-
-# --- One reader a kind of file
-
 
 def _jsonl_records(path: Path) -> Iterator[Record]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -147,7 +44,7 @@ def _jsonl_records(path: Path) -> Iterator[Record]:
 
 def _csv_records(path: Path) -> Iterator[Record]:
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_CELL))
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in lines(path)), strict=True)
     header: list[str] = []
     while True:
         # A quoted cell may span lines: the row is named by its first.
@@ -169,30 +66,15 @@ def _csv_records(path: Path) -> Iterator[Record]:
         yield where, dict(zip(header, cells, strict=True))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text with its line end). Split on newlines alone: JSON text may hold U+2028."""
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = raw.removeprefix(codecs.BOM_UTF8)
-                try:
-                    yield number, raw.decode("utf-8")
-                except UnicodeDecodeError:
-                    raise InputError(f"{path}:{number}: not UTF-8 text; convert the file to UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-
-
 def _parquet_records(path: Path) -> Iterator[Record]:
-    return _table_records(path, "Parquet", _parquet_batches)
+    return table_records(path, "Parquet", _parquet_batches)
 
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             held = file.metadata.row_group(group)
-            size = _rows_at_once(held.num_rows, held.total_byte_size)
+            size = rows_at_once(held.num_rows, held.total_byte_size)
             yield from _group_batches(file, group, held.num_rows, size)
 
 
@@ -216,12 +98,13 @@ def _group_batches(file: pq.ParquetFile, group: int, rows: int, size: int) -> It
             size = max(1, size // 8)
 
 
-def _rows_at_once(rows: int, num_bytes: int) -> int:
+def rows_at_once(rows: int, num_bytes: int) -> int:
+    """Number of rows that are held at once, of `rows` that weigh `num_bytes`."""
     return max(1, min(MOST_ROWS, BATCH_BYTES * rows // max(num_bytes, 1)))
 
 
 def _arrow_records(path: Path) -> Iterator[Record]:
-    return _table_records(path, "Arrow", _arrow_batches)
+    return table_records(path, "Arrow", _arrow_batches)
 
 
 def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -235,11 +118,12 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
         else:
             whole = pa.ipc.open_stream(file)
         for batch in whole:
-            size = _rows_at_once(batch.num_rows, batch.nbytes)
+            size = rows_at_once(batch.num_rows, batch.nbytes)
             yield from (batch.slice(start, size) for start in range(0, batch.num_rows, size))
 
 
-def _table_records(path: Path, kind: str, batches: Callable[[Path], Iterable[pa.RecordBatch]]) -> Iterator[Record]:
+def table_records(path: Path, kind: str, batches: Callable[[Path], Iterable[pa.RecordBatch]]) -> Iterator[Record]:
+    """The rows of a table. `kind`: what it is, for messages."""
     row = 0
     shortened: dict[str, Callable[[Any], Any]] | None = None
     try:
@@ -280,14 +164,30 @@ def _check_unique(where: str, columns: Sequence[str]) -> None:
             raise InputError(f"{where}: two columns are called {column!r}; rename one")
 
 
-READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+Reader = Callable[[Path], Iterator[Record]]
+
+READERS: Mapping[str, Reader] = {
     ".jsonl": _jsonl_records,
+    ".ndjson": _jsonl_records,
+    ".json": json_records,
     ".parquet": _parquet_records,
     ".csv": _csv_records,
     ".arrow": _arrow_records,
     ".feather": _arrow_records,
 }
 """Suffix of a file (lower case) → the reader of its format."""
+
+TEXTS = (".jsonl", ".ndjson", ".json", ".csv")
+"""Suffixes of text, which may be compressed as a whole; tables are compressed inside."""
+
+KNOWN_KINDS = f"{', '.join(READERS)} ({', '.join(TEXTS)} also with {', '.join(CODECS)} behind)"
+"""Kinds of files, for messages."""
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader for a file by its name; None: there is none."""
+    suffix = plain_suffix(path)
+    return None if suffix != path.suffix.lower() and suffix not in TEXTS else READERS.get(suffix)
 
 
 def quote(value: Any) -> str:

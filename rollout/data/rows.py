@@ -9,6 +9,10 @@ Message = Mapping[str, Any]
 `reasoning_content` and `tool_calls`; the content may be empty beside these."""
 
 
+HUB = "hub:"
+"""What stands before the id of a data set of the Hugging Face hub in a path."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where rows come from: a path or a generated task, never both.
@@ -19,16 +23,25 @@ class Source:
 
     name: str
     path: str = ""
-    """A data file, a folder of files of one kind, or a directory written by `save_to_disk`."""
+    """A data file, a folder of files of one kind, a directory written by `save_to_disk`, or `hub:` and a hub id."""
+    set: str = ""
+    """Published set that the path holds; in some rows of these the answer is empty, which `accuracy` cannot score and says so."""
     task: str = ""
     """A generated task instead of a path."""
     split: str = "train"
     """Split of a task, of a saved `datasets` directory, or of a folder whose files are named after splits."""
+    subset: str = ""
+    """Subset (configuration) of a data set of the hub; empty: the only one."""
+    revision: str = ""
+    """Branch, tag or commit of a data set of the hub; empty: the newest."""
     prompt_column: str = "prompt"
     answer_column: str = "answer"
     """Column of the reference answer; empty: the rows have none."""
     answer_pattern: str = ""
     """Regular expression; the answer is the first group of its last match in the answer column."""
+    starter_column: str = ""
+    """Column of the code that a program begins with, which is shown behind the question; where it is empty a program reads
+    standard input. Empty: the question alone."""
     completion_column: str = ""
     """Column of the worked completion; empty: the rows have none. May be the answer column too."""
     chosen_column: str = ""
@@ -49,6 +62,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """Messages that ask for a reply, where they are more than the text of one user."""
+
+    row_id: str
+    messages: tuple[Message, ...]
+    """At least one, the last not of the assistant; one at least of the user."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that may be called, as chat templates take them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One problem, before it is rendered and tokenised."""
 
@@ -59,9 +83,11 @@ class Row:
     source: str
     rubric: str
     question: str
-    """The question of the problem; never blank."""
+    """The question of the problem; never blank. Of a `dialogue` what its users say, with a blank line between turns."""
+    dialogue: Dialogue | None = None
+    """What is asked, where the prompt is more than a text."""
     answer: str
-    """Reference answer; empty only when the source has no answer column."""
+    """Reference answer; empty only when the source has no answer column, or is of a published set."""
     completion: str
     """Worked completion; empty only when the source has no completion column."""
     chosen: str = ""
@@ -81,3 +107,8 @@ class Row:
     the question too, as `prompt`."""
     columns: tuple[str, str] = ("prompt", "answer")
     """Names of the columns that question and answer stand in."""
+
+    @property
+    def asked(self) -> "str | Dialogue":
+        """What is asked, as templates take it."""
+        return self.dialogue or self.question

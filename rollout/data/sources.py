@@ -5,22 +5,24 @@ Text stays as written: the number 75 is the answer "75", 75.0 is "75.0". The one
 a JSONL or CSV file hold no row.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from rollout.data.columns import column_value
+from rollout.data.files import source_files
 from rollout.data.json_text import ValueText, integer_text, json_text
-from rollout.data.readers import READERS, quote, source_files
-from rollout.data.rows import Message, Row, Source
+from rollout.data.known_sets import PLACEHOLDER
+from rollout.data.messages import TOOLS, messages_of, tools_of
+from rollout.data.readers import Record, quote, reader_of
+from rollout.data.rows import HUB, Dialogue, Row, Source
 from rollout.data.tasks.rows import TaskRow
-from rollout.errors import InputError, did_you_mean
-
-TOOLS = "tools"
-"""Column of the tools of a conversation, where there is one."""
+from rollout.data.templates import worded
+from rollout.errors import InputError
 
 
 def load_rows(source: Source, seed: int) -> list[Row]:
@@ -82,19 +84,35 @@ def _task_text(source: Source, problem: TaskRow, setting: str) -> str:
 
 def _file_rows(source: Source) -> Iterator[Row]:
     pattern = _compile_pattern(source)
-    records = (record for path in source_files(source) for record in READERS[path.suffix.lower()](path))
+    if source.path.startswith(HUB):
+        # Only here: brings `datasets`.
+        from rollout.data.hub import hub_records
+
+        records = hub_records(source)
+    else:
+        records = (record for path in source_files(source) for record in _records(path))
     for index, (where, values) in enumerate(records):
         yield _row(source, pattern, index, where, values)
+
+
+def _records(path: Path) -> Iterator[Record]:
+    reader = reader_of(path)
+    assert reader is not None, f"source_files gave {path}"
+    return reader(path)
 
 
 def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str, values: Mapping[str, Any]) -> Row:
     if source.messages_column:
         return _conversation(source, index, where, values)
-    question = _text(where, values, source.prompt_column, "prompt_column")
+    row_id = f"{source.name}/{index}"
+    question, dialogue = _prompt(row_id, where, values, source.prompt_column)
+    if source.starter_column:
+        form = PLACEHOLDER + _starter(column_value(where, values, source.starter_column, "starter_column"))
+        question, dialogue = worded(question, form), dialogue and worded(dialogue, form)
     answer = completion = ""
     if source.answer_column:
-        answer = _answer(where, values, source.answer_column)
-        if pattern is not None:
+        answer = _answer(where, values, source)
+        if answer and pattern is not None:
             answer = _extract(where, pattern, answer, source.answer_column)
     if source.completion_column:
         completion = _text(where, values, source.completion_column, "completion_column")
@@ -105,6 +123,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     baseline = _text(where, values, source.baseline_column, "baseline_column") if source.baseline_column else ""
     columns = ("prompt", "answer", "completion", "chosen", "rejected", "baseline")
     used = {getattr(source, f"{column}_column") for column in columns}
+    used |= {TOOLS} if dialogue and dialogue.tools else set()
     fields = {column: field_text(value) for column, value in values.items() if column not in used}
     if "entry_point" in fields:
         # Tests in the form of HumanEval belong to a program that begins as the prompt does.
@@ -113,13 +132,16 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
         getattr(source, f"{column}_column"): text
         for column, text in zip(columns, (question, answer, completion, chosen, rejected, baseline), strict=True)
     }
+    if dialogue:
+        texts |= {source.prompt_column: json_text(dialogue.messages), TOOLS: json_text(dialogue.tools)}
     check_encodable(where, texts | fields)
     return Row(
-        row_id=f"{source.name}/{index}",
+        row_id=row_id,
         place=where,
         source=source.name,
         rubric=source.rubric,
         question=question,
+        dialogue=dialogue,
         answer=answer,
         completion=completion,
         chosen=chosen,
@@ -131,10 +153,38 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     )
 
 
+def _prompt(row_id: str, where: str, values: Mapping[str, Any], column: str) -> tuple[str, Dialogue | None]:
+    """(question, dialogue) of a prompt that is text or a list of messages; one turn of a user alone is its text."""
+    value = column_value(where, values, column, "prompt_column")
+    if not isinstance(value, list):
+        return _text(where, values, column, "prompt_column"), None
+    messages = messages_of(where, value, column)
+    users = [message["content"] for message in messages if message["role"] == "user"]
+    if not users:
+        raise InputError(f"{where}: column {column!r} has no message of role 'user'")
+    if messages[-1]["role"] == "assistant":
+        raise InputError(
+            f"{where}: column {column!r} ends with a turn of the assistant, so nothing is asked; end it with the user's, or "
+            "name the column of whole conversations with `messages_column`"
+        )
+    tools = tools_of(where, values.get(TOOLS))
+    question = "\n\n".join(users)
+    if len(messages) == 1 and not tools:
+        return question, None
+    return question, Dialogue(row_id=row_id, messages=messages, tools=tools)
+
+
+def _starter(code: Any) -> str:
+    """What stands behind the question of a program."""
+    if not isinstance(code, str) or not code.strip():
+        return "\n\nThe program reads its input from standard input and prints its output."
+    return f"\n\nThe program begins with this code and completes it:\n\n```python\n{code.rstrip()}\n```"
+
+
 def _keeps_thought(source: Source, where: str, values: Mapping[str, Any]) -> bool:
     if isinstance(source.keep_thought, bool):
         return source.keep_thought
-    value = _value(where, values, source.keep_thought, "keep_thought")
+    value = column_value(where, values, source.keep_thought, "keep_thought")
     said = str(value).strip().lower()
     if said not in _TRUTHS:
         raise InputError(f"{where}: column {source.keep_thought!r} is {quote(value)}, not true or false")
@@ -147,17 +197,14 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 def _conversation(source: Source, index: int, where: str, values: Mapping[str, Any]) -> Row:
     column = source.messages_column
-    listed = _value(where, values, column, "messages_column")
-    if not isinstance(listed, list) or not listed:
-        raise InputError(f"{where}: column {column!r} is {quote(listed)}, not a list of messages")
-    messages = tuple(_message(f"{where}: message {i} of column {column!r}", each) for i, each in enumerate(listed, 1))
+    messages = messages_of(where, column_value(where, values, column, "messages_column"), column)
     said = {
         role: [message["content"] for message in messages if message["role"] == role] for role in ("user", "assistant")
     }
     for role, contents in said.items():
         if not contents:
             raise InputError(f"{where}: column {column!r} has no message of role {role!r}")
-    tools = _tools(where, values.get(TOOLS))
+    tools = tools_of(where, values.get(TOOLS))
     fields = {other: field_text(value) for other, value in values.items() if other not in (column, TOOLS)}
     check_encodable(where, {column: json_text(messages), TOOLS: json_text(tools), **fields})
     return Row(
@@ -174,65 +221,9 @@ def _conversation(source: Source, index: int, where: str, values: Mapping[str, A
     )
 
 
-def _tools(where: str, value: Any) -> tuple[Mapping[str, Any], ...]:
-    """The tools of a conversation: a list of objects, or JSON text of one; none where the column is missing or empty."""
-    try:
-        listed = json.loads(value) if isinstance(value, str) and value.strip() else value or ()
-    except ValueError:
-        listed = value
-    if not isinstance(listed, list | tuple) or not all(isinstance(each, Mapping) for each in listed):
-        raise InputError(f"{where}: column {TOOLS!r} is {quote(value)}, not a list of tools")
-    return tuple(_without_none(each) for each in listed)
-
-
-def _without_none(value: Any) -> Any:
-    """A table gives every object the keys of all; what is not there is None."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, list) else value
-
-
-def _message(where: str, value: Any) -> Message:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} is {quote(value)}, not an object with role and content")
-    message = {"content": "", **_without_none(value)}
-    if isinstance(message["content"], list) and all(part.get("type") == "text" for part in message["content"]):
-        message["content"] = "".join(str(part.get("text", "")) for part in message["content"])
-    for key in ("role", "content"):
-        if not isinstance(message.get(key), str):
-            raise InputError(f"{where}: {key} is {quote(value.get(key))}, not text; it has: {', '.join(value)}")
-    says_more = message.get("tool_calls") or str(message.get("reasoning_content", "")).strip()
-    if not message["content"].strip() and message["role"] != "system" and not says_more:
-        raise InputError(f"{where}: the content of role {value['role']!r} is empty; fill it or remove the row")
-    for call in message.get("tool_calls", ()):
-        function = call.get("function", call) if isinstance(call, Mapping) else {}
-        if isinstance(arguments := function.get("arguments"), str):
-            # As an API writes them; chat templates write out an object.
-            function["arguments"] = _parsed(arguments)
-    return message
-
-
-def _parsed(text: str) -> Any:
-    """JSON text as what it says; other text as it is."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _value(where: str, values: Mapping[str, Any], column: str, setting: str) -> Any:
-    if column not in values:
-        drop = ', or set answer_column="" if there is none' if setting == "answer_column" else ""
-        raise InputError(
-            f"{where}: no column {column!r}{did_you_mean(column, values)}\n"
-            f"columns: {', '.join(values)}; choose one with `{setting}`{drop}"
-        )
-    return values[column]
-
-
 def _text(where: str, values: Mapping[str, Any], column: str, setting: str) -> str:
     """A column that must hold text or a number, as text."""
-    value = _value(where, values, column, setting)
+    value = column_value(where, values, column, setting)
     if not isinstance(value, str) and not _is_number(value):
         raise InputError(f"{where}: column {column!r} is {quote(value)}, not text or a number")
     text = field_text(value)
@@ -248,9 +239,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _answer(where: str, values: Mapping[str, Any], column: str) -> str:
-    """The reference answer: text or a number, or a list of accepted ones (`answer_text`)."""
-    value = _value(where, values, column, "answer_column")
+def _answer(where: str, values: Mapping[str, Any], source: Source) -> str:
+    """The reference answer: text or a number, or a list of accepted ones (`answer_text`); empty where a published set has none."""
+    column = source.answer_column
+    value = column_value(where, values, column, "answer_column")
+    if source.set and not field_text(value).strip():
+        return ""
     if not isinstance(value, list | Mapping):
         return _text(where, values, column, "answer_column")
     try:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rollout.data.conversations import dialogue_prompt
 from rollout.data.known_sets import PLACEHOLDER
+from rollout.data.rows import Dialogue
 from rollout.errors import InputError, did_you_mean
 
 R1_ZERO = (
@@ -31,14 +33,50 @@ class Template:
     closing: str = ""
     """What a reply is closed with before the end of sequence: the mark of a chat template that ends a turn otherwise."""
 
-    def render(self, question: str) -> str:
-        """The text that is tokenised. The question enters as it is, braces and all."""
-        return self._render(question)
+    _converse: Callable[[Dialogue], str] | None = None
+    """The same for a dialogue; None: the template writes one question and nothing else."""
+
+    def render(self, asked: str | Dialogue) -> str:
+        """The text that is tokenised. A question enters as it is, braces and all.
+
+        Raises:
+            InputError: a dialogue, and the template can write none, or drops something of it.
+        """
+        if isinstance(asked, str):
+            return self._render(asked)
+        if self._converse is None:
+            raise InputError(f"row {asked.row_id}: {unwritten(asked, self.name)}")
+        return self._converse(asked)
 
     def asking(self, form: str) -> "Template":
         """The same template for questions that are put into `form`, a text with `{prompt}` in it, first."""
-        fill = _filler(form)
-        return replace(self, _render=lambda question: self._render(fill(question)))
+        return replace(
+            self,
+            _render=lambda question: self.render(worded(question, form)),
+            _converse=self._converse and (lambda dialogue: self.render(worded(dialogue, form))),
+        )
+
+
+def unwritten(dialogue: Dialogue, template: str) -> str:
+    """What a template other than `chat` cannot write of a dialogue, and the way out."""
+    roles = [message["role"] for message in dialogue.messages]
+    other = next((role for role in roles if role != "user"), "")
+    what = f"a turn of role {other!r}" if other else "tools" if dialogue.tools else f"{len(roles)} turns of the user"
+    return f'the prompt has {what}, but data.template = {template!r} writes one question alone; set it to "chat"'
+
+
+Asked = TypeVar("Asked", str, Dialogue)
+
+
+def worded(asked: Asked, form: str) -> Asked:
+    """A question in its form, a text with `{prompt}` in it; of a dialogue the last turn of the user."""
+    fill = _filler(form)
+    if isinstance(asked, str):
+        return fill(asked)
+    messages = list(asked.messages)
+    last = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    messages[last] = {**messages[last], "content": fill(messages[last]["content"])}
+    return replace(asked, messages=tuple(messages))
 
 
 def load_template(name: str, tokenizer: Any) -> Template:
@@ -71,7 +109,10 @@ def _chat_template(tokenizer: Any) -> Template:
         messages = [{"role": "user", "content": question}]
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    return Template("chat", render, _closing(tokenizer))
+    def converse(dialogue: Dialogue) -> str:
+        return dialogue_prompt(dialogue, tokenizer)
+
+    return Template("chat", render, _closing(tokenizer), converse)
 
 
 def _closing(tokenizer: Any) -> str:

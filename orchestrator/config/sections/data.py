@@ -6,29 +6,52 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.sections.base import Section
 from rollout.data.known_sets import KNOWN_SETS, PLACEHOLDER, KnownSet
-from rollout.data.rows import Source
+from rollout.data.rows import HUB, Source
 
 
 class SourceSection(Section):
     """A source of prompts: a file, a directory, a generated task, or the rows of an earlier stage."""
 
     path: str = ""
-    """File of the source (JSONL, Parquet, CSV or Arrow), a folder of such files, or a saved `datasets` directory."""
-    set: Literal["", "gsm8k", "aime24", "amc23", "humaneval"] = ""
-    """Data set that `path` holds as it is published: columns, rubric (`math` or `code`) and form of the question need
-    not be named."""
+    """File of the source (JSONL, JSON or CSV, compressed or not, Parquet or Arrow), a folder of such files, a saved
+    `datasets` directory, or a data set of the Hugging Face hub (`hub:openai/gsm8k`)."""
+    set: Literal[
+        "",
+        "gsm8k",
+        "aime24",
+        "amc23",
+        "math",
+        "math500",
+        "numinamath",
+        "numinamath-cot",
+        "deepscaler",
+        "dapo-math",
+        "apps",
+        "taco",
+        "livecodebench",
+        "humaneval",
+    ] = ""
+    """Data set that `path` holds as it is published: columns, rubric (`math`, `answer-line` or `code`) and form of
+    the question need not be named."""
     task: str = ""
     """Generated task in place of a path: `arithmetic`, `puzzles` or `manners`."""
     stage: str = ""
     """Earlier stage, in place of a path, whose rows the source takes."""
     split: str = "train"
-    """Split to take of a generated task (`train` or `held-out`) or of a `datasets` directory."""
+    """Split to take of a generated task (`train` or `held-out`), of a `datasets` directory, or of a data set of the hub."""
+    subset: str = ""
+    """Subset (configuration) of a data set of the hub, such as `main`; empty: the only one."""
+    revision: str = ""
+    """Branch, tag or commit of a data set of the hub; empty: the newest."""
     prompt_column: str = "prompt"
     """Column that holds the question."""
     answer_column: str = "answer"
     """Column that holds the reference answer; empty: none."""
     answer_pattern: str = ""
     """Regular expression whose first group is the answer inside `answer_column`, such as `#### (.+)`."""
+    starter_column: str = ""
+    """Column that holds the code that a program begins with, shown behind the question; a row without one is told to read
+    standard input. Empty: the question alone."""
     completion_column: str = ""
     """Column that holds a worked completion (SFT); empty: none."""
     prompt_form: str = ""
@@ -73,6 +96,11 @@ class SourceSection(Section):
     def _one_origin(self) -> Self:
         if sum(map(bool, (self.path, self.task, self.stage))) != 1:
             raise ValueError("a source has one of `path`, `task` and `stage`")
+        for key in ("subset", "revision"):
+            if getattr(self, key) and not self.path.startswith(HUB):
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} is of a data set of the hub; name one: path = 'hub:OWNER/NAME'"
+                )
         if self.set and not self.path:
             raise ValueError(f"set = {self.set!r} says what a file holds; name the file with `path`")
         if self.prompt_form and PLACEHOLDER not in self.prompt_form:
@@ -95,7 +123,7 @@ class SourceSection(Section):
         # Only here: brings pyarrow.
         from rollout.data.sources import Source
 
-        none_of_rows = {"weight", "set", "prompt_form", "correct", "judged_by", "stage"}
+        none_of_rows = {"weight", "prompt_form", "correct", "judged_by", "stage"}
         return Source(name=name, **self.model_dump(exclude=none_of_rows))
 
 

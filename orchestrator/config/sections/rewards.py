@@ -33,9 +33,16 @@ class FunctionSection(Section):
     OpenRLHF's `rewards`, and of a scorer the only number there."""
 
 
+ANSWER_LINE = r"(?im)^[ \t*_#>]*(?:the )?(?:final )?answer[*_ ]*:[*_]*"
+"""Mark of a line such as `Answer: 42`, behind which the answer stands."""
+
 _FORMAT = FunctionSection(name="format", weight=0.2)
 SHIPPED_RUBRICS: Mapping[str, dict[str, FunctionSection]] = {
     "math": {"accuracy": FunctionSection(name="accuracy"), "format": _FORMAT},
+    "answer-line": {
+        "accuracy": FunctionSection.model_validate({"name": "accuracy", "pattern": ANSWER_LINE}),
+        "format": _FORMAT,
+    },
     "code": {"code_tests": FunctionSection(name="code_tests"), "format": _FORMAT},
 }
 """Rubrics that a source may ask for where the recipe has none of that name."""
@@ -44,8 +51,8 @@ SHIPPED_RUBRICS: Mapping[str, dict[str, FunctionSection]] = {
 class RewardsSection(Section):
     rubrics: dict[str, dict[str, FunctionSection]] = {"default": SHIPPED_RUBRICS["math"]}
     """Reward function of a rubric, by the rubric's name and a LABEL of your choice. Without any, there is the rubric
-    `default`, equal to `math`. Rubrics `math` (accuracy, format) and `code` (code_tests, format) need not be written
-    out."""
+    `default`, equal to `math`. Rubrics `math` (accuracy, format), `answer-line` (the same, for replies that end with
+    `Answer: 42`) and `code` (code_tests, format) need not be written out."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Number of Ray actors that score completions."""
     processes: Annotated[int, Field(ge=1)] = 1

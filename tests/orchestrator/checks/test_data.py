@@ -182,3 +182,32 @@ def test_of_a_large_file_only_the_beginning_is_read(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(data_check, "LARGE_BYTES", 100)
     monkeypatch.setattr(data_check, "FIRST_ROWS", 5)
     assert any("only its first 5 rows were checked" in note for note in preflight(from_file()))
+
+
+def test_a_prompt_of_messages_that_the_template_cannot_write_is_found_under_every_stage(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": messages[1:], "answer": "2"}, {"prompt": messages, "answer": "2"}])
+    assert fault(from_file()) == (
+        "data.sources.a: row a/1: the prompt has a turn of role 'system', but data.template = 'plain' writes one question "
+        'alone; set it to "chat"'
+    )
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": messages[1:], "answer": "2"}])
+    preflight(from_file())
+
+
+def test_rows_of_a_published_set_without_an_answer_or_tests_are_counted(tmp_path: Path) -> None:
+    deepscaler = [{"problem": f"{i}?", "answer": answer, "solution": ""} for i, answer in enumerate(["1", "", None])]
+    write_rows(tmp_path / "rows.jsonl", deepscaler)
+    (_, note) = preflight(from_file(set="deepscaler"))
+    assert note.startswith("data.sources.a: 2 of 3 references are no answers: an empty text (2, first rows.jsonl:2)")
+
+    apps = [
+        {"question": f"{i}?", "starter_code": "", "input_output": tests}
+        for i, tests in enumerate(['{"inputs": ["1"], "outputs": ["1"]}', ""])
+    ]
+    write_rows(tmp_path / "rows.jsonl", apps)
+    (*_, note) = preflight(from_file(set="apps"))
+    assert note == (
+        "data.sources.a: 1 of 2 rows have no tests (input_output), first rows.jsonl:2; their programs cannot be scored: "
+        "remove these rows"
+    )

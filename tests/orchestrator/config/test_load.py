@@ -214,7 +214,7 @@ def test_a_source_of_a_recipe_has_the_keys_and_defaults_of_the_source_that_is_re
     compared = EvalSetSection(path="f", baseline_column="old", judged_by="helpful")
     assert compared.source("a") == Source(name="a", path="f", baseline_column="old", answer_column="")
     # Said of the rows, or to find out how to read or to judge them.
-    own = {"weight", "set", "prompt_form", "stage", "correct", "judged_by"}
+    own = {"weight", "prompt_form", "stage", "correct", "judged_by"}
     assert set(EvalSetSection.model_fields) - own == {field.name for field in fields(Source)} - {"name"}
 
 

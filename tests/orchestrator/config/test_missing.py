@@ -37,7 +37,7 @@ def source(**keys: Any) -> dict[str, Any]:
 )
 def test_an_empty_path_says_what_rows_are_wanted(keys: dict[str, str], what: str) -> None:
     assert told(data=source(**keys)) == (
-        f"data.sources.a.path is empty: give a JSONL, Parquet, CSV or Arrow file {what} (data.sources.a.path=…)"
+        f"data.sources.a.path is empty: give a JSONL, JSON, Parquet, CSV or Arrow file {what} (data.sources.a.path=…)"
     )
 
 

@@ -1,14 +1,18 @@
 """`rayzero score`: order, statuses, malformed lines, and where a rubric comes from."""
 
+import gzip
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tomli_w
 
 from orchestrator.cli import run
+from orchestrator.commands import score as command
 from orchestrator.config.load import to_toml
 from orchestrator.evaluation.score_file import find_rubric, sample_of, score_lines
 from orchestrator.run.store import RunStore
@@ -307,3 +311,25 @@ def test_a_reference_that_is_an_object_is_an_error_of_accuracy() -> None:
     (record,) = score("math", [json.dumps({"response": "\\boxed{1}", "answer": '{"x": 1}'}).encode()])
     assert record["status"] == "error"
     assert record["error"] == 'accuracy: the reference is {"x": 1}, not an answer or a list of accepted ones'
+
+
+def test_rows_of_any_file_and_columns_inside_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messages = [{"role": "user", "content": "6*7?"}]
+    held = [
+        {"prompt": messages, "response": f"\\boxed{{{n}}}", "reward_model": {"ground_truth": "42"}} for n in (42, 4)
+    ]
+    assert sample_of(held[0], "reward_model.ground_truth").prompt == "6*7?"
+    text = "".join(json.dumps(row) + "\n" for row in held)
+    (tmp_path / "a.json").write_text(json.dumps(held))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    pq.write_table(pa.Table.from_pylist(held), tmp_path / "a.parquet")
+    for name in ("a.json", "a.jsonl.gz", "a.parquet"):
+        command.score("math", str(tmp_path / name), answer_column="reward_model.ground_truth", processes=1)
+        rewards = [json.loads(line)["reward"] for line in capsys.readouterr().out.splitlines()]
+        assert rewards == [1.0, 0.0], name
+
+
+def test_a_line_with_the_answer_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_text('{"response": "Half.\\nAnswer: 4", "answer": 4}\n')
+    command.score("answer-line", str(tmp_path / "a.jsonl"), processes=1)
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0

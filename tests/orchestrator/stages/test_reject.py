@@ -9,9 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.loop.context import StageContext
-from orchestrator.run.sampled_rows import read_samples
-from orchestrator.stages.reject import IN_FLIGHT, run_reject, sample
+from orchestrator.run.sampled_rows import read_samples, write_part
+from orchestrator.run.sampled_rows import write_rows as write_rows_left
+from orchestrator.stages.reject import IN_FLIGHT, asked_columns, run_reject, sample
 from rewards.types import ScoredGroup
+from rollout.data.rows import Dialogue, Row, Source
+from rollout.data.sources import load_rows
 from rollout.errors import InputError, ServiceError
 from rollout.types import Prompt, RolloutGroup
 from tests.factories import prompt
@@ -137,3 +140,30 @@ def test_samples_of_other_prompts_are_not_gone_on_with(tmp_path: Path) -> None:
     write_rows(source, [{"prompt": f"{i}+2=", "answer": str(i + 2)} for i in range(6)])
     with pytest.raises(InputError, match=r"the prompts of data source 'own' .* changed since the run was started; put"):
         run()
+
+
+def test_a_prompt_of_messages_is_left_as_messages_that_can_be_read_again(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    long = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    rows = [
+        {"row_id": "s/0"},
+        {"row_id": "s/1", "dialogue": long},
+        {"row_id": "s/2", "dialogue": long[:1], "tools": tools},
+    ]
+    samples = []
+    for row in rows:
+        dialogue = Dialogue(row_id=row["row_id"], messages=tuple(row["dialogue"]), tools=tuple(row.get("tools", ()))) if "dialogue" in row else None  # fmt: skip
+        made = Row(row_id=row["row_id"], source="s", rubric="r", question="1+1?", dialogue=dialogue, answer="2", completion="", fields={})  # fmt: skip
+        samples.append({**asked_columns(made), "answer": "2", "completion": "two"})
+    write_part(tmp_path / "parts", samples)
+    write_rows_left(tmp_path / "data", read_samples(tmp_path / "parts"))
+    read = load_rows(Source(name="s", path=str(tmp_path / "data"), completion_column="completion"), 0)
+    assert [row.question for row in read] == ["1+1?"] * 3
+    assert [row.dialogue and (list(row.dialogue.messages), list(row.dialogue.tools)) for row in read] == [
+        None, (long, []), (long[:1], tools)
+    ]  # fmt: skip

@@ -1,5 +1,9 @@
 """Tests out of the fields of tasks."""
 
+import base64
+import json
+import pickle
+import zlib
 from typing import Any
 
 import pytest
@@ -55,3 +59,33 @@ def test_a_task_sets_its_own_tolerance() -> None:
     assert parse_task(fields, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
     assert parse_task(fields | {"tolerance": None}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(0.1, 0.2)
     assert parse_task(fields | {"tolerance": 1e-6}, tolerance=Tolerance(0.1, 0.2)).tolerance == Tolerance(1e-6, 1e-6)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return print, ("run",)
+
+
+def pack(value: Any) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
+
+
+def test_the_published_tests_of_livecodebench_are_both_lists() -> None:
+    public = json.dumps([{"input": "1", "output": "2", "testtype": "stdin"}])
+    private = json.dumps([{"input": "3", "output": "4\u00e9", "testtype": "stdin"}])
+    for held in (private, pack(private)):
+        task = parse_task({"public_test_cases": public, "private_test_cases": held, "metadata": "{}"})
+        assert task.pairs == [(b"1", b"2"), (b"3", "4\u00e9".encode())]
+
+
+@pytest.mark.parametrize("value", [Bomb(), ["[]", "[]"], 7, ["[]"], {"a": "[]"}])
+def test_nothing_of_a_pickle_but_a_text_is_read(value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="private_test_cases: neither JSON nor packed tests: a pickle of"):
+        parse_task({"public_test_cases": "[]", "private_test_cases": pack(value)})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", ["%%", "aGVsbG8=", base64.b64encode(zlib.compress(b"x" * 999)[:-6]).decode()])
+def test_what_is_not_packed_is_told(text: str) -> None:
+    with pytest.raises(InputError, match="private_test_cases: neither JSON nor packed tests"):
+        parse_task({"public_test_cases": "[]", "private_test_cases": text})

@@ -1,20 +1,114 @@
 """The published sets: what their files say, and how it is asked."""
 
+import asyncio
+import base64
 import json
+import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.config.sections.eval import EvalSetSection
+from orchestrator.config.sections.rewards import SHIPPED_RUBRICS
+from rewards.resources import Resources, ResourceSettings
+from rewards.rubric import Rubric
+from rewards.types import FunctionSpec, Sample
 from rollout.data.known_sets import KNOWN_SETS, form_of
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
+
+
+def packed(tests: str) -> str:
+    """As LiveCodeBench packs its private tests."""
+    return base64.b64encode(zlib.compress(pickle.dumps(tests))).decode()
+
 
 ROWS: dict[str, dict[str, Any]] = {
     "gsm8k": {"question": "Two eggs and two eggs?", "answer": "2+2=<<2+2=4>>4 eggs.\n#### 4"},
     "aime24": {"id": 60, "problem": "Find $t$.", "solution": "It is $204$.", "answer": "204", "url": "https://x"},
     "amc23": {"id": 0, "problem": "How many miles?", "answer": 27.0, "url": "https://x", "question": "How many miles?"},
+    "math": {
+        "problem": "What is $1+1$ halved by four?",
+        "level": "Level 1",
+        "type": "Algebra",
+        "solution": "[asy]draw((0,0));[/asy] It is $\\frac{2}{4}=\\boxed{\\frac{1}{2}}$.",
+    },
+    "math500": {
+        "problem": "Halve 1.",
+        "solution": "So \\boxed{\\frac{1}{2}}.",
+        "answer": "\\frac{1}{2}",
+        "subject": "Algebra",
+        "level": 2,
+        "unique_id": "test/algebra/1.json",
+    },
+    "numinamath": {
+        "problem": "Halve 2.",
+        "solution": "It is 1.",
+        "answer": "1",
+        "problem_type": "Algebra",
+        "question_type": "math-word-problem",
+        "problem_is_valid": "Yes",
+        "solution_is_valid": "Yes",
+        "source": "olympiads",
+        "synthetic": False,
+    },
+    "numinamath-cot": {
+        "source": "cn_k12",
+        "problem": "Halve 4.",
+        "solution": "It is \\boxed{2}.",
+        "messages": [{"content": "Halve 4.", "role": "user"}, {"content": "It is \\boxed{2}.", "role": "assistant"}],
+    },
+    "deepscaler": {"problem": "Halve 6.", "answer": "3", "solution": "Easy."},
+    "dapo-math": {
+        "data_source": "math_dapo",
+        "prompt": [{"content": 'Halve 8. End with "Answer:".', "role": "user"}],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": "4", "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": "a-b"},
+    },
+    "apps": {
+        "problem_id": 7,
+        "question": "Double the number.",
+        "solutions": '["print(2*int(input()))"]',
+        "input_output": '{"inputs": ["4\\n"], "outputs": ["8\\n"]}',
+        "difficulty": "interview",
+        "url": "https://x",
+        "starter_code": "",
+    },
+    "taco": {
+        "question": "Double the number.",
+        "solutions": '["def twice(n):\\n return 2*n"]',
+        "starter_code": "def twice(n):\n\t",
+        "input_output": '{"fn_name": "twice", "inputs": [[4]], "outputs": [[8]]}',
+        "difficulty": "EASY",
+        "raw_tags": "[]",
+        "name": None,
+        "source": "codewars",
+        "tags": "[]",
+        "skill_types": "[]",
+        "url": None,
+        "Expected Auxiliary Space": None,
+        "time_limit": "2.0 seconds",
+        "date": None,
+        "picture_num": "0",
+        "memory_limit": "256 megabytes",
+        "Expected Time Complexity": None,
+    },
+    "livecodebench": {
+        "question_title": "Twice",
+        "question_content": "Double the number.",
+        "platform": "leetcode",
+        "question_id": "1",
+        "contest_id": "c",
+        "contest_date": "2024-01-01T00:00:00",
+        "difficulty": "easy",
+        "starter_code": "class Solution:\n    def twice(self, n: int) -> int:\n        ",
+        "public_test_cases": '[{"input": "4", "output": "8", "testtype": "functional"}]',
+        "private_test_cases": packed('[{"input": "5", "output": "10", "testtype": "functional"}]'),
+        "metadata": '{"func_name": "twice"}',
+    },
     "humaneval": {
         "task_id": "HumanEval/0",
         "prompt": "import math\n\ndef root(n):\n    ''' Of {n}. '''\n",
@@ -24,6 +118,10 @@ ROWS: dict[str, dict[str, Any]] = {
     },
 }
 """A row of each file as it is published."""
+
+
+READS = "\n\nThe program reads its input from standard input and prints its output."
+BEGINS = "\n\nThe program begins with this code and completes it:\n\n```python\n"
 
 
 def rows(name: str, tmp_path: Path) -> list[Row]:
@@ -38,6 +136,20 @@ def rows(name: str, tmp_path: Path) -> list[Row]:
         ("gsm8k", "Two eggs and two eggs?", "4", "math"),
         ("aime24", "Find $t$.", "204", "math"),
         ("amc23", "How many miles?", "27.0", "math"),
+        ("math", "What is $1+1$ halved by four?", ROWS["math"]["solution"], "math"),
+        ("math500", "Halve 1.", "\\frac{1}{2}", "math"),
+        ("numinamath", "Halve 2.", "1", "math"),
+        ("numinamath-cot", "Halve 4.", "It is \\boxed{2}.", "math"),
+        ("deepscaler", "Halve 6.", "3", "math"),
+        ("dapo-math", 'Halve 8. End with "Answer:".', "4", "answer-line"),
+        ("apps", f"Double the number.{READS}", "", "code"),
+        ("taco", f"Double the number.{BEGINS}def twice(n):\n```", "", "code"),
+        (
+            "livecodebench",
+            f"Double the number.{BEGINS}class Solution:\n    def twice(self, n: int) -> int:\n```",
+            "",
+            "code",
+        ),
         ("humaneval", ROWS["humaneval"]["prompt"], "", "code"),
     ],
 )
@@ -73,3 +185,45 @@ def test_code_is_asked_for_as_a_python_block_under_every_template(template: str)
     asked = form_of("humaneval", template).replace("{prompt}", ROWS["humaneval"]["prompt"])
     assert "Complete the following Python function" in asked
     assert asked.endswith("```python\n" + ROWS["humaneval"]["prompt"] + "```")
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("gsm8k", "\\boxed{4}", "\\boxed{5}"),
+        ("math", "\\boxed{0.5}", "\\boxed{\\frac{2}{1}}"),
+        ("math500", "\\boxed{0.5}", "\\boxed{2}"),
+        ("numinamath", "\\boxed{1}", "\\boxed{2}"),
+        ("numinamath-cot", "\\boxed{2}", "\\boxed{4}"),
+        ("deepscaler", "\\boxed{3}", "\\boxed{6}"),
+        ("dapo-math", "Half of 8.\nAnswer: 4", "Half of 8.\nAnswer: 5"),
+        ("dapo-math", "Half of 8.\n\n**Answer:** $4$", "Answer: 5\nAnswer: 4"),
+        ("apps", "```python\nprint(2*int(input()))\n```", "```python\nprint(int(input()))\n```"),
+        ("taco", "```python\ndef twice(n):\n    return 2*n\n```", "```python\ndef twice(n):\n    return 8+n\n```"),
+        (
+            "livecodebench",
+            "```python\nclass Solution:\n    def twice(self, n: int) -> int:\n        return 2*n\n```",
+            # Right for the public test alone.
+            "```python\nclass Solution:\n    def twice(self, n: int) -> int:\n        return 8\n```",
+        ),
+    ],
+)
+def test_the_rubric_of_a_set_knows_right_from_wrong(name: str, right: str, wrong: str, tmp_path: Path) -> None:
+    (row,) = rows(name, tmp_path)
+    shipped = SHIPPED_RUBRICS[row.rubric]["code_tests" if row.rubric == "code" else "accuracy"]
+    spec = FunctionSpec(name=shipped.name, label=shipped.name, args=dict(shipped.model_extra or {}))
+
+    async def values() -> list[tuple[str, float]]:
+        resources = Resources(ResourceSettings())
+        try:
+            rubric = Rubric(row.rubric, (spec,), resources)
+            texts = (right, wrong)
+            samples = [
+                Sample(prompt=row.question, completion=text, answer=row.answer, fields=row.fields) for text in texts
+            ]
+            scores = [await rubric.score(sample) for sample in samples]
+            return [(score.status, score.value) for score in scores]
+        finally:
+            await resources.close()
+
+    assert asyncio.run(values()) == [("ok", 1.0), ("ok", 0.0)]

@@ -395,7 +395,7 @@ def test_a_source_is_a_path_or_a_task(settings: dict[str, str]) -> None:
         ('["p", 1]', 'is ["p", 1], not an object'),
         ('{"prompt": " ", "answer": 1}', "column 'prompt' is empty"),
         ('{"prompt": null, "answer": 1}', "column 'prompt' is null, not text or a number"),
-        ('{"prompt": ["p"], "answer": 1}', "column 'prompt' is [\"p\"], not text or a number"),
+        ('{"prompt": ["p"], "answer": 1}', "message 1 of column 'prompt' is \"p\", not an object with role"),
         ('{"prompt": "p", "answer": true}', "column 'answer' is true, not text or a number"),
         ('{"prompt": "p", "answer": ""}', "column 'answer' is empty"),
         (
@@ -476,7 +476,8 @@ def test_what_is_not_there_or_not_data_is_named(tmp_path: Path) -> None:
 
     assert f"no file or folder at {tmp_path / 'b.jsonl'}; did you mean 'a.jsonl'?" in error(tmp_path / "b.jsonl")
     assert "holds no rows" in error(empty)
-    assert "cannot read .json; use .jsonl, .parquet, .csv" in error(write(tmp_path / "a.json", "[]"))
+    assert "holds no rows" in error(write(tmp_path / "a.json", "[]"))
+    assert "cannot read .txt; use .jsonl, .ndjson, .json, .parquet" in error(write(tmp_path / "a.txt", "x"))
     assert "it has no splits; leave `split` out" in error(path, split="test")
     assert "it holds the folders data/" in error(tmp_path / "sub")
     write(tmp_path / "b.csv", "prompt,answer", "p,1")
