@@ -110,7 +110,7 @@ class TargetLogprobs(torch.autograd.Function):
             offset_sums = hidden.new_zeros(last - first, dtype=exact)
             for part in _chunks(len(hidden), chunk):
                 logits = _logits(hidden[part], rows, offset, temperature, exact)
-                slopes = (_fused_slopes if hidden.is_cuda else _slopes)(
+                slopes = _slopes(
                     logits,
                     logsumexp[part],
                     entropies[part] if ctx.entropy_gradient else None,
@@ -146,32 +146,23 @@ def _slopes(
     factor: float,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The gradient of a tile of logits, in its place and in its own dtype. Without `entropies` they carry none."""
+    """The gradient of a tile of logits: on a GPU in one pass and rounded to `dtype` in it, elsewhere in the place of the logits.
+
+    Without `entropies` they carry none.
+    """
+    here, column = inside
+    if logits.is_cuda:
+        at = torch.where(here, column, -1)
+        gradient: Tensor = fused(tile_slopes)(logits, logsumexp, entropies, at, slope, entropy_slope, factor, dtype)
+        return gradient
     slopes = logits.sub_(logsumexp[:, None])
     if entropies is None:
         slopes.exp_().mul_(-slope[:, None])
     else:
         pull = (slopes + entropies[:, None]).mul_(entropy_slope[:, None]).add_(slope[:, None]).neg_()
         slopes.exp_().mul_(pull)
-    here, column = inside
     slopes.scatter_add_(1, column[:, None], torch.where(here, slope, 0)[:, None])
     return slopes if factor == 1 else slopes.mul_(factor)
-
-
-def _fused_slopes(
-    logits: Tensor,
-    logsumexp: Tensor,
-    entropies: Tensor | None,
-    inside: tuple[Tensor, Tensor],
-    slope: Tensor,
-    entropy_slope: Tensor,
-    factor: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The same in one pass over the tile, rounded to `dtype` in it."""
-    column = torch.where(inside[0], inside[1], -1)
-    gradient: Tensor = fused(tile_slopes)(logits, logsumexp, entropies, column, slope, entropy_slope, factor, dtype)
-    return gradient
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, exact: torch.dtype) -> Tensor:
