@@ -2,10 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from orchestrator.config.sections.base import Section
 from orchestrator.config.sections.temperature import Temperature
+
+
+def _choice(value: Any) -> Any:
+    """One message for a value that is neither, in place of one for each of the two types."""
+    if not (isinstance(value, bool) or value == "auto"):
+        raise ValueError(f'{value!r} is neither true, false nor "auto"')
+    return value
 
 
 class RolloutSection(Section):
@@ -34,7 +41,7 @@ class RolloutSection(Section):
     gpus: Annotated[float, Field(gt=0.5, le=1)] = 1
     """Part of a GPU reserved for each engine, more than half of one; below 1 the rest is for reward models. Each worker of a
     tensor-parallel engine has a whole one: 1."""
-    share_gpus: bool | Literal["auto"] = "auto"
+    share_gpus: Annotated[bool | Literal["auto"], BeforeValidator(_choice)] = "auto"
     """Whether engine i and learner rank i take turns on one GPU: the engine sleeps while the rank trains, and weights
     travel by CUDA IPC. `auto`: where there are too few GPUs for both."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -60,3 +60,9 @@ def test_a_part_of_a_gpu_is_never_one_of_two_and_never_lets_two_on_one(sections:
     """NCCL takes no two processes of a group on one GPU, and two that each fit a half would land there."""
     with pytest.raises(InputError, match=message):
         recipe(**sections)
+
+
+def test_another_value_is_told_in_one_sentence() -> None:
+    with pytest.raises(InputError) as caught:
+        recipe(rollout={"share_gpus": "maybe"})
+    assert str(caught.value) == """rollout.share_gpus: 'maybe' is neither true, false nor "auto\""""
