@@ -93,7 +93,8 @@ class TrainingBatch:
     """What the learner consumes at a time: one optimizer step a mini-batch."""
 
     packs: tuple[tuple[tuple[Pack, ...], ...], ...]
-    """[mini-batch][rank][micro-batch]; every rank has the same number of micro-batches."""
+    """[mini-batch][rank][micro-batch]; every rank has the same number of micro-batches. Ranks that pass packs together
+    (learner/model/sequence.py) are one here."""
     temperature: float
     """Temperature of the samples; the learner divides its logits by it."""
     num_sequences: int

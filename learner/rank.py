@@ -22,7 +22,8 @@ from learner.batch import Pack, TrainingBatch
 from learner.checkpoint import load_random_state, read_record, save_random_state
 from learner.export import export_model
 from learner.losses.kl import kl_estimate
-from learner.model.policy import PackTensors, to_device
+from learner.model.policy import PackTensors
+from learner.model.sequence import SequenceGroup
 from learner.objectives import OBJECTIVES, RANKED_BY, Objective
 from learner.progress import Progress
 from learner.publish.model import ModelPublisher
@@ -37,7 +38,7 @@ _HOST = torch.device("cpu")
 
 
 class LearnerRank:
-    """One data-parallel rank: the process group, the models that train in it, and what all of them share.
+    """One rank: the process group, the models that train in it, and what all of them share.
 
     The first model of `open` is the stage's own: it is scored, published and exported, and its checkpoint is the checkpoint's
     own folder. Those beside it only train; each has a folder in the checkpoint that is called after its head.
@@ -83,6 +84,8 @@ class LearnerRank:
         )
         self.progress = progress or Progress()
         self.progress.watch_collectives()
+        self._sequence_groups: dict[int, SequenceGroup | None] = {1: None}
+        """Ranks that pass a pack together → their group."""
         self.models: dict[Head, TrainedModel] = {}
         """The models that train, by the head that an objective asks for; the stage's own comes first."""
         self._publisher: ModelPublisher | None = None
@@ -139,9 +142,9 @@ class LearnerRank:
         self.progress.at("log-probabilities before the first step")
         count = len(batch.packs)
         # A batch may be gigabytes, and a GPU holds a pack of it at a time; anchors wait on the host for their turn.
-        shares = [mini[self.rank] for mini in batch.packs]
+        shares = [model.share_of(mini) for mini in batch.packs]
         anchors = [
-            [goal.anchors(model, to_device(pack, self.device), batch.temperature, count).to(_HOST) for pack in share]
+            [goal.anchors(model, model.tensors(pack), batch.temperature, count).to(_HOST) for pack in share]
             for share in shares
         ]
         figures: list[dict[str, float]] = []
@@ -151,15 +154,16 @@ class LearnerRank:
             lr = model.rate
             for i, (pack, before) in enumerate(zip(share, anchor, strict=True), 1):
                 self.progress.at(f"mini-batch {number} of {count}, micro-batch {i} of {len(share)}")
-                tensors = to_device(pack, self.device)
+                tensors = model.tensors(pack)
                 loss = goal.loss(model, tensors, batch.temperature, before.to(self.device))
                 model.backward(loss.loss, last=i == len(share))
-                figures.append(_numbers(loss.figures))
-                parts.update(_numbers(loss.parts))
+                if model.answers:
+                    figures.append(_numbers(loss.figures))
+                    parts.update(_numbers(loss.parts))
             self.progress.at(f"mini-batch {number} of {count}, optimizer step")
             norms.append(model.step())
         model.refresh_reference(steps_before)
-        own = (pack for share in shares for pack in share)
+        own = (pack for share in shares for pack in share if model.answers)
         return RankStats(
             figures=merge_figures(figures),
             parts={name: share / count for name, share in parts.items()},
@@ -179,11 +183,11 @@ class LearnerRank:
             InputError: no reference was opened.
         """
         model, indices, sums = self.model, [], []
-        for pack, tensors in self._own(batch):
+        for pack, tensors, answers in self._own(batch):
             logprobs = model.logprobs(tensors, batch.temperature)
             reference = model.needed_reference.logprobs(tensors, batch.temperature)
             kl = kl_estimate(logprobs, reference, model.spec.kl_estimator).double().cpu().numpy()
-            if pack.weights.any():
+            if answers:
                 indices.append(pack.indices)
                 sums.append(np.bincount(pack.segments, kl, minlength=len(pack.indices)))
         return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *sums])
@@ -197,9 +201,9 @@ class LearnerRank:
             InputError: a policy without a reference.
         """
         ranking, indices, found = RANKED_BY[self.model.spec.head], [], []
-        for pack, tensors in self._own(batch):
+        for pack, tensors, answers in self._own(batch):
             values = ranking.scores(self.model, tensors, batch.temperature)
-            if pack.weights.any():
+            if answers:
                 indices.append(pack.indices)
                 found.append(values[: len(pack.indices)].double().cpu().numpy())
         return np.concatenate([np.empty(0, np.int64), *indices]), np.concatenate([np.empty(0), *found])
@@ -208,9 +212,9 @@ class LearnerRank:
         """(index of the sequence in the batch, learner's logprob, sampler's logprob) of this rank's targets, pack by pack, each
         [N]."""
         found = []
-        for pack, tensors in self._own(batch):
+        for pack, tensors, answers in self._own(batch):
             values = self.model.logprobs(tensors, batch.temperature).float().cpu().numpy()
-            if pack.weights.any():
+            if answers:
                 found.append((pack.indices[pack.segments], values, pack.rollout_logprobs))
         return found
 
@@ -299,7 +303,11 @@ class LearnerRank:
 
     def _open(self, spec: LearnerSpec) -> None:
         assert spec.head not in self.models, f"two models with a {spec.head} head"
-        self.models[spec.head] = TrainedModel(spec, rank=self.rank, ranks=self.ranks, device=self.device)
+        size = spec.sequence_parallel
+        if size not in self._sequence_groups:
+            self._sequence_groups[size] = SequenceGroup(self.rank, self.ranks, size)
+        group = self._sequence_groups[size]
+        self.models[spec.head] = TrainedModel(spec, rank=self.rank, ranks=self.ranks, device=self.device, group=group)
 
     def _places(self, folder: Path) -> Iterator[tuple[TrainedModel, Path]]:
         """Every model and its folder in a checkpoint."""
@@ -316,11 +324,14 @@ class LearnerRank:
             )
         return model
 
-    def _own(self, batch: TrainingBatch) -> Iterator[tuple[Pack, PackTensors]]:
-        """This rank's packs. A forward pass is a collective under ZeRO-3, so the empty ones of a rank without work too."""
+    def _own(self, batch: TrainingBatch) -> Iterator[tuple[Pack, PackTensors, bool]]:
+        """This rank's packs, and whether it is the one to answer for their sequences.
+
+        A forward pass is a collective under ZeRO-3, so the empty packs of a rank without work too.
+        """
         for mini in batch.packs:
-            for pack in mini[self.rank]:
-                yield pack, to_device(pack, self.device)
+            for pack in self.model.share_of(mini):
+                yield pack, self.model.tensors(pack), self.model.answers and bool(pack.weights.any())
 
 
 def start_cuda(rank: int) -> None:

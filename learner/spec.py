@@ -63,6 +63,8 @@ class LearnerSpec(LossSpec):
     max_grad_norm: float
     activation_checkpointing: bool
     logit_chunk_tokens: int
+    sequence_parallel: int = 1
+    """Ranks that pass one pack together, each a share of its tokens."""
 
     lora_rank: int = 0
     """Rank of the adapters that train in place of the model; 0: the model itself trains."""

@@ -4,6 +4,7 @@ A rank may hold several, each with a spec, an optimizer, a count of steps and a 
 processes and the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,12 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from learner.batch import Pack
 from learner.checkpoint import TAG, Layout, load_other_layout, read_record, write_record
 from learner.learning_rate import learning_rate
 from learner.model.fused import LEAST_PARAMETERS, compile_layers
 from learner.model.lora import BaseReference, add_adapters, load_trained
-from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model
+from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.model.reference import FrozenPolicy, Reference, refresh_is_due
+from learner.model.sequence import SequenceGroup
 from learner.model.writable import check_written_back, make_writable
 from learner.spec import LearnerSpec
 from learner.throughput import ModelCost
@@ -26,8 +29,13 @@ from rollout.errors import InputError
 class TrainedModel:
     """This rank's part of one model. Every method is collective over the ranks."""
 
-    def __init__(self, spec: LearnerSpec, *, rank: int, ranks: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: LearnerSpec, *, rank: int, ranks: int, device: torch.device, group: SequenceGroup | None = None
+    ) -> None:
         """Load the weights and, where the spec names one, the reference.
+
+        Args:
+            group: ranks that pass packs together; None: this one passes its own alone.
 
         Raises:
             InputError: the model cannot be loaded or written back, or has no layers of the names that adapters are asked for.
@@ -35,7 +43,7 @@ class TrainedModel:
         import deepspeed
 
         self.spec = spec
-        self.rank, self.ranks, self.device = rank, ranks, device
+        self.rank, self.ranks, self.device, self.group = rank, ranks, device, group
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.sharded = spec.zero_stage == 3
         """Whether a parameter is whole only while it is gathered."""
@@ -71,6 +79,19 @@ class TrainedModel:
         )
         self.optimizer_steps = 0
         """Optimizer steps since the stage began."""
+
+    def share_of(self, mini_batch: Sequence[Sequence[Pack]]) -> Sequence[Pack]:
+        """The packs of a mini-batch, as learner.batch.make_batch cut it, that this rank passes, alone or with its group."""
+        return mini_batch[self.group.number if self.group else self.rank]
+
+    def tensors(self, pack: Pack) -> PackTensors:
+        """A pack on this rank's device, or this rank's share in it."""
+        return to_device(pack, self.device, self.group)
+
+    @property
+    def answers(self) -> bool:
+        """Whether this rank tells what was found about its packs: one of those that pass them does."""
+        return self.group is None or self.group.index == 0
 
     def plan(self, total_steps: int, warmup_steps: int) -> None:
         """Set the length of the stage and of its warm-up, in optimizer steps."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from learner.model.sequence import SequenceGroup
 from learner.model.transfer import moved
 from rollout.errors import InputError
 
@@ -79,9 +80,11 @@ class Varlen:
 class Layout:
     """Says which tokens of a pack see each other: K spans laid end to end, each after the tokens of its prefix, if any."""
 
-    def __init__(self, lengths: np.ndarray, prefixes: np.ndarray, device: torch.device) -> None:
-        """`lengths`, `prefixes`: [K] as in learner.batch.Pack."""
-        self.lengths, self.prefixes, self.device = lengths, prefixes, device
+    def __init__(
+        self, lengths: np.ndarray, prefixes: np.ndarray, device: torch.device, group: SequenceGroup | None = None
+    ) -> None:
+        """`lengths`, `prefixes`: [K] as in learner.batch.Pack. `group`: the ranks that pass the pack together, if several."""
+        self.lengths, self.prefixes, self.device, self.group = lengths, prefixes, device, group
         self.starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self.offsets = np.where(prefixes < 0, 0, lengths[prefixes])
         """[K] number of tokens in the prefix of each span."""
@@ -187,7 +190,7 @@ def packed_attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """[1, heads, T, D] query, [1, kv_heads, T, D] key and value → [1, T, heads, D].
+    """[1, heads, T, D] query, [1, kv_heads, T, D] key and value → [1, T, heads, D]; T: tokens of this rank.
 
     The signature is that of `transformers`' attention interface; `layout` comes through the model's keyword arguments.
 
@@ -197,9 +200,15 @@ def packed_attention(
     if asked := unserved(module, others):
         raise InputError(f"packed attention does not serve {', '.join(asked)}, which {type(module).__name__} asks for")
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    if not dropout and serves_varlen(query, value):
-        return _varlen_attention(query, key, value, layout.varlen, scaling, sliding_window)[None], None
-    return _bucket_attention(query, key, value, layout, scaling, sliding_window, dropout)[None], None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if not dropout and serves_varlen(query, value):
+            return _varlen_attention(query, key, value, layout.varlen, scaling, sliding_window)
+        return _bucket_attention(query, key, value, layout, scaling, sliding_window, dropout)
+
+    group = layout.group
+    sums = group.with_all_tokens(query, key, value, attend) if group else attend(query, key, value)
+    return sums[None], None
 
 
 def unserved(module: torch.nn.Module, arguments: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,10 @@ Only positions whose next token trains pass through the output head, and their l
 (learner/model/head.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +15,30 @@ from learner.batch import Pack
 from learner.model.architecture import check_architecture
 from learner.model.attention import NAME, Layout, packed_attention
 from learner.model.head import LanguageHead
+from learner.model.sequence import SequenceGroup
 from learner.model.transfer import moved
 from rollout.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What of a pack is this rank's, where a group of ranks passes it together."""
+
+    group: SequenceGroup
+    targets: Tensor
+    """[n] int64 index of each of its targets among those of the pack."""
+    ends: Tensor
+    """[n] int64 index of each sequence that ends in its tokens among those of the pack."""
+    num_sequences: int
+    """Sequences of the pack."""
+
+
+@dataclass(frozen=True, slots=True)
 class PackTensors:
-    """A pack on the device of its rank; shapes as in learner.batch.Pack."""
+    """A pack on the device of its rank; shapes as in learner.batch.Pack.
+
+    A rank of a group has the tokens, ends and targets of its share; their layout and what the loss reads are of the whole.
+    """
 
     token_ids: Tensor
     position_ids: Tensor
@@ -32,22 +50,57 @@ class PackTensors:
     weights: Tensor
     advantages: Tensor
     rollout_logprobs: Tensor
+    share: Share | None = None
+
+    def of_all_targets(self, values: Tensor) -> Tensor:
+        """[N] values of the pack's targets, of which this rank has computed those of its own."""
+        return values if self.share is None else self.share.group.whole(values, self.share.targets, len(self.weights))
+
+    def of_all_sequences(self, values: Tensor) -> Tensor:
+        """[S] values of the pack's sequences, of which this rank has computed those that end in its tokens."""
+        share = self.share
+        return values if share is None else share.group.whole(values, share.ends, share.num_sequences)
 
 
-def to_device(pack: Pack, device: torch.device) -> PackTensors:
-    """A copy of a pack on the device."""
+def to_device(pack: Pack, device: torch.device, group: SequenceGroup | None = None) -> PackTensors:
+    """A copy of a pack on the device: all of it, or this rank's share in the group."""
+    share = None
+    if group:
+        pack, share = _share_of(pack, group, device)
     return PackTensors(
         token_ids=moved(pack.token_ids, device),
         position_ids=moved(pack.position_ids, device),
         ends=moved(pack.ends, device),
-        layout=Layout(pack.lengths, pack.prefixes, device),
+        layout=Layout(pack.lengths, pack.prefixes, device, group),
         target_positions=moved(pack.target_positions, device),
         targets=moved(pack.targets, device),
         segments=moved(pack.segments, device),
         weights=moved(pack.weights, device),
         advantages=moved(pack.advantages, device),
         rollout_logprobs=moved(pack.rollout_logprobs, device),
+        share=share,
     )
+
+
+def _share_of(pack: Pack, group: SequenceGroup, device: torch.device) -> tuple[Pack, Share]:
+    """What of a pack is this rank's: of the tokens and what stands at them; the spans stay those of the whole."""
+    # Tokens of nobody, in a span of their own, make the shares equal.
+    filling = -len(pack.token_ids) % group.size
+    own = group.own(len(pack.token_ids) + filling)
+    targets, ends = (
+        np.flatnonzero((own.start <= places) & (places < own.stop)) for places in (pack.target_positions, pack.ends)
+    )
+    part = replace(
+        pack,
+        token_ids=np.pad(pack.token_ids, (0, filling))[own],
+        position_ids=np.concatenate([pack.position_ids, np.arange(filling)])[own],
+        lengths=np.append(pack.lengths, filling) if filling else pack.lengths,
+        prefixes=np.append(pack.prefixes, -1) if filling else pack.prefixes,
+        ends=pack.ends[ends] - own.start,
+        target_positions=pack.target_positions[targets] - own.start,
+        targets=pack.targets[targets],
+    )
+    return part, Share(group, moved(targets, device), moved(ends, device), len(pack.ends))
 
 
 class Policy(nn.Module):
@@ -69,7 +122,7 @@ class Policy(nn.Module):
         states = last_states(self.model, pack).index_select(0, pack.target_positions)
         head = self.model.get_output_embeddings()
         logprobs, entropies = head(states, pack.targets, temperature, entropy_gradient, self.chunk)
-        return logprobs, entropies
+        return pack.of_all_targets(logprobs), pack.of_all_targets(entropies)
 
 
 class RewardModel(nn.Module):
@@ -83,7 +136,7 @@ class RewardModel(nn.Module):
         """[S] float32 scores."""
         states = last_states(self.model, pack).index_select(0, pack.ends)
         scores: Tensor = self.model.score(states)[:, 0].float()
-        return scores
+        return pack.of_all_sequences(scores)
 
 
 def last_states(model: Any, pack: PackTensors) -> Tensor:

@@ -93,7 +93,7 @@ def _check_rank(stage: Stage, gpus: Gpus) -> Iterator[str]:
     if need > gpus.total:
         yield (
             f"{named} has memory for packs of {_most_that_fits(stage, gpus):,} tokens, and its data may have longer ones, up to "
-            f"{tokens:,} (model.max_tokens); {_ways_out(stage, gpus, most_tokens)}"
+            f"{stage.model.max_tokens:,} (model.max_tokens); {_ways_out(stage, gpus, most_tokens)}"
         )
     elif need > ROOMY * gpus.total:
         yield f"{named} is a tight fit: about {in_units(need)} of {total}; {_ways_out(stage, gpus, most_tokens)}"
@@ -131,7 +131,7 @@ def _ways_out(stage: Stage, gpus: Gpus, tokens: Callable[[Stage], int]) -> str:
 
 def _that_suit(stage: Stage, gpus: Gpus, tokens: Callable[[Stage], int]) -> Iterator[str]:
     """Changes of one thing, as on a command line, with which a stage has room: of each the smallest."""
-    for change in (_recomputing, _sharding, _more_ranks, _offloading, _adapters, _smaller_packs, _shorter):
+    for change in (_recomputing, _together, _sharding, _more_ranks, _offloading, _adapters, _smaller_packs, _shorter):
         for text, changed in change(stage, gpus):
             if gpus.suit(changed, tokens(changed)):
                 yield text
@@ -145,6 +145,13 @@ Change = Iterator[tuple[str, Stage]]
 def _recomputing(stage: Stage, _: Gpus) -> Change:
     if not stage.learner.activation_checkpointing:
         yield "learner.activation_checkpointing=true", _with(stage, activation_checkpointing=True)
+
+
+def _together(stage: Stage, _: Gpus) -> Change:
+    settings = stage.learner
+    for size in range(settings.sequence_parallel + 1, settings.ranks + 1):
+        if settings.ranks % size == 0:
+            yield f"learner.sequence_parallel={size}", _with(stage, sequence_parallel=size)
 
 
 def _sharding(stage: Stage, _: Gpus) -> Change:
@@ -178,7 +185,7 @@ def _smaller_packs(stage: Stage, _: Gpus) -> Change:
 
 def _shorter(stage: Stage, _: Gpus) -> Change:
     """Shorter completions, where these decide."""
-    if stage.schedule or not kind_of(stage).is_rl or longest_sequence(stage) <= stage.learner.micro_batch_tokens:
+    if stage.schedule or not kind_of(stage).is_rl or longest_sequence(stage) <= stage.learner.pack_tokens:
         return
     for tokens in _halves(stage.rollout.max_tokens):
         rollout = stage.rollout.model_copy(update={"max_tokens": tokens})
@@ -196,12 +203,12 @@ def _with(stage: Stage, **changes: Any) -> Stage:
 
 
 def _most_that_fits(stage: Stage, gpus: Gpus) -> int:
-    """Tokens of the largest pack that a rank has memory for, in thousands."""
+    """Tokens of the largest pack that a rank has memory for its part of, in thousands."""
     low, high = 0, most_tokens(stage) // 1000
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if gpus.rank(stage, 1000 * middle) <= gpus.total else (low, middle)
-    return 1000 * low
+    return 1000 * low * stage.learner.sequence_parallel
 
 
 def _in_words(parts: dict[str, float]) -> str:

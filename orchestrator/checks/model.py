@@ -143,6 +143,12 @@ def _check_heads(recipe: Recipe, stage: Stage, heads: int) -> None:
     if heads % workers:
         named = key_in(recipe, stage, "rollout.tensor_parallel")
         raise InputError(f"{named} = {workers}: does not divide the {heads} attention heads of the model")
+    together = stage.learner.sequence_parallel
+    if heads < together:
+        named = key_in(recipe, stage, "learner.sequence_parallel")
+        raise InputError(
+            f"{named} = {together}: ranks divide heads, and the model has {heads}; set it to {heads} at most"
+        )
 
 
 def _check_code(named: str, config: Mapping[str, Any], model: ModelSection) -> None:

@@ -158,9 +158,9 @@ def pair_batch(pairs: Sequence[Pair], stage: Stage, seed: int) -> TrainingBatch:
     """Pairs cut for the ranks of a stage, the two of a pair in one pack; every pair has the same weight."""
     return make_batch(
         [sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)],
-        ranks=stage.learner.ranks,
+        ranks=stage.learner.groups,
         mini_batches=1,
-        micro_batch_tokens=stage.learner.micro_batch_tokens,
+        micro_batch_tokens=stage.learner.pack_tokens,
         length_norm="sequence",
         constant_length=1,
         temperature=1.0,

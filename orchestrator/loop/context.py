@@ -161,9 +161,9 @@ class StageContext:
         settings, rollout = self.stage.learner, self.schedule.at(step).rollout
         return make_batch(
             rows,
-            ranks=settings.ranks,
+            ranks=settings.groups,
             mini_batches=mini_batches,
-            micro_batch_tokens=settings.micro_batch_tokens,
+            micro_batch_tokens=settings.pack_tokens,
             length_norm=settings.length_norm if kind_of(self.stage).is_rl else "token",
             constant_length=rollout.max_tokens,
             temperature=rollout.temperature if kind_of(self.stage).is_rl else 1.0,

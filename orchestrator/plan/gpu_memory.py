@@ -29,7 +29,7 @@ ENGINE_OVERHEAD_BYTES = 2 << 30
 
 
 def learner_gpu(stage: Stage, tokens: int) -> dict[str, float]:
-    """Part of the memory → bytes of a rank's GPU when there is most, with packs of `tokens`. Empty: size not known here."""
+    """Part of the memory → bytes of a rank's GPU when there is most, with `tokens` of a pack. Empty: size not known here."""
     sizes = memory(stage)
     if not sizes:
         return {}
@@ -64,22 +64,27 @@ def held_bytes(stage: Stage) -> int:
 
 
 def sure_tokens(stage: Stage) -> int:
-    """Tokens of the fullest pack that a rank will have to pass, as far as the recipe tells.
+    """Tokens that a rank will have to pass of the fullest pack, as far as the recipe tells.
 
     Policies write completions up to the limit; how long examples and pairs are is known only once they are read.
     """
-    budget = stage.learner.micro_batch_tokens
+    budget = stage.learner.pack_tokens
     if not kind_of(stage).is_rl:
-        return min(budget, stage.model.max_tokens)
-    return max(longest_sequence(stage), min(budget, _batch_tokens(stage)))
+        return _share(stage, min(budget, stage.model.max_tokens))
+    return _share(stage, max(longest_sequence(stage), min(budget, _batch_tokens(stage))))
 
 
 def most_tokens(stage: Stage) -> int:
-    """Tokens of the fullest pack that may come: the budget, or a longer sequence alone (a pair of them stays together)."""
+    """Tokens that a rank may have to pass of a pack: of the budget, or of a longer sequence alone (a pair stays together)."""
     if kind_of(stage).is_rl:
         return sure_tokens(stage)
     together = 2 if kind_of(stage).learns_from == "pairs" else 1
-    return max(stage.learner.micro_batch_tokens, together * stage.model.max_tokens)
+    return _share(stage, max(stage.learner.pack_tokens, together * stage.model.max_tokens))
+
+
+def _share(stage: Stage, tokens: int) -> int:
+    """A rank's part of a pack of so many tokens."""
+    return -(-tokens // stage.learner.sequence_parallel)
 
 
 def longest_sequence(stage: Stage) -> int:
@@ -88,9 +93,9 @@ def longest_sequence(stage: Stage) -> int:
 
 
 def _batch_tokens(stage: Stage) -> int:
-    """Tokens that a rank has of a mini-batch, at most."""
+    """Tokens of a mini-batch that pass in the packs of one rank, or of ranks that pass them together, at most."""
     completions = stage.loop.groups_per_step * stage.rollout.group_size
-    share = -(-completions // (stage.learner.mini_batches * stage.learner.ranks))
+    share = -(-completions // (stage.learner.mini_batches * stage.learner.groups))
     return share * longest_sequence(stage)
 
 
@@ -101,6 +106,8 @@ def _activations(stage: Stage, shape: ModelShape, tokens: int) -> float:
     mlp, norms = (6, 8) if compiled else (8, 14)
     layer = mlp * shape.intermediate + norms * shape.hidden + 6 * (shape.query + shape.key)
     slopes = 4 * shape.intermediate
+    if stage.learner.sequence_parallel > 1:
+        slopes += 2 * (shape.query + 2 * shape.key)  # tokens exchanged for heads: what is sent, and what comes
     if stage.learner.activation_checkpointing:
         kept, again = 2 * shape.hidden, layer + slopes
     else:

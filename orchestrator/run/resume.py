@@ -16,11 +16,12 @@ from orchestrator.run.record import read_metrics
 from rollout.errors import InputError
 
 ON_WHAT = ("replicas", "kv_cache_gb", "gpu_memory", "share_gpus", "eager", "cpus", "gpus", "threads", "timeout_s")
+ON_WHICH_RANKS = ("ranks", "sequence_parallel", "zero_stage", "offload_optimizer", "activation_checkpointing")
 FREE = {
     "loop.keep_checkpoints",
     "reject.shard_prompts",
     *(f"rollout.{key}" for key in ON_WHAT),
-    *(f"learner.{key}" for key in ("ranks", "zero_stage", "offload_optimizer", "activation_checkpointing")),
+    *(f"learner.{key}" for key in ON_WHICH_RANKS),
     *(f"rewards.{key}" for key in ("replicas", "processes", "timeout_s")),
     *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "cpus", "gpus", "threads", "timeout_s")),
 }

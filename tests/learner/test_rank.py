@@ -15,6 +15,7 @@ import torch
 
 from learner.batch import Pack, TrainingBatch, TrainingSequence, make_batch
 from learner.model.policy import PackTensors, to_device
+from learner.model.sequence import SequenceGroup
 from learner.model.small import build_model
 from learner.rank import LearnerRank
 from learner.spec import LearnerSpec
@@ -184,14 +185,14 @@ def test_anchors_wait_on_the_host_and_one_pack_is_on_the_device_at_a_time(
     held: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     most = []
 
-    def counted(pack: Pack, device: torch.device) -> PackTensors:
-        tensors = to_device(pack, device)
+    def counted(pack: Pack, device: torch.device, group: SequenceGroup | None) -> PackTensors:
+        tensors = to_device(pack, device, group)
         gc.collect()
         held.add(tensors.token_ids)
         most.append(len(held))
         return tensors
 
-    monkeypatch.setattr("learner.rank.to_device", counted)
+    monkeypatch.setattr("learner.trained_model.to_device", counted)
     rank.open(learner_spec(folder, lr=1e-3))
     rank.train(batch(0, mini_batches=4), "grpo")
     assert len(most) == 8, "four packs, for the anchors and for the steps"

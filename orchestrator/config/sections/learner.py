@@ -9,7 +9,10 @@ from orchestrator.config.sections.base import Section
 
 class LearnerSection(Section):
     ranks: Annotated[int, Field(ge=1)] = 1
-    """Number of data-parallel ranks, one Ray actor each."""
+    """Number of ranks, one Ray actor each."""
+    sequence_parallel: Annotated[int, Field(ge=1)] = 1
+    """Ranks that pass a pack together, each a share of its tokens, for sequences that one GPU has no memory for; a divisor
+    of `ranks`, and no more than the model has attention heads."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """Stage of DeepSpeed ZeRO: what is divided over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3:
     parameters too."""
@@ -35,7 +38,8 @@ class LearnerSection(Section):
     mini_batches: Annotated[int, Field(ge=1)] = 1
     """Optimizer steps made of one batch, each on a part of its groups."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
-    """Token budget of one forward pass on one rank (a longer sequence passes alone)."""
+    """Token budget of one forward pass on one rank (a longer sequence passes alone). Ranks that pass a pack together
+    (`sequence_parallel`) add theirs up."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
     """Tokens that pass through the output head at a time, one part of the vocabulary after the other."""
     activation_checkpointing: bool = False
@@ -103,6 +107,25 @@ class LearnerSection(Section):
     meanwhile, divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
     """Longest wait for one batch, checkpoint or export, in seconds."""
+
+    @property
+    def groups(self) -> int:
+        """Data-parallel groups: ranks, or sets of them, that pass packs of their own."""
+        return self.ranks // self.sequence_parallel
+
+    @property
+    def pack_tokens(self) -> int:
+        """Token budget of one pack."""
+        return self.micro_batch_tokens * self.sequence_parallel
+
+    @model_validator(mode="after")
+    def _sequences(self) -> Self:
+        if self.ranks % self.sequence_parallel:
+            raise ValueError(
+                f"sequence_parallel = {self.sequence_parallel} does not divide ranks = {self.ranks}, which pass packs in "
+                "sets of that size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:

@@ -96,6 +96,13 @@ def test_what_cannot_fit_is_refused_with_what_would(large: str, monkeypatch: pyt
             ["learner.activation_checkpointing=true"],
             ["learner.ranks=3 learner.zero_stage=3", "learner.offload_optimizer=true learner.zero_stage=2"],
         ),
+        (
+            [
+                *("model.max_tokens=131072", "rollout.max_tokens=130560", "learner.ranks=4", "learner.zero_stage=3"),
+                "learner.activation_checkpointing=true",
+            ],
+            ["learner.sequence_parallel=4"],
+        ),
         (["learner.lora_rank=16", "learner.micro_batch_tokens=32768"], ["learner.micro_batch_tokens=8192"]),
         (
             ["model.max_tokens=131072", "rollout.max_tokens=130560", "learner.lora_rank=8"],

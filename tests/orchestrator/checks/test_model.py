@@ -56,6 +56,16 @@ def test_a_model_folder_that_lacks_something(files: dict[str, bytes | None], mes
     assert message in fault(recipe(model={"path": str(folder)}, rollout=rollout))
 
 
+def test_no_more_ranks_pass_a_pack_together_than_there_are_heads(tmp_path: Path) -> None:
+    def asked(heads: int) -> Recipe:
+        config = json.dumps({**CONFIG, "num_attention_heads": heads}).encode()
+        learner = {"ranks": 4, "sequence_parallel": 4, "cpus": 0.2}
+        return recipe(model={"path": str(model_folder(tmp_path / str(heads), config_json=config))}, learner=learner)
+
+    assert "learner.sequence_parallel = 4: ranks divide heads, and the model has 3" in fault(asked(3))
+    assert preflight(asked(4)) == []
+
+
 def test_code_of_a_known_architecture_is_not_needed(tmp_path: Path) -> None:
     config = {**CONFIG, "auto_map": {"AutoModel": "x.Y"}}
     asked = recipe(model={"path": str(model_folder(tmp_path / "m", config_json=json.dumps(config).encode()))})

@@ -17,6 +17,7 @@ USED_BESIDE_THE_SPEC = {
 }  # fmt: skip
 """Keys of `learner` that the ranks need not know to open a model."""
 CHANGED: dict[str, Any] = {
+    "sequence_parallel": 2,
     "zero_stage": 2,
     "offload_optimizer": True,
     "lr": 0.5,
@@ -52,7 +53,7 @@ def stage_of(**sections: Any) -> Stage:
 
 def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> None:
     assert set(CHANGED) | {"lora_rank"} | USED_BESIDE_THE_SPEC == set(LearnerSection.model_fields)
-    spec = learner_spec(stage_of(learner=CHANGED), "m", "r", 7, "cpu")
+    spec = learner_spec(stage_of(learner={**CHANGED, "ranks": 2}), "m", "r", 7, "cpu")
     assert {key: getattr(spec, key) for key in CHANGED} == CHANGED
     assert (spec.model_path, spec.reference_path, spec.seed, spec.dtype, spec.backend) == (
         "m",

@@ -107,6 +107,39 @@ def test_completions_reach_their_limit_and_pass_alone_beyond_the_budget() -> Non
     assert tokens(8192, 900, groups=1) == 4 * 1000, "there is no more in a batch"
 
 
+def test_ranks_that_pass_a_pack_together_hold_a_part_of_it_each() -> None:
+    def tokens(**learner: int) -> tuple[int, int]:
+        stage = recipe(
+            model={"path": "org/model", "max_tokens": 10_000},
+            rollout={"max_tokens": 9900, "group_size": 4},
+            data={"max_prompt_tokens": 100, "sources": {"a": {"task": "arithmetic", "limit": 50}}},
+            learner={"ranks": 4, **learner},
+            stages=[{"name": "rl", "kind": "grpo", "loop": {"groups_per_step": 32}}],
+        ).stages[0]
+        return sure_tokens(stage), most_tokens(stage)
+
+    assert tokens(micro_batch_tokens=2048) == (10_000, 10_000)
+    assert tokens(micro_batch_tokens=2048, sequence_parallel=4) == (2500, 2500)
+    assert tokens(micro_batch_tokens=4096, sequence_parallel=4) == (4096, 4096), "their budgets add up"
+
+
+def test_four_cards_of_80_gb_train_a_completion_of_64k_tokens_of_a_7b_model(tmp_path: Path) -> None:
+    sizes = {"hidden": 3584, "layers": 28, "heads": 28, "kv_heads": 4, "intermediate": 18_944, "vocab": 152_064}
+    folder = str(decoder_folder(tmp_path / "7b", **sizes, tied=False))
+
+    def need(together: int) -> float:
+        stage = recipe(
+            model={"path": folder, "max_tokens": 67_584},
+            rollout={"max_tokens": 65_536},
+            data={"max_prompt_tokens": 2048, "sources": {"a": {"task": "arithmetic", "limit": 50}}},
+            learner={"ranks": 4, "zero_stage": 3, "activation_checkpointing": True, "sequence_parallel": together},
+        ).stages[0]
+        return sum(learner_gpu(stage, sure_tokens(stage)).values())
+
+    assert need(4) < 54e9
+    assert need(1) > 0.9 * 80 * 2**30, "no room for what CUDA and NCCL take"
+
+
 def test_the_length_of_examples_and_pairs_is_not_known_before_they_are_read() -> None:
     stages = [{"name": "p", "kind": "dpo", "data": {"sources": PAIRS}}]
     stage = recipe(model={"path": "org/model", "max_tokens": 6000}, stages=stages, data={}).stages[0]
