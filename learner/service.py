@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -27,7 +27,9 @@ from learner.verbs import RankVerbs
 from rollout.actors import Device, SharedGpus, both, compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
-from rollout.weights.manifest import Holding, WeightManifest
+from rollout.weights.link import FileServer, Source
+from rollout.weights.manifest import Bucket, Holding, WeightManifest
+from rollout.weights.relay import offered
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class LearnerActor:
         self._index = rank
         self._progress = Progress()
         self._rank: RankVerbs | None = None
+        self._server: FileServer | None = None
 
     def address(self) -> tuple[str, int, str]:
         """(ip, free port, node id) of this actor's host, for the rendezvous."""
@@ -67,6 +70,13 @@ class LearnerActor:
         """One of the verbs of learner/verbs.py."""
         with self._progress.verb(verb):
             return getattr(self._rank, verb)(*args, **kwargs)
+
+    def serve(self, version: int, files: Sequence[Bucket]) -> Source:
+        """Offer files of this host, in place of those before, to others that engines live on."""
+        if self._server is None:
+            self._server = FileServer(ray.util.get_node_ip_address())
+        self._server.offer(offered(version, files, complete=True))
+        return self._server.source
 
     @ray.method(concurrency_group="progress")
     def progress(self) -> tuple[Note, float]:
@@ -104,6 +114,7 @@ class LearnerGroup:
         ranks: int,
         cpus: float,
         gpus: float,
+        resources: Mapping[str, float] | None = None,
         device: Device,
         threads: int,
         timeout_s: float,
@@ -114,13 +125,14 @@ class LearnerGroup:
         """Place the ranks and let them meet. Their actors are called `<name>-<rank>`.
 
         Args:
+            resources: custom ones of the cluster's nodes that each rank takes.
             shared: GPUs that engines use too, in place of some of their own.
 
         Raises:
             InputError: the cluster cannot place them.
             ServiceError: they did not meet in time.
         """
-        bundle = {"CPU": cpus} | ({"GPU": gpus} if device == "cuda" else {})
+        bundle = {"CPU": cpus, **(resources or {})} | ({"GPU": gpus} if device == "cuda" else {})
         group = None if shared else reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
         remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
         actors = [
@@ -201,6 +213,12 @@ class LearnerGroup:
         manifest = (await self._all(RankVerbs.stage_weights, version, base, adapter))[0]
         assert manifest is not None, "rank 0 answers with the manifest"
         return replace(manifest, holding=now)
+
+    async def serve(self, manifest: WeightManifest) -> Source:
+        """Where other hosts fetch the files of a manifest from, until it is released."""
+        serving = self._actors[0].serve.remote(manifest.version, manifest.files)
+        source: Source = await within(serving, self.timeout_s, "learner rank 0 to serve its weights")
+        return source
 
     async def send_weights(self) -> None:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""

@@ -77,8 +77,11 @@ class RewardPool:
         timeout_s: float,
         max_error_rate: float,
         name: str = "reward",
+        resources: Mapping[str, float] | None = None,
     ) -> None:
+        """`resources`: custom ones of the cluster's nodes that each worker takes."""
         self._name = name
+        self._resources = dict(resources or {})
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
         self._settings = settings
         self._timeout_s = timeout_s
@@ -98,6 +101,7 @@ class RewardPool:
         samples: Mapping[str, Sample],
         *,
         replicas: int,
+        resources: Mapping[str, float] | None = None,
         timeout_s: float,
         max_error_rate: float,
         start_timeout_s: float,
@@ -106,11 +110,14 @@ class RewardPool:
         """Start the workers, called `<name>-<index>`, and exercise every reward function once on `samples`, one problem
         a rubric.
 
+        Args:
+            resources: custom ones of the cluster's nodes that each worker takes.
+
         Raises:
             InputError: a reward function does not exist, or one of the user's fails.
             ServiceError: a worker does not start, or a verifier that ships does not work here.
         """
-        pool = cls(rubrics, settings, timeout_s, max_error_rate, name)
+        pool = cls(rubrics, settings, timeout_s, max_error_rate, name, resources)
         try:
             pool._dispatcher.workers = [pool._new_worker() for _ in range(replicas)]
             await pool.check(samples, start_timeout_s)
@@ -257,7 +264,12 @@ class RewardPool:
         self._names += 1
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(
-            name=name, num_cpus=0, max_restarts=-1, max_concurrency=1000, runtime_env=_sees(gpus=0)
+            name=name,
+            num_cpus=0,
+            resources=self._resources or None,
+            max_restarts=-1,
+            max_concurrency=1000,
+            runtime_env=_sees(gpus=0),
         )
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
         return Worker(remote.remote(self._rubrics, self._settings, scorers))

@@ -45,7 +45,7 @@ def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> Pla
     """
     bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
     available = ray.cluster_resources()
-    for name in ("CPU", "GPU"):
+    for name in ("CPU", "GPU", *sorted({name for bundle in bundles for name in bundle} - {"CPU", "GPU"})):
         wanted = sum(bundle.get(name, 0) for bundle in bundles)
         if wanted > available.get(name, 0):
             raise InputError(

@@ -2,22 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import rollout.ray_defaults  # noqa: F401
 
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from rollout.actors import SharedGpus, compute_environment, reserve, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest, discard, localize
+from rollout.weights.link import Source
+from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest
+from rollout.weights.relay import WeightRelay
 
 
 class RolloutReplica:
@@ -40,15 +42,8 @@ class RolloutReplica:
         async for finished in self._engine.generate(group_id, prompt, sampling):
             yield finished
 
-    async def load(self, manifest: WeightManifest, buckets: list[Any]) -> LoadReport:
-        """`buckets`: references to the bytes of its files, for a replica that shares no memory with the learner's rank 0."""
-        if not buckets:
-            return await self._engine.load(manifest)
-        local = localize(manifest, await asyncio.gather(*buckets))
-        try:
-            return await self._engine.load(local)
-        finally:
-            discard(local)
+    async def load(self, manifest: WeightManifest) -> LoadReport:
+        return await self._engine.load(manifest)
 
     async def sleep(self) -> bool:
         return await self._engine.sleep()
@@ -75,6 +70,16 @@ class PublishReport:
     """Longest standstill of generation on any replica."""
 
 
+class Sender(Protocol):
+    """Who has staged weights."""
+
+    node: str
+    """Id of the node whose shared memory they are in."""
+
+    async def serve(self, manifest: WeightManifest) -> Source:
+        """Where other hosts fetch the files of a manifest from, until it is released."""
+
+
 class RolloutPool:
     """The replicas as one service: routed generation, loads on all of them, bounded waits."""
 
@@ -85,6 +90,7 @@ class RolloutPool:
         nodes: Sequence[str],
         tensor_parallel: int,
         timeout_s: float,
+        name: str = "rollout",
     ) -> None:
         self._actors = actors
         self._tensor_parallel = tensor_parallel
@@ -92,6 +98,7 @@ class RolloutPool:
         self._nodes = nodes
         self._router = Router(len(actors))
         self._timeout_s = timeout_s
+        self._relays = Relays(name, timeout_s)
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
@@ -108,6 +115,7 @@ class RolloutPool:
         replicas: int,
         cpus: float,
         gpus: float,
+        resources: Mapping[str, float] | None = None,
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
@@ -118,13 +126,14 @@ class RolloutPool:
 
         Args:
             model: the folder or hub id, once it is there.
+            resources: custom ones of the cluster's nodes that each replica takes.
             shared: GPUs that learner ranks use too, in place of some of their own.
 
         Raises:
             InputError: the cluster cannot place them.
             ServiceError: an engine failed to start in time.
         """
-        bundle = {"CPU": cpus * spec.tensor_parallel}
+        bundle = {"CPU": cpus * spec.tensor_parallel, **(resources or {})}
         if spec.device == "cuda":
             bundle["GPU"] = shared.share if shared else gpus * spec.tensor_parallel
         what = f"rollout.replicas = {replicas}, replica"
@@ -149,7 +158,7 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s)
+        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, name)
         pool.holding = Holding(base=model_path)
         return pool
 
@@ -214,7 +223,7 @@ class RolloutPool:
         self.num_tokens += group.num_tokens
         return group
 
-    async def load(self, manifest: WeightManifest, sender_node: str) -> PublishReport:
+    async def load(self, manifest: WeightManifest, sender: Sender) -> PublishReport:
         """Load a manifest on every serving replica and compare versions and checksums.
 
         Raises:
@@ -226,16 +235,14 @@ class RolloutPool:
             )
         began = time.perf_counter()
         self.holding = None  # until all of them have answered
-        # Shared memory ends at the host; other nodes get the same bytes through Ray's object store.
-        remote = any(self._nodes[i] != sender_node for i in self._router.serving)
-        buckets = _object_references(manifest) if remote else []
-        calls = [
-            self._actors[i].load.remote(manifest, buckets if self._nodes[i] != sender_node else [])
-            for i in self._router.serving
-        ]
-        reports: list[LoadReport] = await within(
-            asyncio.gather(*calls), self._timeout_s, f"engines to load policy version {manifest.version}"
-        )
+        try:
+            here = await self._relays.spread(manifest, sender, [self._nodes[i] for i in self._router.serving])
+            calls = [self._actors[i].load.remote(here[self._nodes[i]]) for i in self._router.serving]
+            reports: list[LoadReport] = await within(
+                asyncio.gather(*calls), self._timeout_s, f"engines to load policy version {manifest.version}"
+            )
+        finally:
+            await self._relays.release()
         _agree(reports, manifest)
         self.version, self.holding = manifest.version, manifest.holding
         return PublishReport(
@@ -309,10 +316,88 @@ class RolloutPool:
         """End the engines, then their actors and reservations."""
         closing = asyncio.gather(*(actor.close.remote() for actor in self._actors), return_exceptions=True)
         await asyncio.wait({asyncio.ensure_future(closing)}, timeout=15)
+        self._relays.close()
         for actor in self._actors:
             ray.kill(actor)
         for group in self._groups:
             remove_placement_group(group)
+
+
+class Relays:
+    """One relay on every host that engines live on and the learner's rank 0 does not."""
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        """`name`: of the pool. `timeout_s`: longest wait for one publish."""
+        self._name, self._timeout_s = name, timeout_s
+        self._actors: dict[str, Any] = {}
+        """Id of a node → the relay there."""
+
+    async def spread(
+        self, manifest: WeightManifest, sender: Sender, nodes: Iterable[str]
+    ) -> Mapping[str, WeightManifest]:
+        """Node → the manifest with files that are there: each host fetches them once, from the host before it in a row.
+
+        Raises:
+            ServiceError: they did not reach a host, neither along the row nor from the sender itself.
+        """
+        nodes = dict.fromkeys(nodes)
+        beyond = [node for node in nodes if node != sender.node and manifest.files]
+        here = {node: manifest for node in nodes if node not in beyond}
+        if not beyond:
+            return here
+        origin = await sender.serve(manifest)
+        relays = [self._relay(node) for node in beyond]
+        sources = await asyncio.gather(
+            *(
+                within(relay.source.remote(), self._timeout_s, _on(node))
+                for relay, node in zip(relays, beyond, strict=True)
+            )
+        )
+        arrived = await asyncio.gather(
+            *map(self._receive, beyond, [manifest] * len(beyond), [origin, *sources[:-1]]), return_exceptions=True
+        )
+        for node, found in zip(beyond, arrived, strict=True):
+            if isinstance(found, ServiceError):
+                # Whoever stands behind a host that failed failed with it, and is served without it.
+                found = await self._receive(node, manifest, origin)
+            elif isinstance(found, BaseException):
+                raise found
+            here[node] = found
+        return here
+
+    async def release(self) -> None:
+        """Free what was received."""
+        freeing = asyncio.gather(*(relay.release.remote() for relay in self._actors.values()), return_exceptions=True)
+        await asyncio.wait({asyncio.ensure_future(freeing)}, timeout=self._timeout_s)
+
+    def close(self) -> None:
+        for relay in self._actors.values():
+            ray.kill(relay)
+        self._actors.clear()
+
+    async def _receive(self, node: str, manifest: WeightManifest, source: Source) -> WeightManifest:
+        receiving = self._actors[node].receive.remote(manifest, source)
+        arrived: WeightManifest = await within(receiving, self._timeout_s, _on(node))
+        return arrived
+
+    def _relay(self, node: str) -> Any:
+        if node not in self._actors:
+            address = next(each["NodeManagerAddress"] for each in ray.nodes() if each["NodeID"] == node)
+            self._actors[node] = (
+                ray.remote(WeightRelay)
+                .options(
+                    name=f"{self._name}-relay-{len(self._actors)}",
+                    num_cpus=0,
+                    max_restarts=-1,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+                )
+                .remote(address)
+            )
+        return self._actors[node]
+
+
+def _on(node: str) -> str:
+    return f"the weights' relay on node {node[:12]}"
 
 
 def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
@@ -322,11 +407,3 @@ def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
                 f"replica {report.replica} holds other weights than replica {reports[0].replica} after publish "
                 f"{manifest.version}: version {report.version}, checksums {report.checksums} ≠ {reports[0].checksums}"
             )
-
-
-def _object_references(manifest: WeightManifest) -> list[Any]:
-    references = []
-    for bucket in manifest.files:
-        with open(bucket.path, "rb") as file:
-            references.append(ray.put(file.read()))
-    return references

@@ -96,7 +96,8 @@ class Services:
         settings = stage.learner
         threads = settings.threads or max(1, cores(stage) // settings.ranks)
         shared = await self._share(stage)
-        shape: tuple[object, ...] = (settings.ranks, settings.cpus, settings.gpus, threads, settings.timeout_s, shared)
+        placed = (settings.cpus, settings.gpus, settings.resources)
+        shape: tuple[object, ...] = (settings.ranks, placed, threads, settings.timeout_s, shared)
         if self.device == "cuda" or settings.zero_stage >= 2:
             # DeepSpeed gives a model's memory back with its process alone (ZeRO 2 and 3): such a stage has ranks of its own.
             shape += (stage.name,)
@@ -107,6 +108,7 @@ class Services:
                 ranks=settings.ranks,
                 cpus=settings.cpus,
                 gpus=settings.gpus,
+                resources=settings.resources,
                 device=self.device,
                 threads=threads,
                 timeout_s=settings.timeout_s,
@@ -124,7 +126,8 @@ class Services:
         spec = engine_spec(stage, self.device)
         threads = settings.threads or cores(stage)
         shared = await self._share(stage)
-        shape = (lineage, spec, settings.replicas, settings.cpus, settings.gpus, threads, settings.timeout_s, shared)
+        placed = (settings.cpus, settings.gpus, settings.resources)
+        shape = (lineage, spec, settings.replicas, placed, threads, settings.timeout_s, shared)
         await self._rollout.begin(
             shape,
             lambda: RolloutPool.start(
@@ -134,6 +137,7 @@ class Services:
                 replicas=settings.replicas,
                 cpus=settings.cpus,
                 gpus=settings.gpus,
+                resources=settings.resources,
                 threads=threads,
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
@@ -158,7 +162,7 @@ class Services:
             if prompts
         }
         rubrics = {name: rubric for name, rubric in rubrics_of(stage).items() if name in samples}
-        shape = (rubrics, resource_settings(stage), settings.replicas, settings.timeout_s)
+        shape = (rubrics, resource_settings(stage), settings.replicas, settings.resources, settings.timeout_s)
         started = await self._rewards.begin(
             shape,
             lambda: RewardPool.start(
@@ -166,6 +170,7 @@ class Services:
                 resource_settings(stage),
                 samples,
                 replicas=self._reward_replicas or settings.replicas,
+                resources=settings.resources,
                 timeout_s=settings.timeout_s,
                 max_error_rate=settings.max_error_rate,
                 start_timeout_s=self.start_timeout_s,
@@ -250,7 +255,7 @@ class Services:
             # What has GPUs of its own, or other parts of them, ends first, since those are to be shared now.
             await asyncio.gather(self._rollout.close(), self._learner.close())
             self._end_sharing()
-            bundle = {"GPU": part, "CPU": engine.cpus + learner.cpus}
+            bundle = {"GPU": part, "CPU": engine.cpus + learner.cpus, **learner.resources, **engine.resources}
             group = reserve([bundle] * ranks, f"learner.ranks = {ranks}, with an engine each,", self.start_timeout_s)
             self._shared = SharedGpus(group, part / 2)
         return self._shared

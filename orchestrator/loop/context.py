@@ -99,7 +99,7 @@ class StageContext:
             manifest = await learner.stage_weights(version, pool.holding)
             if manifest.backend == "nccl" and manifest.has_base:
                 await self.services.meet()
-            report = await both(pool.load(manifest, learner.node), learner.send_weights(), learner.abandon)
+            report = await both(pool.load(manifest, learner), learner.send_weights(), learner.abandon)
             await learner.release_weights(manifest)
             return replace(report, seconds=time.perf_counter() - began)
 

@@ -15,15 +15,27 @@ from orchestrator.run.folder import is_finished, stored_recipe
 from orchestrator.run.record import read_metrics
 from rollout.errors import InputError
 
-ON_WHAT = ("replicas", "kv_cache_gb", "gpu_memory", "share_gpus", "eager", "cpus", "gpus", "threads", "timeout_s")
+ON_WHAT = (
+    "replicas",
+    "kv_cache_gb",
+    "gpu_memory",
+    "share_gpus",
+    "eager",
+    "cpus",
+    "gpus",
+    "resources",
+    "threads",
+    "timeout_s",
+)
 ON_WHICH_RANKS = ("ranks", "sequence_parallel", "zero_stage", "offload_optimizer", "activation_checkpointing")
 FREE = {
     "loop.keep_checkpoints",
     "reject.shard_prompts",
     *(f"rollout.{key}" for key in ON_WHAT),
     *(f"learner.{key}" for key in ON_WHICH_RANKS),
-    *(f"rewards.{key}" for key in ("replicas", "processes", "timeout_s")),
-    *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "cpus", "gpus", "threads", "timeout_s")),
+    *(f"rewards.{key}" for key in ("replicas", "processes", "resources", "timeout_s")),
+    *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens")),
+    *(f"learner.{key}" for key in ("cpus", "gpus", "resources", "threads", "timeout_s")),
 }
 """Keys that say on what a run is computed, not what: they change it by no more than rounding, so it may go on with others."""
 SELECTION = {f"reject.{key}" for key in ("keep", "keep_at_most", "filters", "near_duplicate")}

@@ -9,7 +9,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,22 +116,6 @@ def write_bucket(path: Path, arrays: Iterable[Any], tensors: tuple[TensorMeta, .
             crc = zlib.crc32(view, crc)
             size += file.write(view)
     return Bucket(path=str(path), num_bytes=size, checksum=crc, tensors=tensors)
-
-
-def localize(manifest: WeightManifest, contents: list[bytes]) -> WeightManifest:
-    """The same manifest with its files written to this host's shared memory. The caller removes them: `discard`."""
-    home = segment_folder()
-    folder = home / f"remote-{manifest.version}-adapter"
-    if manifest.adapter:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    paths = [home / f"remote-{manifest.version}-{i}" for i in range(len(manifest.buckets))]
-    paths += [folder / Path(file.path).name for file in manifest.adapter]
-    local = []
-    for file, path, data in zip(manifest.files, paths, contents, strict=True):
-        write_bucket(path, [data], file.tensors)
-        local.append(replace(file, path=str(path)))  # the sender's checksum stays: it covers this way too
-    count = len(manifest.buckets)
-    return replace(manifest, buckets=tuple(local[:count]), adapter=tuple(local[count:]))
 
 
 def discard(manifest: WeightManifest) -> None:

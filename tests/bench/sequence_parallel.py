@@ -1,6 +1,6 @@
 """Memory and time of one long sequence that one rank passes alone, or 2 and 4 together; all on this machine, over gloo.
 
-    python -m tests.bench.sequence_parallel [--tokens 16384] [--ranks 1 2 4]
+    python -m tests.bench.sequence_parallel [--tokens 4096] [--ranks 1 2 4]
 
 A step is forward, backward and AdamW of an SFT update, ZeRO-3 with activations computed again, of a random model with 8 layers,
 a hidden size of 512 and 8 heads (4 of keys). Memory: the largest peak of a rank's resident set during two steps over what was
@@ -62,7 +62,7 @@ def work(index: int, ranks: int, port: int, folder: str, tokens: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=16384)
+    parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     print("| ranks | seconds a step | MiB of a rank | gradient norm |\n|---|---|---|---|")

@@ -54,7 +54,7 @@ class Rig:
     def publish(self, version: int, whole: bool = True) -> Any:
         """`whole`: off to send only what the engines lack, as a run does."""
         manifest = self.run(self.learner.stage_weights(version, None if whole else self.pool.holding))
-        report = self.run(self.pool.load(manifest, self.learner.node))
+        report = self.run(self.pool.load(manifest, self.learner))
         self.run(self.learner.release_weights(manifest))
         return report
 

@@ -64,6 +64,6 @@ async def published_in_flight(rig: Rig) -> list[RolloutGroup]:
     running = [asyncio.ensure_future(rig.pool.generate(f"fly{i}", rig.prompt(f"{i}+1="), LONG)) for i in range(12)]
     await asyncio.sleep(0.15)
     manifest = await rig.learner.stage_weights(4)
-    await rig.pool.load(manifest, rig.learner.node)
+    await rig.pool.load(manifest, rig.learner)
     await rig.learner.release_weights(manifest)
     return list(await asyncio.gather(*running))

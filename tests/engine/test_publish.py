@@ -1,7 +1,7 @@
 """Weights from a DeepSpeed learner to a real vLLM engine, and the audit that would notice if they were not there."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from learner.batch import TrainingSequence, make_batch
 from rollout.errors import ServiceError
 from rollout.types import RolloutGroup, Sampling
-from rollout.weights.manifest import SHARED_MEMORY
+from rollout.weights.link import Source
+from rollout.weights.manifest import SHARED_MEMORY, WeightManifest
 from tests.engine.conftest import Rig, build_spec, learner_spec, start_pool
 
 LONG = Sampling(n=4, max_tokens=100, seed=11)
@@ -86,7 +87,7 @@ def test_requests_in_flight_survive_and_change_version_in_the_middle(rig: Rig) -
         running = [asyncio.ensure_future(rig.pool.generate(f"fly{i}", rig.prompt(f"{i}+1="), LONG)) for i in range(12)]
         await asyncio.sleep(0.15)
         manifest = await rig.learner.stage_weights(8)
-        await rig.pool.load(manifest, rig.learner.node)
+        await rig.pool.load(manifest, rig.learner)
         await rig.learner.release_weights(manifest)
         return await asyncio.gather(*running)
 
@@ -116,16 +117,25 @@ def test_damaged_weights_are_refused(rig: Rig) -> None:
     assert not path.exists()
 
 
-def test_weights_reach_another_node_through_the_object_store(rig: Rig) -> None:
+def test_weights_reach_engines_that_share_no_memory_with_the_learner(rig: Rig) -> None:
+    """Through a relay, of a host that is this one; those of several hosts are in tests/cluster/."""
+
+    @dataclass
+    class Elsewhere:
+        node: str = "a node of its own"
+
+        async def serve(self, manifest: WeightManifest) -> Source:
+            return await rig.learner.serve(manifest)
+
     rig.open()
     step(rig)
     manifest = rig.run(rig.learner.stage_weights(30))
-    report = rig.run(rig.pool.load(manifest, "the node of a learner elsewhere"))
+    report = rig.run(rig.pool.load(manifest, Elsewhere()))
     rig.run(rig.learner.release_weights(manifest))
     assert report.version == 30
     group = rig.run(rig.pool.generate("remote", rig.prompt("8+9="), SHORT))
     assert gap(rig, group) < 1e-4
-    assert not list(SHARED_MEMORY.glob("rayzero-*/remote-30-*"))
+    assert not list(SHARED_MEMORY.glob("rayzero-*/relay-30-*"))
 
 
 def test_every_tensor_parallel_worker_gets_its_part(rig: Rig) -> None:

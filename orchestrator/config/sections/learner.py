@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Resources, Section
 
 
 class LearnerSection(Section):
@@ -102,6 +102,9 @@ class LearnerSection(Section):
     """CPU cores reserved for each rank."""
     gpus: Annotated[float, Field(gt=0.5, le=1)] = 1
     """Part of a GPU reserved for each rank, more than half of one; below 1 the rest is for reward models."""
+    resources: Resources = {}
+    """Custom resources of the cluster's nodes that each rank takes, such as `{ ranks = 1 }`: where it may live (`ray start
+    --resources`)."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
     meanwhile, divided by the ranks."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Resources, Section
 from rewards.processes.forms import Form
 
 
@@ -60,6 +60,9 @@ class RewardsSection(Section):
     function_timeout_s: Annotated[float, Field(gt=0)] = 10
     """Longest run of a function of your own on one completion, in seconds; then it is stopped, which counts as an
     error."""
+    resources: Resources = {}
+    """Custom resources of the cluster's nodes that each scoring actor takes, such as `{ cheap = 1 }`: where it may live (`ray start
+    --resources`)."""
     timeout_s: Annotated[float, Field(gt=0)] = 60
     """Longest silence of a scoring actor that has work, in seconds; then it is replaced."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.1

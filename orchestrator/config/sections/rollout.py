@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Resources, Section
 from orchestrator.config.sections.temperature import Temperature
 
 
@@ -44,6 +44,9 @@ class RolloutSection(Section):
     share_gpus: Annotated[bool | Literal["auto"], BeforeValidator(_choice)] = "auto"
     """Whether engine i and learner rank i take turns on one GPU: the engine sleeps while the rank trains, and weights
     travel by CUDA IPC. `auto`: where there are too few GPUs for both."""
+    resources: Resources = {}
+    """Custom resources of the cluster's nodes that each engine takes, such as `{ engines = 1 }`: where it may live (`ray start
+    --resources`)."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads of an engine on a CPU host; 0: all cores of the host, or half of them where the learner trains
     meanwhile."""

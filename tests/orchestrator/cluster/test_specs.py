@@ -10,7 +10,7 @@ from orchestrator.config.sections.learner import LearnerSection
 from tests.orchestrator.factories import recipe
 
 USED_BESIDE_THE_SPEC = {
-    "ranks", "cpus", "gpus", "threads", "timeout_s",  # LearnerGroup.start
+    "ranks", "cpus", "gpus", "resources", "threads", "timeout_s",  # LearnerGroup.start
     "mini_batches", "micro_batch_tokens", "length_norm",  # the batch
     "warmup_share",  # steps of it
     "advantage_baseline", "advantage_scale", "overlong_filtering",  # the advantages
