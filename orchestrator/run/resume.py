@@ -125,9 +125,14 @@ def _stage_changes(before: Stage, after: Stage, finished: bool) -> Iterator[str]
         grows = key == "loop.steps" and not finished and new[key] > old[key]
         # Without a filter at first, no sample was looked at for flags.
         selects = key in SELECTION and not finished and old[key] != []
-        if key in FREE or old.get(key) == new.get(key) or grows or selects:
+        if is_free(key) or old.get(key) == new.get(key) or grows or selects:
             continue
         yield f"{key}: {_json(old[key]) if key in old else 'none'} → {_json(new[key]) if key in new else 'none'}"
+
+
+def is_free(key: str) -> bool:
+    """Whether a key, or the table that it is an entry of, is in FREE."""
+    return key in FREE or key.rpartition(".")[0] in FREE
 
 
 def _json(value: Any) -> str:
