@@ -146,9 +146,13 @@ def slug(text: str) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{quoted(str(key))} = {_toml(each)}" for key, each in value.items()) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{quoted(str(key))} = {_toml(each)}" for key, each in value.items() if each is not None)
+            + " }"
+        )
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(_toml(each) for each in value if each is not None) + "]"
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").rstrip("\n")
 
 

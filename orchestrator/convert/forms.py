@@ -59,9 +59,12 @@ def convert_text(
     script, fault = _commands(file, text)
     if script:
         return _of_command(file, script, version, rows, processes)
-    if _INSIDE.search(text) and fault:
-        raise fault
-    found = read_yaml(file, text)
+    try:
+        found = read_yaml(file, text)
+    except InputError:
+        if _INSIDE.search(text) and fault:
+            raise fault from None
+        raise
     names = set(found)
     if verl.is_verl(names):
         return verl.convert(file, found, rows=rows, processes=processes)

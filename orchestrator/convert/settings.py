@@ -19,7 +19,7 @@ OFF: tuple[Any, ...] = (None, False, "", "null", "None", "none", "False", "false
 
 _SECRET_NAME = re.compile(
     r"(?i)(^|[._-])(use_wandb|(?!(eos|pad|bos|unk|stop|mask|image|cls|sep)_token$)([a-z]+_)?token|secret|secrets|password|passwd"
-    r"|credentials?|api_?key|apikey|wandb_?key|access_key(_id)?|private_key|auth|authorization)$|wandb\.key$|runtime_env_json$"
+    r"|credentials?|api_?key|apikey|wandb_?key|access_key(_id)?|private_key|auth|authorization)$|wandb\.key$|runtime_env_json$|^env\."
 )
 _SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[pousr]_\w{8,}|github_pat_\w+|glpat-[\w-]+|AKIA[0-9A-Z]{12,}|xox[abp]-[\w-]+"

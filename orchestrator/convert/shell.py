@@ -231,7 +231,11 @@ class Script:
         """The text between brackets that may stand in each other."""
         opening, closing = start[-1], end[-1]
         depth, at, line = len(end), self._at + len(start), self.line
+        quoted = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.""", re.DOTALL)
         while at < len(self._text) and depth:
+            if start == "$(" and (skipped := quoted.match(self._text, at)):
+                at = skipped.end()
+                continue
             depth += (self._text[at] == opening) - (self._text[at] == closing)
             at += 1
         if depth:

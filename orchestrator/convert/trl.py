@@ -404,6 +404,7 @@ def _loss(draft: Draft, settings: Settings) -> None:
     high = low if high is None else high
     length = {"grpo": "sequence", "sapo": "sequence", "dr_grpo": "constant", "luspo": "sequence"}.get(kind, "token")
     notes = {
+        "dapo": "the mean over tokens alone: a higher clip and dynamic sampling are settings of their own",
         "bnpo": "the mean is over the tokens of a device's micro-batch there, over those of the optimizer step here",
         "sapo": "a soft gate in place of the clip is not there: clip",
         "vespo": "its gamma weights are not there: clip",

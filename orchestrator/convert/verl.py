@@ -62,7 +62,12 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
         rows: of the training data; 0: counted where they are here.
         processes: GPUs that train; 0: as the file says.
     """
-    named = {RENAMED.get(name, name): setting for name, setting in found.items()}
+    named = {name: setting for name, setting in found.items() if name not in RENAMED}
+    for name, setting in found.items():
+        if name in RENAMED and (setting.value is None or RENAMED[name] in found):
+            named[name] = setting
+        elif name in RENAMED:
+            named[RENAMED[name]] = setting
     settings = Settings(file, _resolved(named), DEFAULTS)
     draft = Draft(TRAINER, settings)
     gpus = processes or (settings.whole("trainer.n_gpus_per_node", least=1) or 8) * (
@@ -70,7 +75,8 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
     )
     settings.get("trainer.n_gpus_per_node"), settings.get("trainer.nnodes")
     draft.put("name", _name(file, settings))
-    draft.put("seed", settings.whole("data.seed", least=0) or 1, "data.seed")
+    if (seed := settings.whole("data.seed", least=0)) is not None:
+        draft.put("seed", seed, "data.seed")
     _batches(draft, settings, rows, Path(file).parent)
     _model(draft, settings)
     _data(draft, settings)
@@ -277,7 +283,7 @@ def _rewards(draft: Draft, settings: Settings) -> None:
         put_reward(
             draft,
             slug(function) or "score",
-            {**reward_of_file(path, function), **arguments},
+            {**arguments, **reward_of_file(path, function)},
             "custom_reward_function.path",
         )
     if settings.flag("reward_model.enable"):

@@ -113,6 +113,7 @@ KL: Mapping[str, tuple[str, str]] = {
 
 _LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory"
 LOST: Mapping[str, str] = {
+    r"profiler": "the times of all parts are in metrics.jsonl and the report",
     r"^(critic|algorithm\.(gamma|lam|horizon))\b": "there is no value network, and a reward is of the whole completion",
     r"^trainer\.critic_warmup": "there is no value network",
     r"^trainer\.(logger|project_name|experiment_name|log_|rollout_data_dir|validation_data_dir)": _LOG,
@@ -147,7 +148,7 @@ LOST: Mapping[str, str] = {
     r"^algorithm\.(rollout_correction|pf_ppo|use_pf_ppo|kl_ctrl)": "the correction is an importance weight: learner.importance_cap and its neighbours",
     r"^reward_model\.|^reward_manager|^reward\.|^custom_reward": "scores come from rewards.rubrics, in processes of their own",
     r"optim\.|optimizer": "AdamW with ε = 1e-8",
-    r"^ray_(kwargs|init)|^transfer_queue|profiler|nccl_timeout|hybrid_engine|checkpoint|trace|prometheus|skip_rollout": "places and connections are Ray's",
+    r"^ray_(kwargs|init)|^transfer_queue|nccl_timeout|hybrid_engine|checkpoint|trace|prometheus|skip_rollout": "places and connections are Ray's",
     r"actor\.(shuffle|data_loader_seed)": "groups are cut into optimizer steps by the seed",
     r"(_target_|^defaults|^hydra)": "of verl's own set-up",
 }

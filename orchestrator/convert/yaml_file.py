@@ -64,8 +64,11 @@ def plain_value(text: str) -> Any:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
+    if isinstance(value, dict | list) and text.lstrip()[:1] not in ("[", "{"):
+        return text
+    is_number = not isinstance(value, int | float) or isinstance(value, bool) or ":" not in text
     # `10:30` and `2026-11-27` are text.
-    return value if isinstance(value, bool | int | float | str | list | dict) or value is None else text
+    return value if is_number and isinstance(value, bool | int | float | str | list | dict | None) else text
 
 
 def _count(node: Any, total: list[int], file: str) -> None:
