@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from orchestrator.convert.batches import Batches
-from orchestrator.convert.settings import OFF, Setting, Settings
+from orchestrator.convert.settings import HIDDEN, OFF, Setting, Settings
 from rollout.errors import did_you_mean
 
 _HEAD = ("name", "description", "seed")
@@ -40,6 +41,8 @@ class Draft:
         self._settings = settings
         self._entries: dict[str, Entry] = {}
         self._lost: list[str] = []
+        self._told: set[str] = set()
+        """Settings of the file that a line is about, by the names that they have there."""
         self.parts = 1
         """Optimizer steps of a batch."""
         self.remains: list[str] = []
@@ -55,6 +58,7 @@ class Draft:
             note: what differs in its meaning.
         """
         origin = self._settings.origin(source, self.trainer) if source else ""
+        self._told.add(origin)
         self._entries[key] = Entry(value, origin, note)
 
     def has(self, prefix: str) -> bool:
@@ -64,10 +68,12 @@ class Draft:
     def differs(self, name: str, what: str) -> None:
         """A setting that is not as it was there: one line. Of a default where the file has no such setting."""
         found = self._settings.get(name)
+        self._told.add(found.name if found else "")
         self._lost.append(f"{found.shown() if found else f'{name} (default)'}: {what}")
 
     def lost(self, setting: Setting, why: str) -> None:
         """A setting without a counterpart."""
+        self._told.add(setting.name)
         self._lost.append(f"{setting.shown()}: {why}")
 
     def lose_rest(self, reasons: Mapping[str, str], known: Iterable[str]) -> None:
@@ -82,6 +88,7 @@ class Draft:
             why = next((why for pattern, why in reasons.items() if re.search(pattern, setting.name)), "")
             if setting.value in OFF and not why:
                 off.append(setting.name)
+                self._told.add(setting.name)
             else:
                 self.lost(setting, why or f"not known here, left out{did_you_mean(setting.name, known)}")
         self.remains += [f"{setting}: {way_out}" for setting, way_out in self._settings.unset.items()]
@@ -121,6 +128,13 @@ class Draft:
         if self._lost:
             lines += ["", f"# Of {self.trainer}, without a counterpart here or with another meaning:"]
             lines += [f"#   {_line(each)}" for each in self._lost]
+        silent = [each.shown() for each in self._settings.all() if each.name not in self._told]
+        if silent:
+            lines += [
+                "",
+                "# Read for what is above, beside the settings that are named there:",
+                *(f"#   {_line(each)}" for each in silent),
+            ]
         if self.remains:
             lines += ["", "# Left to you:", *(f"#   {_line(each)}" for each in self.remains)]
         return "\n".join(lines) + "\n"
@@ -139,6 +153,14 @@ def quoted(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
+def name_from(settings: Settings, names: Iterable[str], file: str) -> str:
+    """The name of the recipe: from the first of some settings that the file has, or else from its own name."""
+    found = [setting for name in names if (setting := settings.peek(name))]
+    texts = [each.shown().partition(" = ")[2].strip('"').rstrip("/") for each in found]
+    named = [slug(text) for text in texts if "$" not in text and HIDDEN not in text]
+    return next((name for name in (*named, slug(Path(file).stem)) if name), "grpo")
+
+
 def slug(text: str) -> str:
     """A text as the name of a recipe; empty where nothing of it can stand in one."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower().rsplit("/", 1)[-1]).strip("-")[:60].strip("-")
@@ -153,7 +175,15 @@ def _toml(value: Any) -> str:
         )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(each) for each in value if each is not None) + "]"
+    if isinstance(value, str):
+        # Half of a surrogate pair is in no TOML.
+        whole = "".join("\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in value)
+        return "".join(sign if sign.isprintable() else _escaped(sign) for sign in json.dumps(whole, ensure_ascii=False))
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").rstrip("\n")
+
+
+def _escaped(sign: str) -> str:
+    return f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else f"\\U{ord(sign):08x}"
 
 
 def _line(text: str) -> str:

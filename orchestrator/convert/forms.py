@@ -101,10 +101,10 @@ def _trainers(file: str, script: Script, depth: int) -> Iterator[Found]:
             )
         if last := bool(found := _trainer(file, command)):
             assert found is not None
-            if found.words and not found.words[-1].text.strip():
+            if blank := next((word for word in found.words if word.text[:1].isspace()), None):
                 raise InputError(
-                    f"{file}, line {found.words[-1].line}: a blank behind the \\ ends the command for a shell; remove it, and what "
-                    "follows it on the line"
+                    f"{file}, line {blank.line}: a blank behind the \\ ends the command for a shell; remove it, and what follows "
+                    "it on the line"
                 )
             yield found
             continue

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.convert.batches import batches_of, published_rows, rows_here
-from orchestrator.convert.draft import Draft, slug
+from orchestrator.convert.draft import Draft, name_from
 from orchestrator.convert.openrlhf_names import DEFAULTS, DOTTED, LOST, NEWER
-from orchestrator.convert.settings import UNKNOWN, Setting, Settings
+from orchestrator.convert.settings import Setting, Settings
 from orchestrator.convert.sources import (
     put_lengths,
     put_missing_rewards,
@@ -52,7 +52,7 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
         {**DEFAULTS, **(NEWER if newer else {})},
     )
     draft = Draft(TRAINER, settings)
-    draft.put("name", _name(file, settings))
+    draft.put("name", name_from(settings, ("wandb_run_name", "save_path"), file))
     draft.put("seed", settings.whole("seed", least=0) or 0, "seed")
     _batches(draft, settings, rows, Path(file).parent)
     _model(draft, settings)
@@ -66,14 +66,6 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
     _loop(draft, settings)
     draft.lose_rest(LOST, {*DEFAULTS, *DOTTED})
     return draft
-
-
-def _name(file: str, settings: Settings) -> str:
-    for name in ("wandb_run_name", "save_path"):
-        setting = settings.peek(name)
-        if setting and UNKNOWN not in str(setting.value) and (found := slug(str(setting.value).rstrip("/"))):
-            return found
-    return slug(Path(file).stem) or "grpo"
 
 
 def _batches(draft: Draft, settings: Settings, rows: int, folder: Path) -> None:

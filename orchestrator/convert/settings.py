@@ -18,9 +18,11 @@ OFF: tuple[Any, ...] = (None, False, "", "null", "None", "none", "False", "false
 """Values that ask for nothing."""
 
 _SECRET_NAME = re.compile(
-    r"(?i)(^|[._-])(use_wandb|(?!(eos|pad|bos|unk|stop|mask|image|cls|sep)_token$)([a-z]+_)?token|secret|secrets|password|passwd"
+    r"(?i)(^|[._-])(use_wandb|token|secret|secrets|password|passwd"
     r"|credentials?|api_?key|apikey|wandb_?key|access_key(_id)?|private_key|auth|authorization)$|wandb\.key$|runtime_env_json$|^env\."
 )
+_SIGN_NAME = re.compile(r"(?i)(eos|pad|bos|unk|stop|mask|image|video|cls|sep)_token$")
+"""Names of tokens that are signs of a text."""
 _SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[pousr]_\w{8,}|github_pat_\w+|glpat-[\w-]+|AKIA[0-9A-Z]{12,}|xox[abp]-[\w-]+"
     r"|wandb_v\d_\w+|eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|[0-9a-f]{40})\b"
@@ -83,6 +85,10 @@ class Settings:
     def names(self) -> list[str]:
         """Canonical names of all settings of the file."""
         return list(self._found)
+
+    def all(self) -> Iterator[Setting]:
+        """All settings of the file, in its order."""
+        return iter(self._found.values())
 
     def rest(self) -> Iterator[Setting]:
         """Settings that nobody has asked for, in the order of the file."""
@@ -178,7 +184,7 @@ class Settings:
 
 def shown(name: str, value: Any) -> str:
     """A value on one line, without what must not be written out."""
-    if _SECRET_NAME.search(name):
+    if _SECRET_NAME.search(name) and not _SIGN_NAME.search(name):
         return HIDDEN
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {shown(str(key), each)}" for key, each in value.items()) + "}"

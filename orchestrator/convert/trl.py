@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.convert.batches import batches_of, published_rows, rows_here
-from orchestrator.convert.draft import Draft, slug
-from orchestrator.convert.settings import UNKNOWN, Setting, Settings
+from orchestrator.convert.draft import Draft, name_from, slug
+from orchestrator.convert.settings import Setting, Settings
 from orchestrator.convert.sources import (
     location,
     put_lengths,
@@ -59,7 +59,7 @@ def convert(
     settings = Settings(file, {**_accelerate(file, found), **found}, defaults)
     draft = Draft(TRAINER, settings)
     _refuse(settings)
-    draft.put("name", _name(file, settings))
+    draft.put("name", name_from(settings, ("run_name", "hub_model_id", "output_dir"), file))
     draft.put("seed", settings.whole("seed", least=0) or 0, "seed")
     devices = processes or _devices(draft, settings)
     _batches(draft, settings, devices, rows, Path(file).parent, prompts_counted=version < (0, 15))
@@ -107,12 +107,6 @@ def _refuse(settings: Settings) -> None:
     kinds = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
     if kind not in kinds:
         raise settings.fault("loss_type", f"no loss of TRL{did_you_mean(kind, kinds)}; there is: {', '.join(kinds)}")
-
-
-def _name(file: str, settings: Settings) -> str:
-    settings_of = [settings.peek(name) for name in ("run_name", "hub_model_id", "output_dir")]
-    names = [str(each.value).rstrip("/") for each in settings_of if each and UNKNOWN not in str(each.value)]
-    return next((name for each in [*names, Path(file).stem] if (name := slug(each))), "grpo")
 
 
 def _devices(draft: Draft, settings: Settings) -> int:

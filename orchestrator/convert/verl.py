@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.config.sections.rewards import ANSWER_LINE
 from orchestrator.convert.batches import batches_of, published_rows, rows_here
-from orchestrator.convert.draft import Draft, slug
+from orchestrator.convert.draft import Draft, name_from, slug
 from orchestrator.convert.settings import UNKNOWN, Setting, Settings
 from orchestrator.convert.sources import (
     put_lengths,
@@ -74,7 +74,7 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
         settings.whole("trainer.nnodes", least=1) or 1
     )
     settings.get("trainer.n_gpus_per_node"), settings.get("trainer.nnodes")
-    draft.put("name", _name(file, settings))
+    draft.put("name", name_from(settings, ("trainer.experiment_name",), file))
     if (seed := settings.whole("data.seed", least=0)) is not None:
         draft.put("seed", seed, "data.seed")
     _batches(draft, settings, rows, Path(file).parent)
@@ -124,12 +124,6 @@ def _resolved(found: Mapping[str, Setting]) -> dict[str, Setting]:
         else setting
         for name, setting in found.items()
     }
-
-
-def _name(file: str, settings: Settings) -> str:
-    setting = settings.peek("trainer.experiment_name")
-    written = str(setting.value) if setting and UNKNOWN not in str(setting.value) else ""
-    return slug(written) or slug(Path(file).stem) or "grpo"
 
 
 def _batches(draft: Draft, settings: Settings, rows: int, folder: Path) -> None:
