@@ -262,7 +262,7 @@ def test_a_variable_that_is_not_set_stays_in_a_path_and_is_told(monkeypatch: pyt
     [
         ("actor_rollout_ref.rollout.n=many", "line 2: actor_rollout_ref.rollout.n = many: not a number"),
         ("data.train_batch_size=64", "more than the 64 prompts of a batch"),
-        ("algorithm.adv_estimator=grop", "did you mean 'grpo'"),
+        ("algorithm.adv_estimator=grpoo", "did you mean 'grpo'"),
         ("actor_rollout_ref.actor.loss_agg_mode=tokenmean", "did you mean 'token-mean'"),
         ("data.train_batch_size=$SIZE", "line 2: data.train_batch_size = $SIZE: SIZE is set neither in the file nor"),
         ("data.train_batch_size=$(nproc)", "is known to a shell alone; write the value itself"),
