@@ -18,9 +18,11 @@ _VERL = re.compile(r"(verl\.trainer\.main_ppo|(verl\.)?(experimental|recipe)\.[\
 _OF_VERL = re.compile(r"\+{0,2}(actor_rollout_ref|algorithm|data|trainer)\.[\w.]+=")
 _INSIDE = re.compile(r"openrlhf[./]cli|verl[./]trainer|trl\s+grpo")
 _TRL = ("trl.scripts.grpo", "open_r1.grpo", "trl.examples.scripts.grpo")
+_PROCESSES = ("num_gpus", "nproc_per_node", "num_processes")
+"""Flags of launchers that say how many processes train."""
 _LARGEST_BYTES = 1_000_000
 _ENOUGH = 3
-"""Settings of verl by which a command is known for one of it, whatever program it starts."""
+"""Settings by which a command is known for one of a trainer, whatever program it starts."""
 _DEEPEST = 3
 """Commands inside of the words of commands (`bash -c "…"`)."""
 
@@ -68,6 +70,11 @@ def convert_text(
     names = set(found)
     if verl.is_verl(names):
         return verl.convert(file, found, rows=rows, processes=processes)
+    if foreign := trl.foreign(names):
+        line = found[foreign].line
+        raise InputError(
+            f"{file}, line {line}: {foreign} is no setting of TRL's GRPO but of another of its trainers; {FORMS}"
+        )
     if trl.is_trl(names):
         return trl.convert(file, found, version=version, rows=rows, processes=processes)
     raise InputError(f"{file}: a YAML with {_some(found)}: of none of the trainers that are read; {FORMS}")
@@ -138,12 +145,23 @@ def _trainer(file: str, command: Command) -> Found | None:
             return Found(trl.TRAINER, word.line, before, rest)
         if re.fullmatch(r"(openrlhf\.cli|verl\.trainer|trl\.scripts)\.\w+", module):
             raise InputError(f"{file}, line {word.line}: {module} is not read; {FORMS}")
-    settings = [place for place, word in enumerate(command.words) if _OF_VERL.match(word.text)]
-    if len(settings) >= _ENOUGH:
-        place = settings[0]
-        return Found(
-            verl.TRAINER, command.words[place].line, tuple(command.words[:place]), tuple(command.words[place:])
-        )
+    return _by_settings(command)
+
+
+def _by_settings(command: Command) -> Found | None:
+    """A trainer that is known by the settings that a program of the user's is given."""
+    words = command.words
+    of_verl = [place for place, word in enumerate(words) if _OF_VERL.match(word.text)]
+    if len(of_verl) >= _ENOUGH:
+        first = of_verl[0]
+        return Found(verl.TRAINER, words[first].line, tuple(words[:first]), tuple(words[first:]))
+    program = next((place for place, word in enumerate(words) if word.text.endswith(".py")), None)
+    if program is None:
+        return None
+    names = {word.text[2:].partition("=")[0] for word in words[program:] if word.text.startswith("--")}
+    of_yaml = "grpo" in words[program].text and "config" in names
+    if of_yaml or (trl.is_trl(names) and len(names & trl.NAMES) >= _ENOUGH):
+        return Found(trl.TRAINER, words[program].line, tuple(words[:program]), tuple(words[program + 1 :]))
     return None
 
 
@@ -153,18 +171,14 @@ def _of_command(file: str, found: Found, version: tuple[int, ...] | None, rows: 
     if found.trainer == verl.TRAINER:
         return verl.convert(file, _overrides(file, found.words), rows=rows, processes=processes)
     settings = _flags(file, found.words, typed=True)
-    start = _flags(
-        file,
-        tuple(word for word in found.before if word.text.startswith("--") or found.before.index(word)),
-        strict=False,
-    )
+    start = _flags(file, found.before, typed=True, strict=False)
     below: dict[str, Setting] = {}
-    for name in ("config_file", "config"):
-        named = start.get(name) if name == "config_file" else settings.pop(name, None)
+    for named in (start.get("config_file"), settings.pop("config", None)):
         if named:
             below |= read_yaml(*_beside(file, named))
-    if "num_processes" in start:
-        below["num_processes"] = start["num_processes"]
+    for name in _PROCESSES:
+        if name in start:
+            below["num_processes"] = start[name]
     return trl.convert(file, {**below, **settings}, version=version, rows=rows, processes=processes)
 
 

@@ -5,7 +5,7 @@ device; a generation is `steps_per_generation` of these, of which `gradient_accu
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from orchestrator.convert.sources import (
     put_source,
     put_system,
 )
-from orchestrator.convert.trl_names import DEFAULTS, LOST, NEWEST, OPTIONAL, REWARDS
+from orchestrator.convert.trl_names import DEFAULTS, LOST, NEWEST, OF_GRPO, OF_OTHERS, OPTIONAL, REWARDS
 from orchestrator.convert.yaml_file import read_yaml
 from rollout.errors import InputError, did_you_mean
 
@@ -71,13 +71,22 @@ def convert(
     _correction(draft, settings)
     _optimizer(draft, settings)
     _loop(draft, settings)
-    draft.lose_rest(LOST, {*DEFAULTS, *OPTIONAL})
+    draft.lose_rest(LOST, NAMES)
     return draft
 
 
-def is_trl(names: set[str]) -> bool:
-    """Whether a YAML with these names is one of TRL's GRPO."""
-    return bool(names & {*DEFAULTS, *OPTIONAL} - {"seed"})
+NAMES = frozenset({*DEFAULTS, *OPTIONAL})
+"""Settings that a file is known by."""
+
+
+def is_trl(names: Set[str]) -> bool:
+    """Whether a YAML or a command with these names is one of TRL's GRPO."""
+    return bool(names & NAMES - {"seed"}) and not foreign(names)
+
+
+def foreign(names: Set[str]) -> str:
+    """A setting of another trainer of TRL's, such as SFT, where none is of GRPO; empty: there is none."""
+    return "" if names & OF_GRPO or not names & NAMES else next(iter(sorted(names & OF_OTHERS)), "")
 
 
 def _accelerate(file: str, found: Mapping[str, Setting]) -> dict[str, Setting]:

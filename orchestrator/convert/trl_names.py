@@ -80,6 +80,52 @@ OPTIONAL = frozenset(
 )
 """Names of settings without a default by which a file is known for TRL's."""
 
+OF_GRPO = frozenset(
+    [
+        "num_generations",
+        "reward_funcs",
+        "reward_weights",
+        "num_iterations",
+        "epsilon",
+        "epsilon_high",
+        "delta",
+        "scale_rewards",
+        "steps_per_generation",
+        "generation_batch_size",
+        "mask_truncated_completions",
+        "importance_sampling_level",
+        "top_entropy_quantile",
+        "use_vllm",
+        "vllm_mode",
+    ]
+)
+"""Names of settings that SFT and DPO do not have."""
+OF_OTHERS = frozenset(
+    [
+        "max_length",
+        "max_seq_length",
+        "packing",
+        "packing_strategy",
+        "padding_free",
+        "dataset_text_field",
+        "assistant_only_loss",
+        "completion_only_loss",
+        "dataset_kwargs",
+        "eos_token",
+        "label_smoothing",
+        "precompute_ref_log_probs",
+        "rpo_alpha",
+        "f_divergence_type",
+        "desirable_weight",
+        "undesirable_weight",
+        "center_rewards_coefficient",
+        "lmbda",
+        "num_ppo_epochs",
+        "response_length",
+    ]
+)
+"""Names of settings that GRPO does not have."""
+
 REWARDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "accuracy_reward": ({"name": "accuracy"}, "math verified here, by other rules than math-verify alone"),
     "reasoning_accuracy_reward": ({"name": "accuracy"}, "of the reply behind the thought, as everywhere here"),
@@ -107,6 +153,8 @@ LOST: Mapping[str, str] = {
     r"^(logging_|log_|report_to|run_name|wandb|trackio|num_completions_to_print|disable_tqdm|project$)": _LOG,
     r"^(push_to_hub|hub_)": _HUB,
     r"^output_dir$|^overwrite_output_dir$|^logging_dir$": "a run is in runs/NAME, or where --out says",
+    r"^(eval_|evaluation_|dataset_test_split|num_generations_eval)": "nothing is evaluated there (eval_strategy); here what eval.sets name",
+    r"^(max_length|max_seq_length|eos_token|packing)": "of another trainer of TRL's",
     r"^(do_train|do_eval|do_predict)$": "the stage trains, and evaluates where there are eval.sets",
     r"^(vllm_server|vllm_group_port)": "engines are started by rayzero itself; there is no server to name",
     r"^vllm_(model_impl|enable_prefix|guided|structured|device|dtype)": "an argument of the engine where it has one: rollout.engine",

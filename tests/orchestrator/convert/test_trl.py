@@ -241,6 +241,30 @@ def test_a_command_of_trl() -> None:
     assert set(run.get("rewards.rubrics.default")) == {"accuracy", "think-format"}
 
 
+@pytest.mark.parametrize(
+    ("command", "devices"),
+    [
+        ("accelerate launch --num_processes 3 mine/train.py", 3),
+        ("torchrun --nproc_per_node=2 train_grpo.py", 2),
+        ("deepspeed --num_gpus 4 train_grpo.py", 4),
+        ("CUDA_VISIBLE_DEVICES=0 uv run python train.py", 1),
+    ],
+)
+def test_a_program_of_ones_own_is_known_by_its_settings(command: str, devices: int) -> None:
+    run = Converted(
+        f"{command} --num_generations 8 --per_device_train_batch_size 8 --reward_funcs accuracy_reward --max_steps 5"
+    )
+    assert run.counts == (8 * devices, 8, 8 * devices, 5)
+
+
+@pytest.mark.parametrize("setting", ["max_length: 4096", "packing: true", "dataset_text_field: text"])
+def test_a_yaml_of_another_trainer_is_no_grpo(setting: str) -> None:
+    text = f"model_name_or_path: a/b\nlearning_rate: 1e-5\n{setting}\n"
+    with pytest.raises(InputError, match=f"line 3: {setting.partition(':')[0]} is no setting of TRL's GRPO"):
+        Converted(text, file="sft.yaml")
+    assert Converted(f"{text}num_generations: 8\n", file="grpo.yaml").get("learner.lr") == 1e-5
+
+
 def test_a_command_of_trl_with_its_yaml(tmp_path: Path) -> None:
     (tmp_path / "grpo.yaml").write_text(MATH, encoding="utf-8")
     run = Converted("trl grpo --config grpo.yaml --max_steps 7", file=str(tmp_path / "run.sh"))
