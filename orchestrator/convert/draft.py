@@ -61,6 +61,11 @@ class Draft:
         self._told.add(origin)
         self._entries[key] = Entry(value, origin, note)
 
+    def value(self, key: str) -> Any:
+        """The value of a key so far; None: it has none."""
+        entry = self._entries.get(key)
+        return entry.value if entry else None
+
     def has(self, prefix: str) -> bool:
         """Whether there is a key that begins so."""
         return any(key.startswith(prefix) for key in self._entries)

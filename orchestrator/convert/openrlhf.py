@@ -17,6 +17,7 @@ from orchestrator.convert.sources import (
     put_missing_rewards,
     put_places,
     put_reward,
+    put_sequence_parallel,
     put_server,
     put_source,
     reward_of_file,
@@ -279,6 +280,7 @@ def _sampling(draft: Draft, settings: Settings, processes: int) -> None:
             "shared": "colocate_all_models",
         },
     )
+    put_sequence_parallel(draft, settings.whole("ring_attn_size", least=1) or 1, "ring_attn_size")
     draft.put("rollout.gpu_memory", settings.real("vllm_gpu_memory_utilization", 0.85), "vllm_gpu_memory_utilization")
     draft.put("rollout.eager", settings.flag("enforce_eager"), "enforce_eager")
     queue = settings.whole("async_queue_size", least=1) or 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.config.sections.data import DataSection
 from orchestrator.convert.draft import Draft, quoted
-from orchestrator.convert.settings import without_user
+from orchestrator.convert.settings import Settings, without_user
 from rollout.data.rows import HUB
 
 RUBRIC = "default"
@@ -135,6 +135,15 @@ def put_places(
     draft.put("learner.ranks", ranks, sources.get("ranks", ""))
 
 
+def put_sequence_parallel(draft: Draft, size: int, source: str) -> None:
+    """Ranks that pass a sequence together. After the places."""
+    ranks = draft.value("learner.ranks")
+    if size > 1 and ranks % size == 0:
+        draft.put("learner.sequence_parallel", size, source)
+    elif size > 1:
+        draft.differs(source, f"learner.sequence_parallel is a divisor of the {ranks} ranks: 1")
+
+
 def put_lengths(draft: Draft, *, prompt: int, completion: int, sources: Mapping[str, str], note: str = "") -> None:
     """Longest prompt and completion, and what the engine takes."""
     draft.put("model.max_tokens", max(8, prompt + completion), note="prompt and completion")
@@ -148,3 +157,13 @@ def put_system(draft: Draft, name: str, text: str) -> None:
         draft.put("data.system", text, name)
     else:
         draft.differs(name, "put it into the rows, as a first message with role system")
+
+
+def put_template_args(draft: Draft, settings: Settings, prefix: str) -> None:
+    """Variables of the chat template. `prefix`: of their names, with its dot."""
+    for name in settings.names():
+        if name.startswith(prefix):
+            if "template_args" in DataSection.model_fields:
+                draft.put(f"data.template_args.{quoted(name.removeprefix(prefix))}", settings.value(name), name)
+            else:
+                draft.differs(name, "the chat template has no variables here")

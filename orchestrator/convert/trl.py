@@ -20,6 +20,7 @@ from orchestrator.convert.sources import (
     put_reward,
     put_source,
     put_system,
+    put_template_args,
 )
 from orchestrator.convert.trl_names import DEFAULTS, LOST, NEWEST, OF_GRPO, OF_OTHERS, OPTIONAL, REWARDS
 from orchestrator.convert.yaml_file import read_yaml
@@ -283,6 +284,7 @@ def _data(draft: Draft, settings: Settings) -> None:
     )
     if system := settings.text("system_prompt"):
         put_system(draft, "system_prompt", system)
+    put_template_args(draft, settings, "chat_template_kwargs.")
     if not settings.flag("shuffle_dataset"):
         draft.differs("shuffle_dataset", "prompts are always shuffled here, by the seed")
 

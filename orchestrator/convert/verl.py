@@ -20,7 +20,9 @@ from orchestrator.convert.sources import (
     put_missing_rewards,
     put_places,
     put_reward,
+    put_sequence_parallel,
     put_source,
+    put_template_args,
     reward_of_file,
 )
 from orchestrator.convert.verl_names import DEFAULTS, KL, LOST, RENAMED
@@ -30,6 +32,7 @@ TRAINER = "verl"
 SECTIONS = ("actor_rollout_ref", "algorithm", "critic", "custom_reward_function", "data", "reward_model", "trainer")
 _ACTOR, _ROLLOUT, _MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
 _OPTIM = _ACTOR + "optim."
+_ULYSSES = _ACTOR + "ulysses_sequence_parallel_size"
 _CORRECTION = "algorithm.rollout_correction."
 _ESTIMATORS: Mapping[str, tuple[str, str, str]] = {
     "grpo": ("group_mean", "group_std", ""),
@@ -263,6 +266,7 @@ def _data(draft: Draft, settings: Settings) -> None:
                 draft, f"{table}.{own}", path, f"data.{name}_files", columns, note=note if place == 2 else "", keep=True
             )
     draft.put("data.template", "chat", note="rows of messages, under the model's chat template")
+    put_template_args(draft, settings, "data.apply_chat_template_kwargs.")
     if not settings.flag("data.shuffle"):
         draft.differs("data.shuffle", "prompts are always shuffled here, by the seed")
 
@@ -342,6 +346,7 @@ def _sampling(draft: Draft, settings: Settings, gpus: int) -> None:
         engines=gpus,
         sources={"tensor_parallel": _ROLLOUT + "tensor_model_parallel_size", "ranks": "trainer.n_gpus_per_node"},
     )
+    put_sequence_parallel(draft, settings.whole(_ULYSSES, least=1) or 1, _ULYSSES)
     draft.put(
         "rollout.gpu_memory",
         settings.real(_ROLLOUT + "gpu_memory_utilization", 0.5),

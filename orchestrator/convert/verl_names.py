@@ -128,7 +128,7 @@ LOST: Mapping[str, str] = {
     r"use_remove_padding|use_fused_kernels|fused_kernel|use_liger|entropy_from_logits|entropy_checkpointing|use_torch_compile": (
         "packs have no padding, and the head is computed by tiles, always"
     ),
-    r"ulysses|context_parallel": "a sequence is on one rank: no sequence parallelism",
+    r"ulysses|context_parallel": "that of the actor holds for all that the ranks compute: learner.sequence_parallel",
     r"megatron|pipeline_model_parallel|expert_(model_|tensor_)?parallel": "the learner divides by ZeRO (learner.zero_stage), not by Megatron",
     r"(param_offload|offload_policy|activation_offload|wrap_policy|fsdp_size|reshard|forward_prefetch|fsdp_config|strategy)": (
         "parameters stay on the GPU: learner.zero_stage = 3 divides them, learner.offload_optimizer moves the optimizer's state"

@@ -163,6 +163,13 @@ def test_several_passes_are_as_many_optimizer_steps() -> None:
     assert "passed once" in run.comment("max_epochs")
 
 
+def test_ranks_that_pass_a_sequence_together() -> None:
+    assert (
+        Converted(GROUPS.replace("--zero_stage 3", "--ring_attn_size 2"), rows=1280).get("learner.sequence_parallel")
+        == 2
+    )
+
+
 def test_rows_that_are_here(tmp_path: Path) -> None:
     rows_file(tmp_path, 260, "problems.jsonl")
     assert Converted(DOTTED, file=str(tmp_path / "run.sh")).counts[3] == 260 * 8 // 1024

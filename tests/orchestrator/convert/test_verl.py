@@ -223,6 +223,13 @@ def test_kl_estimators(kind: str, expected: str) -> None:
     assert run.get("learner.kl_estimator") == expected
 
 
+def test_ranks_that_pass_a_sequence_together() -> None:
+    start = "python -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=4 trainer.total_training_steps=1 actor_rollout_ref.actor.ulysses_sequence_parallel_size"
+    run = Converted(f"{start}=4")
+    assert (run.get("learner.sequence_parallel"), run.get("learner.ranks")) == (4, 8)
+    assert "1" in Converted(f"{start}=3").comment("actor_rollout_ref.actor.ulysses_sequence_parallel_size")
+
+
 def test_epochs_count_the_rows(tmp_path: Path) -> None:
     rows_file(tmp_path, 70, "a.jsonl")
     rows_file(tmp_path, 35, "b.jsonl")
