@@ -79,8 +79,8 @@ def _read(file: str) -> tuple[str, str]:
     """(name for messages, text)."""
     try:
         if file == "-":
-            return _STANDARD_INPUT, sys.stdin.buffer.read().decode()
-        return file, Path(file).read_text(encoding="utf-8")
+            return _STANDARD_INPUT, sys.stdin.buffer.read().decode("utf-8-sig")
+        return file, Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{file}: not text in UTF-8") from None
     except OSError as error:

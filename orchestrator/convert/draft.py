@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from orchestrator.convert.batches import Batches
-from orchestrator.convert.settings import HIDDEN, OFF, Setting, Settings
+from orchestrator.convert.settings import HIDDEN, OFF, Setting, Settings, without_user
 from rollout.errors import did_you_mean
 
 _HEAD = ("name", "description", "seed")
@@ -59,6 +59,8 @@ class Draft:
         """
         origin = self._settings.origin(source, self.trainer) if source else ""
         self._told.add(origin)
+        if isinstance(value, str) and (plain := without_user(value)) != value:
+            value, note = plain, "user, password or key of the URL are not written out"
         self._entries[key] = Entry(value, origin, note)
 
     def value(self, key: str) -> Any:

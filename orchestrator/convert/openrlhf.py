@@ -13,6 +13,7 @@ from orchestrator.convert.draft import Draft, name_from
 from orchestrator.convert.openrlhf_names import DEFAULTS, DOTTED, LOST, NEWER
 from orchestrator.convert.settings import Setting, Settings
 from orchestrator.convert.sources import (
+    expanded,
     put_lengths,
     put_missing_rewards,
     put_places,
@@ -146,7 +147,7 @@ def _lengths(settings: Settings) -> tuple[int, int, str]:
 
 def _model(draft: Draft, settings: Settings) -> None:
     model = settings.text("pretrain")
-    draft.put("model.path", str(Path(model).expanduser()) if model.startswith("~") else model, "pretrain")
+    draft.put("model.path", expanded(model), "pretrain")
     if not model:
         draft.remains.append("model.path: the command names no model")
     kind = settings.text("param_dtype")

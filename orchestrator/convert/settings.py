@@ -19,12 +19,12 @@ OFF: tuple[Any, ...] = (None, False, "", "null", "None", "none", "False", "false
 
 _SECRET_NAME = re.compile(
     r"(?i)(^|[._-])(use_wandb|token|secret|secrets|password|passwd"
-    r"|credentials?|api_?key|apikey|wandb_?key|access_key(_id)?|private_key|auth|authorization)$|wandb\.key$|runtime_env_json$|^env\."
+    r"|credentials?|api_?key|apikey|wandb_?key|access_key(_id)?|private_key|(openai|anthropic|hf|swanlab|comet|mlflow|clearml)_?key|auth|authorization)$|wandb\.key$|runtime_env_json$|^env\."
 )
 _SIGN_NAME = re.compile(r"(?i)(eos|pad|bos|unk|stop|mask|image|video|cls|sep)_token$")
 """Names of tokens that are signs of a text."""
 _SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[pousr]_\w{8,}|github_pat_\w+|glpat-[\w-]+|AKIA[0-9A-Z]{12,}|xox[abp]-[\w-]+"
+    r"(?i:\bbearer\s+\S+)|\b(hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[pousr]_\w{8,}|github_pat_\w+|glpat-[\w-]+|AKIA[0-9A-Z]{12,}|xox[abp]-[\w-]+"
     r"|wandb_v\d_\w+|eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|[0-9a-f]{40})\b"
 )
 _USER = re.compile(r"(?<=://)[^/@\s]+@")
@@ -201,6 +201,11 @@ def shown(name: str, value: Any) -> str:
         if re.fullmatch(r"[\w./:@%+,$~=()-]+( [\w./:@%+,$~=()-]+)*", text)
         else json.dumps(text, ensure_ascii=False)
     )
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a value, or a part of it, must not be written out."""
+    return HIDDEN in shown(name, value)
 
 
 def without_user(text: str) -> str:

@@ -29,11 +29,15 @@ _FILE = re.compile(r"(?i)\.(jsonl?|ndjson|parquet|csv|arrow)(\.\w+)?$")
 OWN_REWARD = "the reward functions are in the training script: name yours in rewards.rubrics.default (FILE.py:FUNCTION)"
 
 
+def expanded(text: str) -> str:
+    """A path with the user's folder in place of `~`."""
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
 def location(text: str) -> str:
     """A file, a folder or a hub id as `data.sources.NAME.path` takes it."""
-    path = Path(text).expanduser()
-    is_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not _FILE.search(text) and not path.exists()
-    return HUB + text if is_hub else str(path) if text else ""
+    is_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not _FILE.search(text) and not Path(text).exists()
+    return HUB + text if is_hub else expanded(text)
 
 
 def put_source(

@@ -13,6 +13,7 @@ from orchestrator.convert.batches import batches_of, published_rows, rows_here
 from orchestrator.convert.draft import Draft, name_from, slug
 from orchestrator.convert.settings import Setting, Settings
 from orchestrator.convert.sources import (
+    expanded,
     location,
     put_lengths,
     put_missing_rewards,
@@ -57,7 +58,7 @@ def convert(
         for name, values in DEFAULTS.items()
         if values[0][0] <= version
     }
-    settings = Settings(file, {**_accelerate(file, found), **found}, defaults)
+    settings = Settings(file, {**_accelerate(file, found), **_deepspeed(file, found), **found}, defaults)
     draft = Draft(TRAINER, settings)
     _refuse(settings)
     draft.put("name", name_from(settings, ("run_name", "hub_model_id", "output_dir"), file))
@@ -102,7 +103,20 @@ def _accelerate(file: str, found: Mapping[str, Setting]) -> dict[str, Setting]:
             "num_processes": Setting(name, number, named.line),
             "deepspeed_config.zero_stage": Setting(name, stage, named.line),
         }
-    for path in (Path(file).parent / named.value, Path(named.value)):
+    return _beside(file, named.value)
+
+
+def _deepspeed(file: str, found: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings of the DeepSpeed file that the file names, if it is beside it."""
+    named = found.get("deepspeed")
+    if named is None or not isinstance(named.value, str):
+        return {}
+    return {f"deepspeed.{name}": setting for name, setting in _beside(file, named.value).items()}
+
+
+def _beside(file: str, named: str) -> dict[str, Setting]:
+    """The settings of a YAML or JSON file beside another, or where rayzero was started; none where there is no such file."""
+    for path in (Path(file).parent / named, Path(named)):
         if path.is_file():
             return read_yaml(str(path), path.read_text(encoding="utf-8"))
     return {}
@@ -147,7 +161,7 @@ def _batches(draft: Draft, settings: Settings, devices: int, rows: int, folder: 
         raise settings.fault(
             "num_generations",
             f"the {per_pass * turns:,} completions of a generation ({each} × {devices} devices × {turns}) are no multiple of it; "
-            "change one of them, or give --processes N",
+            f"change one of them, or give --processes N, such as {samples // math.gcd(samples, per_pass * turns // devices)}",
         )
     passes = settings.whole("num_iterations", least=1) or 1
     steps, length = _steps(settings, rows, folder, batch // samples, passes * batch // per_step)
@@ -228,7 +242,7 @@ def _prompt_length(settings: Settings) -> tuple[int, str]:
 
 def _model(draft: Draft, settings: Settings, version: tuple[int, ...]) -> None:
     model = settings.text("model_name_or_path")
-    draft.put("model.path", str(Path(model).expanduser()) if model.startswith("~") else model, "model_name_or_path")
+    draft.put("model.path", expanded(model), "model_name_or_path")
     if not model:
         draft.remains.append("model.path: the model is named in the training script")
     if settings.flag("trust_remote_code"):
@@ -534,7 +548,7 @@ def _optimizer(draft: Draft, settings: Settings) -> None:
     names = ("deepspeed_config.offload_optimizer_device", "deepspeed.zero_optimization.offload_optimizer.device")
     if stage and any(settings.text(name) == "cpu" for name in names):
         draft.put("learner.offload_optimizer", True, next(name for name in names if name in settings))
-    if isinstance(settings.value("deepspeed"), str):
+    if isinstance(settings.value("deepspeed"), str) and not stage:
         draft.differs("deepspeed", "a file of DeepSpeed is not read: learner.zero_stage, learner.offload_optimizer")
         draft.remains.append("learner.zero_stage: as the file of DeepSpeed says")
     _adapters(draft, settings)

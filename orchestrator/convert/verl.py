@@ -14,8 +14,9 @@ from typing import Any
 from orchestrator.config.sections.rewards import ANSWER_LINE
 from orchestrator.convert.batches import batches_of, published_rows, rows_here
 from orchestrator.convert.draft import Draft, name_from, slug
-from orchestrator.convert.settings import UNKNOWN, Setting, Settings
+from orchestrator.convert.settings import UNKNOWN, Setting, Settings, is_secret
 from orchestrator.convert.sources import (
+    expanded,
     put_lengths,
     put_missing_rewards,
     put_places,
@@ -32,6 +33,7 @@ TRAINER = "verl"
 SECTIONS = ("actor_rollout_ref", "algorithm", "critic", "custom_reward_function", "data", "reward_model", "trainer")
 _ACTOR, _ROLLOUT, _MODEL = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
 _OPTIM = _ACTOR + "optim."
+_KWARGS = "custom_reward_function.reward_kwargs."
 _ULYSSES = _ACTOR + "ulysses_sequence_parallel_size"
 _CORRECTION = "algorithm.rollout_correction."
 _ESTIMATORS: Mapping[str, tuple[str, str, str]] = {
@@ -215,12 +217,12 @@ def _steps(settings: Settings, rows: int, folder: Path, prompts: int) -> tuple[i
 
 
 def _files(settings: Settings, name: str) -> list[str]:
-    return [str(Path(str(path)).expanduser()) for path in settings.listed(name)]
+    return [expanded(str(path)) for path in settings.listed(name)]
 
 
 def _model(draft: Draft, settings: Settings) -> None:
     model = settings.text(_MODEL + "path")
-    draft.put("model.path", str(Path(model).expanduser()) if model.startswith("~") else model, _MODEL + "path")
+    draft.put("model.path", expanded(model), _MODEL + "path")
     if not model:
         draft.remains.append("model.path: the command names no model (actor_rollout_ref.model.path)")
     if settings.flag(_MODEL + "trust_remote_code"):
@@ -274,10 +276,14 @@ def _data(draft: Draft, settings: Settings) -> None:
 def _rewards(draft: Draft, settings: Settings) -> None:
     path, function = settings.text("custom_reward_function.path"), settings.text("custom_reward_function.name")
     if path:
-        arguments = {
-            name: settings.value(f"custom_reward_function.reward_kwargs.{name}")
-            for name in sorted(_names_below(settings, "custom_reward_function.reward_kwargs."))
-        }
+        arguments = {}
+        for name in _names_below(settings, _KWARGS):
+            value = settings.value(_KWARGS + name)
+            if is_secret(name, value):
+                draft.differs(_KWARGS + name, "a secret is not written out: read it from the environment (cluster.env)")
+                draft.remains.append(f"the argument {name} of {path}:{function}, which is a secret")
+            else:
+                arguments[name] = value
         put_reward(
             draft,
             slug(function) or "score",

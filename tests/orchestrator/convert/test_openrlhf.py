@@ -144,12 +144,12 @@ def test_names_with_dots() -> None:
     run = Converted(DOTTED, rows=1280)
     assert run.counts == (1024, 8, 1024, 10)
     expected = {
-        "model.path": "Qwen/Qwen3-4B", "data.sources.train.path": "problems.jsonl", "data.max_prompt_tokens": 1024,
+        "model.path": "Qwen/Qwen3-4B", "data.sources.train.path": "./problems.jsonl", "data.max_prompt_tokens": 1024,
         "rollout.max_tokens": 8192, "loop.dynamic_sampling": True, "loop.max_staleness": 2, "rollout.share_gpus": False,
         "rollout.tensor_parallel": 2, "rollout.replicas": 2, "learner.ranks": 4, "learner.micro_batch_tokens": 16192,
         "learner.clip_high": 0.27, "learner.advantage_scale": "batch_std", "learner.kl_coef": 0, "learner.beta2": 0.98,
         "learner.importance_mode": "mask", "learner.importance_cap": 5, "learner.importance_floor": 0.5, "eval.samples": 16,
-        "eval.temperature": 1.0, "loop.eval_every": 5, "loop.keep_checkpoints": 2, "eval.sets.test.path": "held.jsonl",
+        "eval.temperature": 1.0, "loop.eval_every": 5, "loop.keep_checkpoints": 2, "eval.sets.test.path": "./held.jsonl",
     }  # fmt: skip
     assert {key: run.get(key) for key in expected} == expected
     rubric = run.get("rewards.rubrics.default")

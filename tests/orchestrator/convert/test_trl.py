@@ -215,6 +215,22 @@ def test_mixtures_and_evaluations() -> None:
     assert (run.get("eval.sets.test.split"), run.get("loop.eval_every"), run.get("eval.samples")) == ("test", 5, 2)
 
 
+def test_files_of_accelerate_and_deepspeed_are_read_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "four.yaml").write_text(
+        "num_processes: 4\ndistributed_type: FSDP\nmixed_precision: bf16\n", encoding="utf-8"
+    )
+    stage = '{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "train_batch_size": "auto"}'
+    (tmp_path / "ds.json").write_text(stage, encoding="utf-8")
+    text = SMALL.replace("num_processes: 1", "accelerate_config: four.yaml")
+    run = Converted(text, file=str(tmp_path / "a.yaml"))
+    assert (run.get("learner.ranks"), run.get("learner.zero_stage")) == (4, 3)
+    run = Converted(f"{SMALL}deepspeed: ds.json", file=str(tmp_path / "a.yaml"))
+    assert (run.get("learner.zero_stage"), run.get("learner.offload_optimizer")) == (2, True)
+    assert any(
+        "file of DeepSpeed" in line for line in Converted(f"{SMALL}deepspeed: none.json", file="a.yaml").draft.remains
+    )
+
+
 def test_every_setting_that_nobody_takes_is_told() -> None:
     extra = "top_p: 0.9\nadam_epsilon: 1e-9\nttot_p: 1\ntop_entropy_quantile: 0.2\nlog_completions: true\nchat_template_kwargs: {enable_thinking: false}\nenv: {A: b}\n"
     run = Converted(SMALL + extra, file="a.yaml")
@@ -277,7 +293,7 @@ def test_a_command_of_trl_with_its_yaml(tmp_path: Path) -> None:
         ("num_generations: eight", "line 7: num_generations = eight: not a number"),
         ("num_generations: 2.5", "line 7: num_generations = 2.5: not a whole number"),
         ("num_generations: 1", "line 7: num_generations = 1: give at least 2"),
-        ("num_generations: 6", "are no multiple of it; change one of them, or give --processes N"),
+        ("num_generations: 6", "are no multiple of it; change one of them, or give --processes N, such as 3"),
         ("loss_type: drgrpo", "line 7: loss_type = drgrpo: no loss of TRL; did you mean 'dr_grpo'"),
         ("learning_rate: 0", "give a number above 0"),
         ("learning_rate: .nan", "not a number"),
