@@ -292,7 +292,7 @@ def _sampling(draft: Draft, settings: Settings, processes: int) -> None:
             "async_queue_size",
             "sampling goes on beside training: tokens are so many versions old at most",
         )
-        settings.get("partial_rollout")
+        settings.take("partial_rollout")
     else:
         draft.put("loop.max_staleness", 0, "async_train", "a batch is sampled by the weights that it trains")
     if settings.flag("dynamic_filtering"):
@@ -302,7 +302,7 @@ def _sampling(draft: Draft, settings: Settings, processes: int) -> None:
             "dynamic_filtering",
             "groups whose rewards are all equal are replaced; there, those with a mean outside of the range",
         )
-    settings.get("dynamic_filtering_reward_range")
+    settings.take("dynamic_filtering_reward_range")
 
 
 def _loss(draft: Draft, settings: Settings) -> None:

@@ -73,6 +73,10 @@ class Settings:
         self._taken.add(name)
         return self._found.get(name)
 
+    def take(self, *names: str) -> None:
+        """Settings that are told by what others do."""
+        self._taken.update(names)
+
     def peek(self, name: str) -> Setting | None:
         """A setting that the file has, which is still to be told of."""
         return self._found.get(name)

@@ -63,9 +63,10 @@ def convert(
     _refuse(settings)
     draft.put("name", name_from(settings, ("run_name", "hub_model_id", "output_dir"), file))
     draft.put("seed", settings.whole("seed", least=0) or 0, "seed")
+    settings.take("accelerate_config", "num_processes")
     devices = processes or _devices(draft, settings)
     _batches(draft, settings, devices, rows, Path(file).parent, prompts_counted=version < (0, 15))
-    _model(draft, settings, version)
+    _model(draft, settings)
     _data(draft, settings)
     _rewards(draft, settings)
     _sampling(draft, settings, devices)
@@ -134,7 +135,6 @@ def _refuse(settings: Settings) -> None:
 
 
 def _devices(draft: Draft, settings: Settings) -> int:
-    settings.get("accelerate_config")
     if number := settings.whole("num_processes", least=1):
         return number
     draft.differs(
@@ -195,7 +195,7 @@ def _batches(draft: Draft, settings: Settings, devices: int, rows: int, folder: 
         "tokens of a forward pass; a limit, without padding",
     )
     for name in ("save_steps", "eval_steps"):
-        settings.get(name)
+        settings.take(name)
 
 
 def _steps(settings: Settings, rows: int, folder: Path, prompts: int, per_batch: int) -> tuple[int, str]:
@@ -240,7 +240,7 @@ def _prompt_length(settings: Settings) -> tuple[int, str]:
     return 1024, "TRL bounds no prompt; a longer one is left out and counted here"
 
 
-def _model(draft: Draft, settings: Settings, version: tuple[int, ...]) -> None:
+def _model(draft: Draft, settings: Settings) -> None:
     model = settings.text("model_name_or_path")
     draft.put("model.path", expanded(model), "model_name_or_path")
     if not model:
@@ -248,7 +248,7 @@ def _model(draft: Draft, settings: Settings, version: tuple[int, ...]) -> None:
     if settings.flag("trust_remote_code"):
         draft.put("model.trust_remote_code", True, "trust_remote_code")
     kind = settings.text("dtype") or settings.text("torch_dtype")
-    settings.get("dtype"), settings.get("torch_dtype")
+    settings.take("dtype", "torch_dtype")
     half = settings.flag("fp16") or kind == "float16"
     mixed = settings.value("bf16")
     dtype = "bfloat16" if mixed in (True, "true") or kind == "bfloat16" or half else "auto"
@@ -256,7 +256,7 @@ def _model(draft: Draft, settings: Settings, version: tuple[int, ...]) -> None:
         dtype = "float32"
     note = "float16 is not there: bfloat16" if half else ""
     draft.put("model.dtype", dtype, "bf16" if "bf16" in settings else "dtype", note)
-    settings.get("mixed_precision")
+    settings.take("mixed_precision")
     prompt, said = _prompt_length(settings)
     completion = settings.whole("max_completion_length", least=1) or 256
     put_lengths(
@@ -266,8 +266,6 @@ def _model(draft: Draft, settings: Settings, version: tuple[int, ...]) -> None:
         sources={"prompt": "max_prompt_length", "completion": "max_completion_length"},
         note=said,
     )
-    if version < (0, 26):
-        settings.get("max_prompt_length")
 
 
 def _data(draft: Draft, settings: Settings) -> None:
@@ -543,7 +541,7 @@ def _optimizer(draft: Draft, settings: Settings) -> None:
         ("full_shard", "fsdp")
     ):
         stage, source = 3, "fsdp" if "fsdp" in settings else "distributed_type"
-    settings.get("fsdp"), settings.get("distributed_type")
+    settings.take("fsdp", "distributed_type")
     draft.put("learner.zero_stage", min(3, stage), source)
     names = ("deepspeed_config.offload_optimizer_device", "deepspeed.zero_optimization.offload_optimizer.device")
     if stage and any(settings.text(name) == "cpu" for name in names):

@@ -78,7 +78,7 @@ def convert(file: str, found: Mapping[str, Setting], *, rows: int, processes: in
     gpus = processes or (settings.whole("trainer.n_gpus_per_node", least=1) or 8) * (
         settings.whole("trainer.nnodes", least=1) or 1
     )
-    settings.get("trainer.n_gpus_per_node"), settings.get("trainer.nnodes")
+    settings.take("trainer.n_gpus_per_node", "trainer.nnodes")
     draft.put("name", name_from(settings, ("trainer.experiment_name",), file))
     if (seed := settings.whole("data.seed", least=0)) is not None:
         draft.put("seed", seed, "data.seed")
@@ -242,7 +242,7 @@ def _model(draft: Draft, settings: Settings) -> None:
         targets = [str(name) for name in settings.listed(_MODEL + "target_modules") if name != "all-linear"]
         draft.put("learner.lora_targets", targets, _MODEL + "target_modules")
     for name in ("lora_rank", "lora_alpha", "target_modules"):
-        settings.get(_MODEL + name)
+        settings.take(_MODEL + name)
 
 
 def _data(draft: Draft, settings: Settings) -> None:
@@ -452,7 +452,7 @@ def _kl(draft: Draft, settings: Settings) -> None:
         "algorithm.kl_penalty",
         "algorithm.kl_ctrl.type",
     ):
-        settings.get(each)
+        settings.take(each)
     if not in_loss and not in_reward:
         draft.put("learner.kl_coef", 0.0, _ACTOR + "use_kl_loss", "neither in the loss nor in the reward")
         return
@@ -540,7 +540,7 @@ def _optimizer(draft: Draft, settings: Settings, gpus: int) -> None:
         _ACTOR + "strategy",
         "parameters, gradients and optimizer are divided over the ranks" if divided else "",
     )
-    settings.get(_ACTOR + "strategy")
+    settings.take(_ACTOR + "strategy")
     draft.put(
         "learner.offload_optimizer",
         settings.flag(_ACTOR + "fsdp_config.optimizer_offload"),
@@ -564,4 +564,4 @@ def _loop(draft: Draft, settings: Settings) -> None:
         draft.put("eval.temperature", temperature, kwargs + "temperature")
         draft.put("eval.top_p", settings.real(kwargs + "top_p", 1.0), kwargs + "top_p")
     for name in ("temperature", "top_p", "top_k", "do_sample", "n"):
-        settings.get(kwargs + name)
+        settings.take(kwargs + name)
