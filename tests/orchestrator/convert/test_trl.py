@@ -240,11 +240,11 @@ def test_every_setting_that_nobody_takes_is_told() -> None:
         "ttot_p",
         "top_entropy_quantile",
         "log_completions",
-        "chat_template_kwargs.enable_thinking",
         "env.A",
     ):
         assert len(run.comment(name)) > len(name) + 10
     assert "not known here, left out; did you mean 'top_p'?" in run.comment("ttot_p")
+    assert "chat_template_kwargs.enable_thinking" in run.toml
 
 
 def test_a_command_of_trl() -> None:
