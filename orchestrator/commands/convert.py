@@ -77,14 +77,14 @@ def convert(
 
 def _read(file: str) -> tuple[str, str]:
     """(name for messages, text)."""
+    from orchestrator.convert.beside import text_of
+
+    if file != "-":
+        return file, text_of(Path(file))
     try:
-        if file == "-":
-            return _STANDARD_INPUT, sys.stdin.buffer.read().decode("utf-8-sig")
-        return file, Path(file).read_text(encoding="utf-8-sig")
+        return _STANDARD_INPUT, sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{file}: not text in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{_STANDARD_INPUT}: not text in UTF-8") from None
 
 
 def _version(text: str) -> tuple[int, ...] | None:
@@ -127,6 +127,7 @@ def _missing(recipe: "Recipe") -> Iterator[str]:
     """What the recipe names and this machine does not have, by the checks that run nothing of the user's."""
     from orchestrator.checks.loss import check_loss
     from orchestrator.checks.model import check_model
+    from orchestrator.convert.beside import is_there
 
     (stage,) = recipe.stages
     if stage.model.path != _HERE:
@@ -134,14 +135,16 @@ def _missing(recipe: "Recipe") -> Iterator[str]:
             yield from check_model(recipe, stage)
         except InputError as error:
             yield str(error).replace("\n", "; ")
+        except OSError as error:
+            yield f"model.path: {error.strerror}"
     yield from check_loss(recipe, stage)
     tables: Mapping[str, Mapping[str, Any]] = {"data.sources": stage.data.sources, "eval.sets": stage.eval.sets}
     for table, sources in tables.items():
         for name, source in sources.items():
-            if source.path != _HERE and not source.path.startswith("hub:") and not Path(source.path).exists():
+            if source.path != _HERE and not source.path.startswith("hub:") and not is_there(source.path):
                 yield f"{table}.{name}.path: {source.path} is not on this machine"
     for functions in stage.rewards.rubrics.values():
         for label, function in functions.items():
             file = function.name.rpartition(":")[0]
-            if file.endswith(".py") and not Path(file).is_file():
+            if file.endswith(".py") and not is_there(file):
                 yield f"rewards.rubrics.default.{label}.name: {file} is not here; it is looked for where rayzero is started"

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.convert.beside import find_beside
+
 REGROUPED = (8, 4, 2)
 """Sizes of the groups that completions of one prompt each are put into, the first that divides."""
 
@@ -82,7 +84,7 @@ def rows_here(paths: Sequence[str], folder: Path) -> int:
 
     total = 0
     for path in paths:
-        file = next((each for each in (Path(path), folder / path) if each.is_file()), None)
+        file = find_beside(folder, [path])
         reader = reader_of(file) if file else None
         if file is None or reader is None:
             return 0

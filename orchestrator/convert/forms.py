@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.convert import openrlhf, trl, verl
+from orchestrator.convert.beside import find_beside, text_of
 from orchestrator.convert.draft import Draft
-from orchestrator.convert.settings import UNKNOWN, Setting
+from orchestrator.convert.settings import UNKNOWN, Setting, short, shown
 from orchestrator.convert.shell import Command, Script, Word
 from orchestrator.convert.yaml_file import FORMS, plain_value, read_yaml
 from rollout.errors import InputError
@@ -56,6 +57,8 @@ def convert_text(
     """
     if len(text) > _LARGEST_BYTES:
         raise InputError(f"{file}: {len(text):,} signs are no settings; {FORMS}")
+    if UNKNOWN in text:
+        raise InputError(f"{file}: signs that no text has; {FORMS}")
     if not text.strip():
         raise InputError(f"{file}: empty; {FORMS}")
     script, fault = _commands(file, text)
@@ -184,12 +187,8 @@ def _of_command(file: str, found: Found, version: tuple[int, ...] | None, rows: 
 
 def _beside(file: str, named: Setting) -> tuple[str, str]:
     """(name, text) of a file that a command names, beside the script or where rayzero was started."""
-    for path in (Path(file).parent / str(named.value), Path(str(named.value))):
-        try:
-            if path.is_file():
-                return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            break
+    if path := find_beside(Path(file).parent, [str(named.value)]):
+        return str(path), text_of(path)
     raise InputError(
         f"{file}, line {named.line}: {named.shown()}: no file that can be read, beside {file} or here; give it"
     )
@@ -218,7 +217,9 @@ def _flags(file: str, words: tuple[Word, ...], *, typed: bool = False, strict: b
         elif name:
             values.append(word.text)
         elif strict:
-            raise InputError(f"{file}, line {word.line}: {word.text!r} has no --name before it; write --name value")
+            raise InputError(
+                f"{file}, line {word.line}: {short(shown('', word.text))!r} has no --name before it; write --name value"
+            )
     close()
     return found
 
@@ -241,7 +242,7 @@ def _overrides(file: str, words: tuple[Word, ...]) -> dict[str, Setting]:
             found.pop(name[1:], None)
             continue
         if not equals or not re.fullmatch(r"[\w.@/-]+", name):
-            raise InputError(f"{file}, line {word.line}: {word.text!r} is no name=value; write it so")
+            raise InputError(f"{file}, line {word.line}: {short(shown('', word.text))!r} is no name=value; write it so")
         read = value if UNKNOWN in value or value.startswith("${") else plain_value(value)
         found[name] = Setting(name, read, word.line)
     below = _hydra_file(file, config["path"], config["name"], words) if config["name"] else {}
@@ -252,9 +253,7 @@ def _hydra_file(file: str, folder: str, name: str, words: tuple[Word, ...]) -> d
     if name in ("ppo_trainer", "ppo_megatron_trainer"):
         return {}
     line = words[0].line
-    for path in (Path(file).parent / folder, Path(folder)):
-        for each in (path / name, path / f"{name}.yaml"):
-            if UNKNOWN not in str(each) and each.is_file():
-                return read_yaml(str(each), each.read_text(encoding="utf-8"))
-    shown = re.sub("\0([^\0]*)\0", r"$\1", f"{folder}/{name}".lstrip("/"))
-    return {"--config-name": Setting("--config-name", shown, line)}
+    if path := find_beside(Path(file).parent, [f"{folder or '.'}/{name}", f"{folder or '.'}/{name}.yaml"]):
+        return read_yaml(str(path), text_of(path))
+    asked = re.sub("\0([^\0]*)\0", r"$\1", f"{folder}/{name}".lstrip("/"))
+    return {"--config-name": Setting("--config-name", asked, line)}

@@ -149,7 +149,7 @@ class Settings:
         try:
             single = value[0] if isinstance(value, list) and len(value) == 1 else value
             number = float("nan") if isinstance(single, bool | list | dict) else float(single)
-        except ValueError:
+        except (TypeError, ValueError):
             number = float("nan")
         if not abs(number) < float("inf"):
             raise self.fault(name, "not a number; write one such as 1e-6")
@@ -183,7 +183,7 @@ class Settings:
         found = self._found.get(name)
         if found is None:
             return InputError(f"{self.file}: {name}, by default {self._defaults.get(name)!r}: {what}")
-        return InputError(f"{self.file}, line {found.line}: {found.shown()}: {what}")
+        return InputError(f"{self.file}, line {found.line}: {short(found.shown())}: {what}")
 
 
 def shown(name: str, value: Any) -> str:
@@ -205,6 +205,11 @@ def shown(name: str, value: Any) -> str:
         if re.fullmatch(r"[\w./:@%+,$~=()-]+( [\w./:@%+,$~=()-]+)*", text)
         else json.dumps(text, ensure_ascii=False)
     )
+
+
+def short(text: str, longest: int = 120) -> str:
+    """A text for a message of one line."""
+    return text if len(text) <= longest else text[: longest - 2] + " …"
 
 
 def is_secret(name: str, value: Any) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.sections.data import DataSection
+from orchestrator.convert.beside import is_there
 from orchestrator.convert.draft import Draft, quoted
 from orchestrator.convert.settings import Settings, without_user
 from rollout.data.rows import HUB
@@ -36,7 +37,7 @@ def expanded(text: str) -> str:
 
 def location(text: str) -> str:
     """A file, a folder or a hub id as `data.sources.NAME.path` takes it."""
-    is_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not _FILE.search(text) and not Path(text).exists()
+    is_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not _FILE.search(text) and not is_there(text)
     return HUB + text if is_hub else expanded(text)
 
 

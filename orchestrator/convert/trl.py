@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.convert.batches import batches_of, published_rows, rows_here
+from orchestrator.convert.beside import find_beside, text_of
 from orchestrator.convert.draft import Draft, name_from, slug
 from orchestrator.convert.settings import Setting, Settings
 from orchestrator.convert.sources import (
@@ -117,10 +118,8 @@ def _deepspeed(file: str, found: Mapping[str, Setting]) -> dict[str, Setting]:
 
 def _beside(file: str, named: str) -> dict[str, Setting]:
     """The settings of a YAML or JSON file beside another, or where rayzero was started; none where there is no such file."""
-    for path in (Path(file).parent / named, Path(named)):
-        if path.is_file():
-            return read_yaml(str(path), path.read_text(encoding="utf-8"))
-    return {}
+    path = find_beside(Path(file).parent, [named])
+    return read_yaml(str(path), text_of(path)) if path else {}
 
 
 def _refuse(settings: Settings) -> None:

@@ -28,7 +28,10 @@ def read_yaml(file: str, text: str) -> dict[str, Setting]:
     Raises:
         InputError: it is no YAML, or no table, or a name is there twice.
     """
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError:
+        raise InputError(f"{file}: signs that no text has; {FORMS}") from None
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):

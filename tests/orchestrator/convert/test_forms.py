@@ -69,6 +69,9 @@ def test_every_setting_is_taken_or_told(name: str) -> None:
     ("text", "message"),
     [
         ("", "empty; read are: a TRL GRPOConfig YAML"),
+        ("beta: 0\0", "signs that no text has; read are"),
+        ("beta: 0\nx: \x01", "signs that no text has; read are"),
+        ("beta: 0\nmax_steps: 2026-11-27", 'max_steps = "2026-11-27": not a number'),
         ("hello world", "no table of settings; read are"),
         ("a: 1\nb: 2\n", "a YAML with a, b: of none of the trainers that are read; read are"),
         ("[1, 2]", "no table of settings; read are"),
