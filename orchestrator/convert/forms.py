@@ -176,9 +176,11 @@ def _of_command(file: str, found: Found, version: tuple[int, ...] | None, rows: 
     settings = _flags(file, found.words, typed=True)
     start = _flags(file, found.before, typed=True, strict=False)
     below: dict[str, Setting] = {}
-    for named in (start.get("config_file"), settings.pop("config", None)):
-        if named:
-            below |= read_yaml(*_beside(file, named))
+    if launcher := start.get("config_file"):
+        path = find_beside(Path(file).parent, [str(launcher.value)])
+        below |= read_yaml(str(path), text_of(path)) if path else {"config_file": launcher}
+    if named := settings.pop("config", None):
+        below |= read_yaml(*_beside(file, named))
     for name in _PROCESSES:
         if name in start:
             below["num_processes"] = start[name]

@@ -270,7 +270,9 @@ def _model(draft: Draft, settings: Settings) -> None:
 def _data(draft: Draft, settings: Settings) -> None:
     """Sources and the evaluation set."""
     names = [str(name) for name in settings.listed("reward_funcs")]
-    answer = "solution" if any("accuracy" in name or name == "cosine" for name in names) else ""
+    # Functions of one's own name the columns that they read; TRL's read `solution`.
+    reads_columns = bool(names or settings.listed("reward_model_name_or_path")) and all("." in name for name in names)
+    answer = "" if reads_columns else "solution"
     prompt = settings.text("dataset_prompt_column") or "prompt"
     columns = {"prompt_column": prompt, "answer_column": answer}
     subset = {"subset": settings.text("dataset_config")} if settings.text("dataset_config") else {}

@@ -155,6 +155,7 @@ LOST: Mapping[str, str] = {
     r"^output_dir$|^overwrite_output_dir$|^logging_dir$": "a run is in runs/NAME, or where --out says",
     r"^(eval_|evaluation_|dataset_test_split|num_generations_eval)": "nothing is evaluated there (eval_strategy); here what eval.sets name",
     r"^(max_length|max_seq_length|eos_token|packing)": "of another trainer of TRL's",
+    r"^(config_file|accelerate_config)$": "not beside the file, so not read: --processes, learner.zero_stage",
     r"^(do_train|do_eval|do_predict)$": "the stage trains, and evaluates where there are eval.sets",
     r"^(vllm_server|vllm_group_port)": "engines are started by rayzero itself; there is no server to name",
     r"^vllm_(model_impl|enable_prefix|guided|structured|device|dtype)": "an argument of the engine where it has one: rollout.engine",

@@ -281,6 +281,29 @@ def test_a_yaml_of_another_trainer_is_no_grpo(setting: str) -> None:
     assert Converted(f"{text}num_generations: 8\n", file="grpo.yaml").get("learner.lr") == 1e-5
 
 
+def test_a_launcher_whose_config_is_elsewhere() -> None:
+    run = Converted(
+        "accelerate launch --config_file zero3.yaml trl/scripts/grpo.py --reward_funcs accuracy_reward --max_steps 5"
+    )
+    assert "--processes" in run.comment("config_file")
+    with pytest.raises(InputError, match="no file that can be read"):
+        Converted("trl grpo --config none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("functions", "column"),
+    [
+        ("accuracy_reward", "solution"),
+        ("[a.b, accuracy_reward]", "solution"),
+        ("mine.rewards.short", ""),
+        ("tag_count", "solution"),
+    ],
+)
+def test_the_column_of_the_answers(functions: str, column: str) -> None:
+    run = Converted(SMALL.replace("accuracy_reward", functions), file="a.yaml")
+    assert run.get("data.sources.train.answer_column") == column
+
+
 def test_a_command_of_trl_with_its_yaml(tmp_path: Path) -> None:
     (tmp_path / "grpo.yaml").write_text(MATH, encoding="utf-8")
     run = Converted("trl grpo --config grpo.yaml --max_steps 7", file=str(tmp_path / "run.sh"))
