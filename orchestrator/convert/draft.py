@@ -94,12 +94,12 @@ class Draft:
         for setting in self._settings.rest():
             why = next((why for pattern, why in reasons.items() if re.search(pattern, setting.name)), "")
             if setting.value in OFF and not why:
-                off.append(setting.name)
+                off.append(setting.shown())
                 self._told.add(setting.name)
             else:
                 self.lost(setting, why or f"not known here, left out{did_you_mean(setting.name, known)}")
         self.remains += [f"{setting}: {way_out}" for setting, way_out in self._settings.unset.items()]
-        self._lost += [f"{name}: off there, and not here at all" for name in off]
+        self._lost += [f"{setting}: off there, and not here at all" for setting in off]
 
     def put_batches(self, batches: Batches, *, sizes: Mapping[str, str], length: str) -> None:
         """The batches of the stage.

@@ -188,7 +188,7 @@ class Settings:
 
 def shown(name: str, value: Any) -> str:
     """A value on one line, without what must not be written out."""
-    if _SECRET_NAME.search(name) and not _SIGN_NAME.search(name):
+    if is_secret_name(name):
         return HIDDEN
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {shown(str(key), each)}" for key, each in value.items()) + "}"
@@ -205,6 +205,11 @@ def shown(name: str, value: Any) -> str:
         if re.fullmatch(r"[\w./:@%+,$~=()-]+( [\w./:@%+,$~=()-]+)*", text)
         else json.dumps(text, ensure_ascii=False)
     )
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether what has this name must not be written out."""
+    return bool(_SECRET_NAME.search(name)) and not _SIGN_NAME.search(name)
 
 
 def short(text: str, longest: int = 120) -> str:

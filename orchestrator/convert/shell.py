@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from orchestrator.convert.settings import UNKNOWN
+from orchestrator.convert.settings import HIDDEN, UNKNOWN, is_secret_name
 from rollout.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -248,6 +248,8 @@ class Script:
         value = self._set.get(name)
         if value is None:
             return _mark(name)
+        if is_secret_name(name) and value:
+            return HIDDEN.replace(" ", "-")
         return value if isinstance(value, str) else (value[0] if value else "")
 
     def _braced(self, inside: str) -> str | list[str]:
@@ -265,7 +267,7 @@ class Script:
         if sign.endswith("+"):
             return self._nested(other) if known is not None else ""
         if sign.endswith(("-", "=")) and (known is None or (sign[0] == ":" and not known)):
-            chosen = self._nested(other)
+            chosen = HIDDEN.replace(" ", "-") if is_secret_name(name) and other else self._nested(other)
             if sign.endswith("="):
                 self._set[name] = chosen
             return chosen

@@ -109,6 +109,9 @@ SECRETS = [
     "export WANDB_API_KEY=S3CRET\npython3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 +trainer.wandb_key=$WANDB_API_KEY",
     "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 +ray_init.runtime_env.env_vars.HF_TOKEN=S3CRET",
     "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 trainer.experiment_name=hf_S3CRETS3CRETS3CRET",
+    "MY_TOKEN=S3CRET\npython3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 trainer.notes=$MY_TOKEN",
+    "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 trainer.notes=${WANDB_API_KEY:-S3CRET}",
+    "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 trainer.notes=a-$OF_THE_ENVIRONMENT_TOKEN",
     "ray job submit --runtime-env-json='{\"env_vars\": {\"KEY\": \"S3CRET\"}}' -- python3 -m openrlhf.cli.train_ppo_ray --n_samples_per_prompt 2",
     "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 custom_reward_function.path=r.py +custom_reward_function.reward_kwargs.api_key=S3CRET",
     "python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=2 data.train_files=https://me:S3CRET@host/d.parquet",
@@ -123,7 +126,10 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("text", SECRETS)
-def test_secrets_are_never_written_out(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_are_never_written_out(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_ENVIRONMENT_TOKEN", "S3CRET")
     file = tmp_path / "run"
     file.write_text(text, encoding="utf-8")
     assert run(["convert", str(file)]) == 0
