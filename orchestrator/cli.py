@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.commands.check import check
+from orchestrator.commands.convert import convert
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.info import doctor, recipes
 from orchestrator.commands.runs import report, scale, status, stop
@@ -100,6 +101,7 @@ def rayzero(
 # In the order of --help.
 app.command()(train)
 app.command()(check)
+app.command()(convert)
 app.command()(submit)
 app.command("eval")(evaluate)
 app.command()(score)

@@ -17,7 +17,7 @@ HALLS = ("rollout", "rewards", "learner", "orchestrator")
 """Along the data: each may import those before it."""
 ROOMS = (
     ("config", "clock", "display", "buffer"),
-    ("plan", "data", "sampling"),
+    ("plan", "data", "sampling", "convert"),
     ("checks", "cluster", "run"),
     ("results",),
     ("evaluation", "report"),
