@@ -7,10 +7,10 @@ ranks call it with the same arguments, and each picks its own share.
 import gc
 import json
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from learner.model.sequence import SequenceGroup
 from learner.objectives import OBJECTIVES, RANKED_BY, Objective
 from learner.progress import Progress
 from learner.publish.model import ModelPublisher
+from learner.rendezvous import Rendezvous, meet
 from learner.spec import Head, LearnerSpec, ObjectiveName
 from learner.stats import RankStats, merge_figures
 from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
@@ -48,14 +49,17 @@ class LearnerRank:
         self,
         rank: int,
         ranks: int,
-        master_address: str,
-        master_port: int,
+        place: Rendezvous,
         threads: int,
         timeout_s: float,
         progress: Progress | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
+        listening: socket.socket | None = None,
     ) -> None:
         """Meet the other ranks.
+
+        Args:
+            listening: rank 0's socket at `place`, if it has been opened already.
 
         Raises:
             ServiceError: the rank is to compute on a GPU, and CUDA does not come up.
@@ -64,8 +68,8 @@ class LearnerRank:
             RANK=str(rank),
             LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"),
             WORLD_SIZE=str(ranks),
-            MASTER_ADDR=master_address,
-            MASTER_PORT=str(master_port),
+            MASTER_ADDR=place.address,
+            MASTER_PORT=str(place.port),
         )
         import deepspeed
 
@@ -79,9 +83,9 @@ class LearnerRank:
         # The op compiles for a minute with g++ at first use, serves ranks of one host only, and lets peers hang where a
         # CPU lacks its vector instructions. Gloo does the same work everywhere.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo", verbose=False, timeout=timedelta(seconds=timeout_s)
-        )
+        meet(place, rank, ranks, timeout_s, self.device, listening)
+        # Takes the group that is there.
+        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
         self.progress = progress or Progress()
         self.progress.watch_collectives()
         self._sequence_groups: dict[int, SequenceGroup | None] = {1: None}

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from learner.audit import LogprobGap, logprob_gaps
 from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
 from learner.progress import Note, Progress, RankState, diagnosis
+from learner.rendezvous import Rendezvous, listen
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
@@ -48,19 +50,27 @@ class LearnerActor:
         self._progress = Progress()
         self._rank: RankVerbs | None = None
         self._server: FileServer | None = None
+        self._listening: socket.socket | None = None
 
-    def address(self) -> tuple[str, int, str]:
-        """(ip, free port, node id) of this actor's host, for the rendezvous."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
-        return ray.util.get_node_ip_address(), port, str(ray.get_runtime_context().get_node_id())
+    def address(self) -> tuple[str, int]:
+        """(ip, free port) of this actor's host, for the engines' group."""
+        address = ray.util.get_node_ip_address()
+        with listen(address) as probe:
+            return address, probe.getsockname()[1]
 
-    def meet(self, ranks: int, address: str, port: int, threads: int, timeout_s: float, device: Device) -> bool:
+    def rendezvous(self) -> tuple[Rendezvous, str]:
+        """(where the ranks are to meet, node id): a port of this actor's host that listens from here on. Of rank 0."""
+        address = ray.util.get_node_ip_address()
+        self._listening = listen(address)
+        place = Rendezvous(address, self._listening.getsockname()[1], secrets.token_hex(16))
+        return place, str(ray.get_runtime_context().get_node_id())
+
+    def meet(self, ranks: int, place: Rendezvous, threads: int, timeout_s: float, device: Device) -> bool:
         from learner.rank import LearnerRank
 
         with self._progress.verb("meet"):
-            self._rank = LearnerRank(self._index, ranks, address, port, threads, timeout_s, self._progress, device)
+            settings = (threads, timeout_s, self._progress, device, self._listening)
+            self._rank = LearnerRank(self._index, ranks, place, *settings)
         return True
 
     def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
@@ -148,8 +158,8 @@ class LearnerGroup:
             for rank in range(ranks)
         ]
         learner = cls(actors, group, timeout_s)
-        address, port, node = await within(actors[0].address.remote(), start_timeout_s, "learner rank 0 to start")
-        meetings = [actor.meet.remote(ranks, address, port, threads, timeout_s, device) for actor in actors]
+        place, node = await within(actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start")
+        meetings = [actor.meet.remote(ranks, place, threads, timeout_s, device) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
         learner.node = node
         return learner
@@ -226,7 +236,7 @@ class LearnerGroup:
 
     async def meet(self, pool: RolloutPool) -> None:
         """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
-        address, port, _ = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
+        address, port = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
         size = 1 + pool.workers
         meeting = pool.meet(address, port, size, self._bucket_bytes)
         await both(meeting, self._all(RankVerbs.meet_engines, address, port, size), self.abandon)

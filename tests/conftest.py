@@ -37,11 +37,12 @@ def pytest_unconfigure() -> None:
 def rank() -> Iterator["LearnerRank"]:
     """The only rank of a learner, over gloo: DeepSpeed's process group cannot be made twice in a process."""
     from learner.rank import LearnerRank
+    from learner.rendezvous import Rendezvous
 
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    rank = LearnerRank(0, 1, "127.0.0.1", port, threads=1, timeout_s=60)
+    rank = LearnerRank(0, 1, Rendezvous("127.0.0.1", port), threads=1, timeout_s=60)
     yield rank
     rank.close()

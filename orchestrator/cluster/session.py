@@ -53,6 +53,8 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
+                # Ray's services listen on the address of their node: on loopback nobody else can reach them.
+                _node_ip_address="127.0.0.1",
                 include_dashboard=cluster.dashboard_port > 0,
                 dashboard_host="127.0.0.1",
                 dashboard_port=cluster.dashboard_port or None,

@@ -99,11 +99,12 @@ def run_learner(
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
     from learner.batch import TrainingSequence, make_batch
     from learner.rank import LearnerRank
+    from learner.rendezvous import Rendezvous
     from tests.bench.workload import draw
     from tests.learner.specs import learner_spec
 
     work = draw(vocab, prompts)
-    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 60)
+    rank = LearnerRank(0, 1, Rendezvous("127.0.0.1", _free_port()), threads, 60)
     rank.open(learner_spec(folder, dtype=dtype, lr=1e-6, logit_chunk_tokens=1024, **changes))
     if compiled:
         for layer in rank.model.module.model.base_model.layers:

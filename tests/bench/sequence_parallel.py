@@ -21,6 +21,7 @@ import torch
 from learner.batch import TrainingSequence, make_batch
 from learner.model.small import BuildSpec, build_model
 from learner.rank import LearnerRank
+from learner.rendezvous import Rendezvous
 from tests.bench.memory import resident_kilobytes, restart_peak
 from tests.learner.specs import learner_spec
 
@@ -34,7 +35,7 @@ def make_model(folder: Path, tokens: int) -> None:
 
 
 def work(index: int, ranks: int, port: int, folder: str, tokens: int) -> None:
-    rank = LearnerRank(index, ranks, "127.0.0.1", port, threads=max(1, 2 // ranks), timeout_s=600)
+    rank = LearnerRank(index, ranks, Rendezvous("127.0.0.1", port), threads=max(1, 2 // ranks), timeout_s=600)
     spec = learner_spec(
         f"{folder}/model", lr=1e-4, zero_stage=3, activation_checkpointing=True, sequence_parallel=ranks
     )

@@ -17,6 +17,7 @@ from learner.model.policy import PackTensors, load_policy, load_reward_model, to
 from learner.model.sequence import SequenceGroup
 from learner.model.small import build_model
 from learner.rank import LearnerRank
+from learner.rendezvous import Rendezvous
 from rollout.errors import InputError
 from tests.learner.loss_numbers import loss_spec
 from tests.learner.specs import build_spec, learner_spec
@@ -157,7 +158,7 @@ def work(index: int, ranks: int, port: int, folder: str) -> None:
     """One of several ranks; what it found lies in `folder` afterwards."""
     from deepspeed import comm
 
-    rank = LearnerRank(index, ranks, "127.0.0.1", port, threads=1, timeout_s=60)
+    rank = LearnerRank(index, ranks, Rendezvous("127.0.0.1", port), threads=1, timeout_s=60)
     for size in (2, ranks):
         group = SequenceGroup(index, ranks, size)
         for key, (loss, slopes) in all_gradients(Path(folder), ranks // size, group):

@@ -11,6 +11,7 @@ import torch
 
 from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.rank import LearnerRank
+from learner.rendezvous import Rendezvous
 from tests.bench.gpu_parts.bench import Bench
 from tests.bench.gpu_parts.models import SHAPES, model_folder
 from tests.learner.specs import learner_spec
@@ -33,7 +34,7 @@ def open_rank(bench: Bench, model: str, **changes: Any) -> LearnerRank:
         os.environ.setdefault(name, value)
     folder = model_folder(bench, model)
     began = time.monotonic()
-    rank = LearnerRank(0, 1, "127.0.0.1", _free_port(), threads, 120, device=bench.device)
+    rank = LearnerRank(0, 1, Rendezvous("127.0.0.1", _free_port()), threads, 120, device=bench.device)
     spec = learner_spec(folder, dtype="bfloat16", lr=1e-6, logit_chunk_tokens=1024, **changes)
     parameters = rank.open(spec)
     assert rank.device.type == bench.device, f"the rank computes on the {rank.device.type}"

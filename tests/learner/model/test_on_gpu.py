@@ -130,11 +130,12 @@ import inspect, json, sys
 import numpy as np, torch
 from learner.batch import TrainingSequence, make_batch
 from learner.rank import LearnerRank
+from learner.rendezvous import Rendezvous
 from tests.learner.specs import learner_spec
 
 folder, port = sys.argv[1], int(sys.argv[2])
 device = {"device": "cuda"} if "device" in inspect.signature(LearnerRank).parameters else {}
-rank = LearnerRank(0, 1, "127.0.0.1", port, threads=1, timeout_s=60, **device)
+rank = LearnerRank(0, 1, Rendezvous("127.0.0.1", port), threads=1, timeout_s=60, **device)
 rng = np.random.default_rng(0)
 rows = [
     TrainingSequence(token_ids=rng.integers(3, 90, size=n), first_target=4, advantage=float(rng.normal()),
