@@ -141,6 +141,7 @@ class Services:
                 threads=threads,
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
+                tell=self.display.line,
             ),
         )
 
