@@ -21,7 +21,6 @@ from rollout.weights.link import Source
 from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest
 from rollout.weights.relay import WeightRelay
 
-
 TRIES = 3
 """Times that a group is asked for of replicas that serve: what they cannot do three times, they cannot do."""
 

@@ -104,7 +104,8 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> tuple[Ask, list[Any]]:
 def test_a_group_that_takes_too_long_is_dropped_and_asked_of_another_replica(ask: tuple[Ask, list[Any]]) -> None:
     asks, dropped = ask
     pool, group, told = asks(Replica("slow"), Replica("done"))
-    assert isinstance(group, RolloutGroup) and group.replica == 1
+    assert isinstance(group, RolloutGroup)
+    assert group.replica == 1
     assert pool.serving == (0, 1), "slow is not dead"
     assert len(dropped) == 1
     assert told == [
@@ -116,10 +117,12 @@ def test_a_group_that_takes_too_long_is_dropped_and_asked_of_another_replica(ask
 def test_the_only_replica_is_asked_again_and_not_for_ever(ask: tuple[Ask, list[Any]]) -> None:
     asks, dropped = ask
     pool, group, _ = asks(Replica("slow", "done"))
-    assert isinstance(group, RolloutGroup) and pool.serving == (0,)
+    assert isinstance(group, RolloutGroup)
+    assert pool.serving == (0,)
     slow = Replica("slow")
     pool, why, told = asks(slow)
-    assert isinstance(why, str) and why.startswith("group g could not be generated: timed out")
+    assert isinstance(why, str)
+    assert why.startswith("group g could not be generated: timed out")
     assert slow.asked == TRIES == len(dropped) - 1
     assert len(told) == TRIES - 1
     assert pool.serving == (0,)
@@ -129,7 +132,8 @@ def test_a_replica_that_is_gone_serves_no_more_and_costs_no_try(ask: tuple[Ask, 
     asks, _ = ask
     gone = [Replica("the engine is dead", alive=False) for _ in range(TRIES + 1)]
     pool, group, told = asks(*gone, Replica("done"))
-    assert isinstance(group, RolloutGroup) and group.replica == TRIES + 1
+    assert isinstance(group, RolloutGroup)
+    assert group.replica == TRIES + 1
     assert pool.serving == (TRIES + 1,)
     assert told[-1] == f"rollout replica {TRIES} serves no more, 1 do: the actor died: killed"
     pool, why, _ = asks(*gone[:2])
