@@ -73,7 +73,9 @@ def _node_group(size: int) -> Any:
     """The ranks that keep a second copy of the parameters between them: a group that DeepSpeed makes once in a process."""
     from deepspeed.utils import groups
 
-    if size > 1 and groups._get_zero_param_intra_parallel_group() is None:
+    if size == 1:
+        return None
+    if groups._get_zero_param_intra_parallel_group() is None:
         groups._create_zero_param_parallel_group(size)
     return groups._get_zero_param_intra_parallel_group()
 

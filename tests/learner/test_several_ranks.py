@@ -18,10 +18,10 @@ from learner.batch import TrainingSequence, make_batch
 from learner.model.reference import Reference
 from learner.publish.buckets import gather
 
-settings = trained._deepspeed_config
+settings, zero = trained._deepspeed_config, {}
 def changed(spec):
     config = settings(spec)
-    config["zero_optimization"] |= given.get("zero", {})
+    config["zero_optimization"] |= zero
     return config
 trained._deepspeed_config = changed
 
@@ -49,12 +49,27 @@ def weights(module):
             found[name] = parameter.detach().double().flatten().tolist()
     return found
 
-rank.open(learner_spec(given["folder"], reference_path=given["folder"], kl_coef=0.1, lr=1e-3, **given["spec"]))
-norms = [rank.train(batch(seed), "grpo").grad_norm for seed in range(given.get("updates", 2))]
-kl = rank.kl_to_reference(batch(7))[1].tolist()
-reference = rank.model.reference._policy
-answer({"policy": weights(rank.model.module), "reference": weights(reference), "kl": kl, "norms": norms, "gathers": gathers})
+answers = []
+for case in given["cases"]:
+    zero = {"stage3_param_persistence_threshold": case.pop("persistent", 100_000)}
+    spec = learner_spec(given["folder"], reference_path=given["folder"], kl_coef=0.1, lr=1e-3, **case)
+    gathers.clear()
+    rank.open(spec)
+    norms = [rank.train(batch(seed), "grpo").grad_norm for seed in range(2)]
+    gathered = len(gathers)
+    answers.append({
+        "kl": rank.kl_to_reference(batch(7))[1].tolist(),
+        "policy": weights(rank.model.module),
+        "reference": weights(rank.model.reference._policy),
+        "norms": norms,
+        "gathered": gathered,
+    })
+answer(answers)
 """
+
+
+Answers = list[list[dict[str, Any]]]
+"""What each rank says of each case."""
 
 
 @pytest.fixture(scope="module")
@@ -64,37 +79,42 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def updates(folder: str, ranks: int = 2, zero: dict[str, Any] | None = None, **spec: Any) -> list[dict[str, Any]]:
-    return on_ranks(UPDATES, {"folder": folder, "spec": spec, "zero": zero or {}}, ranks)
+REFRESHED: list[dict[str, Any]] = [
+    {"zero_stage": 3, "reference_refresh_steps": 2, "persistent": persistent} for persistent in (0, 100_000)
+]
+STAGES = (0, 2, 3)
+SENT: list[dict[str, Any]] = [
+    {"zero_stage": stage, "reduce_dtype": dtype} for stage in STAGES for dtype in ("float32", "bfloat16")
+]
 
 
-def apart(left: dict[str, list[float]], right: dict[str, list[float]]) -> float:
-    """Largest difference of a weight."""
-    return max(float(np.abs(np.array(left[name]) - np.array(right[name])).max()) for name in left)
+@pytest.fixture(scope="module")
+def pair(folder: str) -> Answers:
+    return on_ranks(UPDATES, {"folder": folder, "cases": [*REFRESHED, *SENT]})
 
 
-@pytest.mark.parametrize("threshold", [0, 100_000], ids=["all are divided", "small ones stay whole"])
-def test_a_reference_takes_the_parts_of_the_policy(folder: str, threshold: int) -> None:
-    zero = {"stage3_param_persistence_threshold": threshold}
-    for rank in updates(folder, zero=zero, zero_stage=3, reference_refresh_steps=2):
-        assert rank["reference"] == rank["policy"]
-        assert all(abs(each) < 1e-6 for each in rank["kl"]), "what it computes with is what it took"
-        assert not rank["gathers"], "nothing is made whole for it"
+@pytest.mark.parametrize("case", [0, 1], ids=["all are divided", "small ones stay whole"])
+def test_a_reference_takes_the_parts_of_the_policy(pair: Answers, case: int) -> None:
+    for rank in pair:
+        assert rank[case]["reference"] == rank[case]["policy"]
+        assert max(map(abs, rank[case]["kl"])) < 1e-6, "what it computes with is what it took"
+        assert rank[case]["gathered"] == 0, "nothing is made whole for it"
+        assert max(map(abs, rank[-1]["kl"])) > 1e-6, "one that is not refreshed stays behind"
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_gradients_may_travel_in_half_the_bytes(folder: str, stage: int) -> None:
-    exact, rounded = (updates(folder, zero_stage=stage, reduce_dtype=dtype)[0] for dtype in ("float32", "bfloat16"))
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_may_travel_in_half_the_bytes(pair: Answers, stage: int) -> None:
+    place = len(REFRESHED) + 2 * STAGES.index(stage)
+    exact, rounded = pair[0][place : place + 2]
     assert exact["norms"] != rounded["norms"]
     np.testing.assert_allclose(rounded["norms"], exact["norms"], rtol=5e-3)
 
 
 def test_a_second_copy_in_each_node_changes_no_update(folder: str) -> None:
-    zero = {"stage3_param_persistence_threshold": 0}
-    plain, copied = (
-        updates(folder, 4, zero, zero_stage=3, reference_refresh_steps=2, zero_hpz_partition_size=size)[0]
-        for size in (1, 2)
-    )
-    assert apart(plain["policy"], copied["policy"]) < 1e-6
-    assert copied["reference"] == copied["policy"]
-    assert all(abs(each) < 1e-6 for each in copied["kl"])
+    case = {"zero_stage": 3, "reference_refresh_steps": 2, "persistent": 0}
+    cases = [case, case | {"zero_hpz_partition_size": 2}]
+    for plain, copied in on_ranks(UPDATES, {"folder": folder, "cases": cases}, ranks=4):
+        for name, values in plain["policy"].items():
+            np.testing.assert_allclose(copied["policy"][name], values, atol=1e-6)
+        assert copied["reference"] == copied["policy"]
+        assert max(map(abs, copied["kl"])) < 1e-6

@@ -11,15 +11,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 BEGIN = """
-import json, sys
+import json, os, sys
+import torch
 from learner.rank import LearnerRank
 from tests.learner.specs import build_spec, learner_spec
 number, ranks, port, given = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
 rank = LearnerRank(number, ranks, "127.0.0.1", port, threads=1, timeout_s=60)
 def answer(value):
     print("ANSWER", json.dumps(value), flush=True)
+    torch.distributed.barrier()
+    os._exit(0)  # threads of libraries are not waited for
 """
-"""Known to a program: `number` of its rank, `rank`, what it was `given`, and `answer`, to be called once."""
+"""Known to a program: `number` of its rank, `rank`, what it was `given`, and `answer`, which ends it."""
 
 
 def on_ranks(program: str, given: Any = None, ranks: int = 2) -> list[Any]:

