@@ -40,4 +40,5 @@ def _could(stage: Stage, gpus: Gpus) -> bool:
         wider = wider.model_copy(update={"rollout": shared})
         if sharing_fault(wider):
             return False
-    return gpus.count % stage.learner.zero_hpz_partition_size == 0 and gpus.fits(wider, most_tokens(wider))
+    groups = (stage.learner.zero_hpz_partition_size, stage.learner.sequence_parallel)
+    return not any(gpus.count % size for size in groups) and gpus.fits(wider, most_tokens(wider))

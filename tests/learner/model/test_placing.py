@@ -115,7 +115,9 @@ def test_a_rank_that_receives_never_holds_the_whole_model(tmp_path: Path, folder
     reads, receives = on_ranks(PEAK, {"small": folder, "large": str(large)})
     assert receives[1] > 250e6
     assert reads[0] < 2.6, "the whole and its file, as the kernel counts what is mapped"
-    assert receives[0] < 0.95, f"{receives[0]:.2f} of the model: its half, one parameter at a time, and what allocation wastes"
+    assert receives[0] < 0.95, (
+        f"{receives[0]:.2f} of the model: its half, one parameter at a time, and what allocation wastes"
+    )
 
 
 WRONG = """
