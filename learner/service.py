@@ -1,6 +1,7 @@
 """The learner service: one Ray actor a rank, and the group that the loop talks to. The ranks fail together."""
 
 import asyncio
+import os
 import re
 import secrets
 import socket
@@ -18,6 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from learner.allocator import allocator_settings
 from learner.audit import LogprobGap, logprob_gaps
 from learner.batch import TrainingBatch
 from learner.model.small import BuildSpec, build_model
@@ -65,7 +67,11 @@ class LearnerActor:
         place = Rendezvous(address, self._listening.getsockname()[1], secrets.token_hex(16))
         return place, str(ray.get_runtime_context().get_node_id())
 
-    def meet(self, ranks: int, place: Rendezvous, threads: int, timeout_s: float, device: Device) -> bool:
+    def meet(
+        self, ranks: int, place: Rendezvous, threads: int, timeout_s: float, device: Device, shares_gpu: bool
+    ) -> bool:
+        if device == "cuda":
+            os.environ.update(allocator_settings(os.environ, shares_memory=shares_gpu))
         from learner.rank import LearnerRank
 
         with self._progress.verb("meet"):
@@ -159,7 +165,8 @@ class LearnerGroup:
         ]
         learner = cls(actors, group, timeout_s)
         place, node = await within(actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start")
-        meetings = [actor.meet.remote(ranks, place, threads, timeout_s, device) for actor in actors]
+        settings = (threads, timeout_s, device, shared is not None)
+        meetings = [actor.meet.remote(ranks, place, *settings) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
         learner.node = node
         return learner

@@ -73,6 +73,11 @@ class LearnerSpec(LossSpec):
     lora_targets: tuple[str, ...] = ()
     """Names of the layers that get an adapter; empty: all linear ones but the head."""
 
+    reduce_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which gradients travel between ranks."""
+    zero_hpz_partition_size: int = 1
+    """Ranks that keep a second copy of the parameters between them (ZeRO++ hpZ); 1: none does."""
+
     head: Head = "language"
     """Output layer of the model."""
     dpo_beta: float = 0.1

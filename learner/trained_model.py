@@ -6,8 +6,9 @@ processes and the device.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from learner.checkpoint import TAG, Layout, load_other_layout, read_record, writ
 from learner.learning_rate import learning_rate
 from learner.model.fused import LEAST_PARAMETERS, compile_layers
 from learner.model.lora import BaseReference, add_adapters, load_trained
+from learner.model.placing import place, read_once
 from learner.model.policy import PackTensors, Policy, RewardModel, load_policy, load_reward_model, to_device
 from learner.model.reference import FrozenPolicy, Reference, refresh_is_due
 from learner.model.sequence import SequenceGroup
@@ -47,9 +49,7 @@ class TrainedModel:
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.sharded = spec.zero_stage == 3
         """Whether a parameter is whole only while it is gathered."""
-        self.module = self._load_module()
-        make_writable(self.module.model)
-        check_written_back(self.module.model, spec.model_path, trust_remote_code=spec.trust_remote_code)
+        self.module = read_once(self._read, rank, ranks)
         self.cost = ModelCost.of(self.module.model)
         if spec.lora_rank:
             add_adapters(self.module, spec)
@@ -61,7 +61,7 @@ class TrainedModel:
         """Layers that are compiled: on a GPU, unless the model is small or DeepSpeed takes their parameters apart (ZeRO 3)."""
         if device.type == "cuda" and not self.sharded and self.num_parameters >= LEAST_PARAMETERS:
             self.compiled_layers = compile_layers(self.module.model)
-        place(self.module, _deepspeed_config(spec), device)
+        place(self.module, _deepspeed_config(spec), device, ranks)
         self.engine: Any = deepspeed.initialize(
             model=self.module,
             optimizer=_optimizer(self.module, spec, device),
@@ -187,20 +187,27 @@ class TrainedModel:
         """The reference where it has weights of its own, and is not the policy without its adapters."""
         return self.reference if isinstance(self.reference, Reference) else None
 
-    def _load_module(self) -> Policy | RewardModel:
+    def _read(self, empty: bool) -> Policy | RewardModel:
+        """The module that trains; what is read can be written back too, or it is an InputError."""
         path, trusted = self.spec.model_path, self.spec.trust_remote_code
+        module: Policy | RewardModel
         match self.spec.head:
             case "language":
-                return self._load_policy(path)
+                module = self._read_policy(path, empty)
             case "score":
-                return load_reward_model(path, self.dtype, trust_remote_code=trusted)
+                module = load_reward_model(path, self.dtype, trust_remote_code=trusted, empty=empty)
+        if not empty:
+            make_writable(module.model)
+            check_written_back(module.model, path, trust_remote_code=trusted)
+        return module
 
-    def _load_policy(self, path: str) -> Policy:
+    def _read_policy(self, path: str, empty: bool) -> Policy:
         return load_policy(
             path,
             self.dtype,
             trust_remote_code=self.spec.trust_remote_code,
             logit_chunk_tokens=self.spec.logit_chunk_tokens,
+            empty=empty,
         )
 
     def _open_reference(self) -> FrozenPolicy | None:
@@ -210,28 +217,14 @@ class TrainedModel:
             assert isinstance(self.module, Policy)
             return BaseReference(self.module, self.engine)
         config = _deepspeed_config(self.spec)
-        return Reference(place(self._load_policy(self.spec.reference_path), config, self.device), config, self.sharded)
+        policy = read_once(partial(self._read_policy, self.spec.reference_path), self.rank, self.ranks)
+        return Reference(place(policy, config, self.device, self.ranks), config, self.sharded)
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Norm of the reduced gradients where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""
         if self.spec.zero_stage > 0 or self.spec.dtype != "float32":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
-
-
-Module = TypeVar("Module", bound=torch.nn.Module)
-
-
-def place(module: Module, config: dict[str, Any], device: torch.device) -> Module:
-    """Bring a module to the device of its rank; under ZeRO-3 one parameter after the other, of which each rank keeps its part.
-
-    So the whole of a sharded model is on no device at any time. Collective. `config`: DeepSpeed's.
-    """
-    if config["zero_optimization"]["stage"] == 3:
-        import deepspeed
-
-        deepspeed.zero.Init(module=module, config_dict_or_path=config)
-    return module.to(device)
 
 
 def _optimizer(module: torch.nn.Module, spec: LearnerSpec, device: torch.device) -> torch.optim.Optimizer:
@@ -247,7 +240,8 @@ def _optimizer(module: torch.nn.Module, spec: LearnerSpec, device: torch.device)
 
 
 def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
-    """Settings of an engine. Only the computation is in bfloat16: master weights, gradient sums and their reduction are float32.
+    """Settings of an engine. Only the computation is in bfloat16: master weights and gradient sums are float32, and so is their
+    reduction unless the spec says otherwise.
 
     DeepSpeed sums gradients in float32 from stage 1 on only, so stage 0 becomes 1: the same update with less memory.
     """
@@ -255,6 +249,8 @@ def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": max(spec.zero_stage, int(half))}
     if spec.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if spec.zero_hpz_partition_size > 1:
+        zero["zero_hpz_partition_size"] = spec.zero_hpz_partition_size
     return {
         # Micro-batches differ in size and number, so the boundary is set by hand and the loss is already normalised.
         "train_micro_batch_size_per_gpu": 1,
@@ -264,7 +260,7 @@ def _deepspeed_config(spec: LearnerSpec) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": half},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": {"float32": "fp32", "bfloat16": "bf16"}[spec.reduce_dtype],
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

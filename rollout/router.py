@@ -1,5 +1,6 @@
 """Which replica gets the next group: the one with the least outstanding work. Plain Python, no clock, no Ray."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -9,7 +10,7 @@ from rollout.errors import ServiceError
 class Health(Enum):
     SERVING = "serving"
     DEAD = "dead"
-    """The actor of the replica is gone; it gets no more work until it has loaded the current weights again."""
+    """The actor of the replica or its engine is gone; it gets no more work until it has loaded the current weights again."""
 
 
 @dataclass(slots=True)
@@ -24,8 +25,11 @@ class Router:
     def __init__(self, replicas: int) -> None:
         self._replicas = [_Replica() for _ in range(replicas)]
 
-    def acquire(self, tokens: int) -> int:
+    def acquire(self, tokens: int, tried: Collection[int] = ()) -> int:
         """Index of the serving replica with the least outstanding tokens, now charged with `tokens` more.
+
+        Args:
+            tried: replicas to be taken only where no other serves.
 
         Raises:
             ServiceError: no replica is serving.
@@ -33,7 +37,7 @@ class Router:
         serving = [i for i, replica in enumerate(self._replicas) if replica.health is Health.SERVING]
         if not serving:
             raise ServiceError(f"none of the {len(self._replicas)} rollout replicas is serving")
-        index = min(serving, key=lambda i: self._replicas[i].outstanding)
+        index = min(serving, key=lambda i: (i in tried, self._replicas[i].outstanding))
         self._replicas[index].outstanding += tokens
         return index
 

@@ -21,6 +21,9 @@ from rollout.weights.link import Source
 from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest
 from rollout.weights.relay import WeightRelay
 
+TRIES = 3
+"""Times that a group is asked for of replicas that serve: what they cannot do three times, they cannot do."""
+
 
 class RolloutReplica:
     """The actor round one engine. It serves nothing before `start`."""
@@ -91,7 +94,9 @@ class RolloutPool:
         tensor_parallel: int,
         timeout_s: float,
         name: str = "rollout",
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`tell`: hears of every group that is asked for again, and of every replica that serves no more."""
         self._actors = actors
         self._tensor_parallel = tensor_parallel
         self._groups = groups
@@ -99,6 +104,7 @@ class RolloutPool:
         self._router = Router(len(actors))
         self._timeout_s = timeout_s
         self._relays = Relays(name, timeout_s)
+        self._tell = tell
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
@@ -121,6 +127,7 @@ class RolloutPool:
         start_timeout_s: float,
         name: str = "rollout",
         shared: SharedGpus | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> "RolloutPool":
         """Place and start every replica. The actors are called `<name>-<index>`.
 
@@ -158,7 +165,7 @@ class RolloutPool:
         model_path = await model
         starts = [actor.start.remote(model_path) for actor in actors]
         nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, name)
+        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, name, tell)
         pool.holding = Holding(base=model_path)
         return pool
 
@@ -169,7 +176,8 @@ class RolloutPool:
     async def generate(
         self, group_id: str, prompt: Prompt, sampling: Sampling, finished: "Callable[[Completion], None] | None" = None
     ) -> RolloutGroup:
-        """A group from the least busy replica; tried once on every replica that is left when one fails.
+        """A group from the least busy replica; from another one when it fails or does not come in time, at most `TRIES` times
+        beside those in which a replica died.
 
         Args:
             finished: called with every completion as it comes back. After a failure it sees those of the next try too;
@@ -178,18 +186,24 @@ class RolloutPool:
         Raises:
             ServiceError: no replica completed it.
         """
+        tokens = sampling.n * sampling.max_tokens
         failures: list[str] = []
-        for _ in range(self.replicas):
-            index = self._router.acquire(sampling.n * sampling.max_tokens)
+        tried: set[int] = set()
+        tries = 0
+        while tries < TRIES and (self.serving or not failures):
+            index = self._router.acquire(tokens, tried)
             try:
                 return await self.generate_on(index, group_id, prompt, sampling, finished)
             except ServiceError as problem:
-                self._router.mark(index, Health.DEAD)
                 failures.append(str(problem))
             finally:
-                self._router.release(index, sampling.n * sampling.max_tokens)
-            if not self._router.serving:
-                break
+                self._router.release(index, tokens)
+            tried.add(index)
+            if await self._fault(index):
+                continue
+            tries += 1
+            if tries < TRIES:
+                self._tell(f"{failures[-1]}; asked for again, try {tries + 1} of {TRIES}")
         raise ServiceError(f"group {group_id} could not be generated: {'; '.join(failures)}")
 
     async def generate_on(
@@ -212,7 +226,13 @@ class RolloutPool:
                     if finished:
                         finished(completion)
 
-        await within(receive(), self._timeout_s, f"replica {index} to generate {group_id}")
+        what = f"replica {index} to generate {group_id} (rollout.timeout_s)"
+        try:
+            await within(receive(), self._timeout_s, what)
+        except BaseException:
+            # Nobody waits for it any more: the engine drops the request, and computes what somebody waits for.
+            ray.cancel(stream)
+            raise
         group = RolloutGroup(
             group_id=group_id,
             prompt=prompt,
@@ -259,19 +279,22 @@ class RolloutPool:
             ServiceError: all of them have.
         """
 
-        async def ask(replica: int) -> str:
-            try:
-                await within(self._actors[replica].version.remote(), self._timeout_s, f"replica {replica} to answer")
-            except ServiceError as problem:
-                self._router.mark(replica, Health.DEAD)
-                return str(problem)
-            return ""
-
-        failures = await asyncio.gather(*(ask(replica) for replica in self.serving))
+        failures = await asyncio.gather(*(self._fault(replica) for replica in self.serving))
         if not self.serving:
             raise ServiceError(
                 f"none of the {self.replicas} rollout replicas is left: {'; '.join(filter(None, failures))}"
             )
+
+    async def _fault(self, replica: int) -> str:
+        """Why a replica serves no more, having asked it: its process or its engine is gone, or says nothing. Empty: it serves."""
+        try:
+            await within(self._actors[replica].version.remote(), self._timeout_s, f"replica {replica} to answer")
+        except ServiceError as problem:
+            if replica in self.serving:
+                self._router.mark(replica, Health.DEAD)
+                self._tell(f"rollout replica {replica} serves no more, {len(self.serving)} do: {problem}")
+            return str(problem)
+        return ""
 
     async def sleep(self) -> None:
         """Let every serving engine leave its GPU's memory to others until the next `load`."""

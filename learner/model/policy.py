@@ -150,26 +150,34 @@ def last_states(model: Any, pack: PackTensors) -> Tensor:
     return states
 
 
-def load_policy(path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit_chunk_tokens: int) -> Policy:
+def load_policy(
+    path: str, dtype: torch.dtype, *, trust_remote_code: bool, logit_chunk_tokens: int, empty: bool = False
+) -> Policy:
     """A Hugging Face causal language model with packed attention.
+
+    Args:
+        empty: whether only its shapes are wanted, on torch's `meta` device: its weights come from another rank.
 
     Raises:
         InputError: no such folder or hub id, or an architecture that is not served (learner/model/architecture.py).
     """
     from transformers import AutoModelForCausalLM
 
-    return Policy(_load(AutoModelForCausalLM, path, dtype, trust_remote_code), logit_chunk_tokens)
+    return Policy(_load(AutoModelForCausalLM, path, dtype, trust_remote_code, empty), logit_chunk_tokens)
 
 
-def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool) -> RewardModel:
+def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool, empty: bool = False) -> RewardModel:
     """A Hugging Face model with a value head (`score`: hidden → 1) in place of the language head; drawn anew if it has none.
+
+    Args:
+        empty: as of `load_policy`.
 
     Raises:
         InputError: as `load_policy`.
     """
     from transformers import AutoModelForSequenceClassification
 
-    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, path, dtype, trust_remote_code, empty, num_labels=1)
     ends = model.config.eos_token_id
     if model.config.pad_token_id in (ends if isinstance(ends, list) else [ends]):
         # `transformers` reads the score before the padding, so it would pass over the end of a sequence too.
@@ -177,7 +185,7 @@ def load_reward_model(path: str, dtype: torch.dtype, *, trust_remote_code: bool)
     return RewardModel(model)
 
 
-def _load(kind: Any, path: str, dtype: torch.dtype, trust_remote_code: bool, **settings: Any) -> Any:
+def _load(kind: Any, path: str, dtype: torch.dtype, trust_remote_code: bool, empty: bool, **settings: Any) -> Any:
     """`settings`: of the configuration."""
     from transformers import AutoConfig
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -188,10 +196,12 @@ def _load(kind: Any, path: str, dtype: torch.dtype, trust_remote_code: bool, **s
         ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **settings)
+        options = {"dtype": dtype, "attn_implementation": NAME, "trust_remote_code": trust_remote_code}
+        if empty:
+            with torch.device("meta"):
+                return kind.from_config(config, **options).eval()
         check_architecture(kind, config, path, trust_remote_code=trust_remote_code)
-        return kind.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation=NAME, trust_remote_code=trust_remote_code
-        )
+        return kind.from_pretrained(path, config=config, **options)
     except InputError:
         raise
     except (OSError, ValueError) as error:

@@ -40,10 +40,12 @@ class Reference:
         return logprobs
 
     def refresh(self, policy: Policy) -> None:
-        """Take the weights that the policy has now, one parameter at a time. Collective."""
+        """Take the weights that the policy has now. Under ZeRO-3 a rank's part of a parameter is its part of the other's too."""
         names = dict(policy.named_parameters())
         for name, parameter in self._policy.named_parameters():
-            with self._gather(names[name]), self._gather(parameter, writes=True):
+            if self._sharded:
+                _take_part(parameter, names[name])
+            else:
                 parameter.data.copy_(names[name].data)
         self._refreshed = True
 
@@ -80,6 +82,15 @@ class Reference:
         return deepspeed.zero.GatheredParameters(
             [parameter], modifier_rank=0 if writes else None, enabled=self._sharded
         )
+
+
+def _take_part(parameter: Any, source: Any) -> None:
+    """Overwrite this rank's part of a frozen parameter of ZeRO-3's; what is whole because it is small is gathered anew."""
+    assert parameter.ds_tensor.shape == source.ds_tensor.shape, "both are divided over the same ranks"
+    if parameter.ds_status.name == "AVAILABLE":
+        parameter.partition()
+    parameter.ds_tensor.data.copy_(source.ds_tensor.data)
+    parameter.ds_secondary_tensor = None  # the copy that a node keeps (ZeRO++ hpZ) is of the weights before
 
 
 def refresh_is_due(before: int, after: int, every: int) -> bool:

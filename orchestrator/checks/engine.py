@@ -1,12 +1,15 @@
 """`rollout.engine`: whether the installed vLLM knows these arguments. Its source is read, not imported, which takes seconds."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
+from orchestrator.config.stage_kinds import kind_of
+from orchestrator.plan.machine import on_gpus
 from rollout.errors import InputError, did_you_mean
 
 OURS = {
@@ -37,8 +40,26 @@ FIXED = {
 """Arguments of vLLM's that are not to be chosen, and why."""
 
 
-def check_engine_options(recipe: Recipe, stage: Stage) -> None:
-    """Raises InputError for an argument that vLLM does not know, or that is not the recipe's to give."""
+ROUNDED_AS_THEY_COME = (
+    "fp8",
+    "fp8_per_tensor",
+    "fp8_per_block",
+    "fp8_per_channel",
+    "int8_per_channel_weight_only",
+    "mxfp8",
+    "nvfp4_per_token",
+)
+"""Values of vLLM's `quantization` with which an engine rounds plain weights itself, at its start and at every publish."""
+WHOLE_CACHE = ("auto", "bfloat16", "float16")
+"""Values of vLLM's `kv_cache_dtype` that round no more than the model does."""
+
+
+def check_engine_options(recipe: Recipe, stage: Stage) -> list[str]:
+    """Notes about engines that sample from rounded weights or a rounded cache.
+
+    Raises:
+        InputError: an argument that vLLM does not know, or that is not the recipe's to give, or a value that no publish serves.
+    """
     known = engine_arguments()
     for name, value in stage.rollout.engine.items():
         said = f"{key_in(recipe, stage, f'rollout.engine.{name}')} = {value!r}"
@@ -48,6 +69,31 @@ def check_engine_options(recipe: Recipe, stage: Stage) -> None:
             raise InputError(f"{said}: it {FIXED[name]}; leave it out")
         if known and name not in known:
             raise InputError(f"{said}: vLLM has no such engine argument{did_you_mean(name, known)}")
+    return list(_rounding(recipe, stage))
+
+
+def _rounding(recipe: Recipe, stage: Stage) -> Iterator[str]:
+    options = stage.rollout.engine
+    method, cache = options.get("quantization"), options.get("kv_cache_dtype", "auto")
+    said = key_in(recipe, stage, "rollout.engine.quantization") + f" = {method!r}"
+    if method is not None and method not in ROUNDED_AS_THEY_COME:
+        raise InputError(
+            f"{said} reads weights that were quantised before, and a publish sends whole ones; give one of "
+            f"{', '.join(ROUNDED_AS_THEY_COME)}{did_you_mean(str(method), ROUNDED_AS_THEY_COME)}"
+        )
+    if method is not None and not recipe.cluster.address and not on_gpus():
+        raise InputError(f"{said} is for engines on GPUs, and none is seen here; leave it out")
+    if cache not in WHOLE_CACHE:
+        said = key_in(recipe, stage, "rollout.engine.kv_cache_dtype") + f" = {cache!r}"
+    elif method is None:
+        return
+    if kind_of(stage).is_rl and stage.loop.audit_every and not stage.loop.audit_tolerance:
+        yield (
+            f"{said}: engines compute with rounded numbers, so an audit finds them further from the learner than it takes for "
+            "rounding; set loop.audit_tolerance, such as 0.1, from what audit/mean_diff says"
+        )
+    if kind_of(stage).is_rl and not stage.learner.importance_cap:
+        yield f"{said}: nothing corrects for an engine that samples otherwise than the learner; set learner.importance_cap=2"
 
 
 @cache

@@ -17,6 +17,7 @@ from orchestrator.plan.gpu_memory import (
     sure_tokens,
 )
 from orchestrator.plan.machine import in_units
+from orchestrator.plan.memory import offloaded_bytes
 from orchestrator.plan.placement import shares_gpus, stage_places
 from rollout.errors import InputError
 
@@ -55,8 +56,12 @@ class Gpus:
         return min(share, self.total - held_bytes(stage)) if training and self.share(stage) else share
 
     def suit(self, stage: Stage, tokens: int) -> bool:
-        """Whether a stage has room on them, with packs of `tokens`."""
-        if stage_places(stage, gpus=self.count)[1] > self.count or self.rank(stage, tokens) > ROOMY * self.total:
+        """Whether a stage has room on them, and in the host's memory, with packs of `tokens`."""
+        return stage_places(stage, gpus=self.count)[1] <= self.count and self.fits(stage, tokens)
+
+    def fits(self, stage: Stage, tokens: int) -> bool:
+        """The same, whatever the number of them."""
+        if offloaded_bytes(stage) > machine.memory_bytes() or self.rank(stage, tokens) > ROOMY * self.total:
             return False
         return not self.share(stage) or sum(engine_gpu(stage).values()) + ENGINE_OVERHEAD_BYTES <= self.engine_has(
             stage
@@ -80,6 +85,12 @@ def check_gpu_memory(recipe: Recipe, training: bool) -> list[str]:
 
 
 def _check_rank(stage: Stage, gpus: Gpus) -> Iterator[str]:
+    held, memory = offloaded_bytes(stage), machine.memory_bytes()
+    if held > memory:
+        yield (
+            f"stage {stage.name}: learner.offload_optimizer = true keeps about {in_units(held)} in this machine's memory, "
+            f"which is {in_units(memory)}"
+        )
     named, total = f"stage {stage.name}: a learner rank", in_units(gpus.total)
     need = gpus.rank(stage, sure_tokens(stage))
     if need > gpus.total:
@@ -162,7 +173,8 @@ def _sharding(stage: Stage, _: Gpus) -> Change:
 def _more_ranks(stage: Stage, gpus: Gpus) -> Change:
     sharding = "" if stage.learner.zero_stage == 3 else " learner.zero_stage=3"
     for ranks in range(stage.learner.ranks + 1, gpus.count + 1):
-        yield f"learner.ranks={ranks}{sharding}", _with(stage, ranks=ranks, zero_stage=3)
+        if ranks % stage.learner.zero_hpz_partition_size == 0:
+            yield f"learner.ranks={ranks}{sharding}", _with(stage, ranks=ranks, zero_stage=3)
 
 
 def _offloading(stage: Stage, _: Gpus) -> Change:

@@ -6,6 +6,7 @@ import shutil
 import socket
 
 from orchestrator.checks.gpu_memory import check_gpu_memory
+from orchestrator.checks.idle_gpus import idle_gpus
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sharing import sharing_fault
@@ -97,13 +98,13 @@ def _fewer_cores(stage: Stage, have: int, training: bool) -> str:
 
 
 def check_memory(recipe: Recipe, training: bool) -> list[str]:
-    """Notes about the memory of the GPUs, or of a CPU host, which holds everything.
+    """Notes about the memory of the GPUs and those that stand idle, or about that of a CPU host, which holds everything.
 
     Raises:
         InputError: a GPU cannot hold a stage; shared memory of a CPU host cannot take the weights on their way to the engines.
     """
     if on_gpus():
-        return check_gpu_memory(recipe, training)
+        return check_gpu_memory(recipe, training) + (idle_gpus(recipe) if training else [])
     notes = []
     for stage in recipe.stages:
         if training and stage.learner.offload_optimizer:

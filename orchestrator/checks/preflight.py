@@ -41,7 +41,7 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
     for stage in recipe.stages:
         notes += check_model(recipe, stage, training=training)
         check_template(recipe, stage)
-        check_engine_options(recipe, stage)
+        notes += check_engine_options(recipe, stage)
         notes += check_reward_models(recipe, stage)
         notes += check_loss(recipe, stage)
         notes += check_lora(recipe, stage)

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from learner.service import LearnerGroup
 from orchestrator.clock import BusyClock
+from orchestrator.cluster.session import gpus
 from orchestrator.cluster.specs import cores, engine_spec, shares
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
@@ -90,12 +91,16 @@ class Services:
     """Reward workers that were asked for while the run went on; 0: as many as the recipe says."""
     _met: tuple[LearnerGroup, RolloutPool, tuple[int, ...]] | None = field(default=None, init=False)
     _shared: SharedGpus | None = field(default=None, init=False)
+    _engine_gpus: float = field(default=0.0, init=False)
+    """GPUs that the engines have for themselves."""
 
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
         settings = stage.learner
         threads = settings.threads or max(1, cores(stage) // settings.ranks)
         shared = await self._share(stage)
+        if self._in_the_way(stage, shared):
+            await self._rollout.close()
         placed = (settings.cpus, settings.gpus, settings.resources)
         shape: tuple[object, ...] = (settings.ranks, placed, threads, settings.timeout_s, shared)
         if self.device == "cuda" or settings.zero_stage >= 2:
@@ -128,6 +133,7 @@ class Services:
         shared = await self._share(stage)
         placed = (settings.cpus, settings.gpus, settings.resources)
         shape = (lineage, spec, settings.replicas, placed, threads, settings.timeout_s, shared)
+        self._engine_gpus = 0.0 if shared else settings.replicas * settings.tensor_parallel * settings.gpus
         await self._rollout.begin(
             shape,
             lambda: RolloutPool.start(
@@ -141,6 +147,7 @@ class Services:
                 threads=threads,
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
+                tell=self.display.line,
             ),
         )
 
@@ -259,6 +266,12 @@ class Services:
             group = reserve([bundle] * ranks, f"learner.ranks = {ranks}, with an engine each,", self.start_timeout_s)
             self._shared = SharedGpus(group, part / 2)
         return self._shared
+
+    def _in_the_way(self, stage: Stage, shared: SharedGpus | None) -> bool:
+        """Whether engines hold GPUs that the ranks of a stage need which samples nothing."""
+        if self.device == "cpu" or shared or kind_of(stage).generates or not self._rollout.begun:
+            return False
+        return stage.learner.ranks * stage.learner.gpus + self._engine_gpus > gpus()
 
     def _end_sharing(self) -> None:
         if self._shared:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
@@ -36,7 +36,7 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
         # Of the job, so that every actor has it; what an actor is given itself stands above it.
         common["runtime_env"] = {"env_vars": {name: str(value) for name, value in cluster.env.items()}}
     try:
-        with _interrupts_later():
+        with _interrupts_later(), nullcontext() if cluster.address else _on_loopback():
             _start(cluster, common)
         with _terminated_as_interrupted():
             yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
@@ -53,8 +53,6 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
-                # Ray's services listen on the address of their node: on loopback nobody else can reach them.
-                _node_ip_address="127.0.0.1",
                 include_dashboard=cluster.dashboard_port > 0,
                 dashboard_host="127.0.0.1",
                 dashboard_port=cluster.dashboard_port or None,
@@ -66,6 +64,28 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
         if cluster.address:
             raise InputError(f"cluster.address = {cluster.address!r}: no Ray cluster answers: {reason}") from problem
         raise ServiceError(f"Ray did not start here; is the machine too busy? {reason}") from problem
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A cluster that starts in the block has its node at 127.0.0.1, where Ray's services then listen, and nowhere else.
+
+    Ray takes no loopback address from `ray.init`. It does so by itself where clusters of several machines are off, which is
+    the default of other systems, and can be said here too; its processes read it from the environment.
+    """
+    from ray._private import ray_constants
+
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    said = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if said is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = said
 
 
 @contextmanager

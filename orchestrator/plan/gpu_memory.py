@@ -37,6 +37,8 @@ def learner_gpu(stage: Stage, tokens: int) -> dict[str, float]:
     trained = next(part for part in ("adapters", "learner") if part in held)
     held[trained] -= offloaded_bytes(stage)
     parts = {part: size / stage.learner.ranks for part, size in held.items()}
+    if size := _second_copy(stage):
+        parts["second copy of the parameters"] = size
     if buckets := _buckets(stage):
         parts["ZeRO's buffers"] = buckets
     shape = model_shape(stage.model, vocabulary(stage.model))
@@ -124,6 +126,15 @@ def _head(stage: Stage, shape: ModelShape, tokens: int) -> tuple[float, float]:
     slopes = float(shape.vocabulary * shape.hidden * wire_bytes(stage.model))
     rows = min(TILE_BYTES / (4 * stage.learner.logit_chunk_tokens), shape.vocabulary)
     return 2 * TILE_BYTES + 8 * (rows + tokens) * shape.hidden + slopes, slopes
+
+
+def _second_copy(stage: Stage) -> float:
+    """Bytes of what the ranks of a node keep a second time (ZeRO++ hpZ): of the model, and of a reference of its own."""
+    size = stage.learner.zero_hpz_partition_size
+    if size == 1:
+        return 0.0
+    reference = kind_of(stage).needs_reference(stage.learner.kl_coef) and not stage.learner.lora_rank
+    return parameters(stage.model) * wire_bytes(stage.model) * (2 if reference else 1) / size
 
 
 def _buckets(stage: Stage) -> float:

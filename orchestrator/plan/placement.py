@@ -5,6 +5,7 @@ import math
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sharing import sharing_fault
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import used_rubrics
 from rewards.models.scorers import SCORER_GPUS
 from rollout.errors import InputError
@@ -17,7 +18,10 @@ def stage_places(stage: Stage, training: bool = True, gpus: int = 0) -> tuple[fl
     """(CPU cores, GPUs) that a stage holds while it runs on a host with so many GPUs, if it has any."""
     workers = stage.rollout.replicas * stage.rollout.tensor_parallel
     ranks = stage.learner.ranks if training else 0
-    held = ranks if training and gpus and shares_gpus(stage, gpus) else workers + ranks
+    if training and not kind_of(stage).generates:
+        held = ranks  # engines of a stage before give way
+    else:
+        held = ranks if training and gpus and shares_gpus(stage, gpus) else workers + ranks
     return workers * stage.rollout.cpus + ranks * stage.learner.cpus, held
 
 

@@ -34,7 +34,7 @@ FREE = {
     *(f"rollout.{key}" for key in ON_WHAT),
     *(f"learner.{key}" for key in ON_WHICH_RANKS),
     *(f"rewards.{key}" for key in ("replicas", "processes", "resources", "timeout_s")),
-    *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens")),
+    *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "zero_hpz_partition_size")),
     *(f"learner.{key}" for key in ("cpus", "gpus", "resources", "threads", "timeout_s")),
 }
 """Keys that say on what a run is computed, not what: they change it by no more than rounding, so it may go on with others."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import asyncio, json, os, sys
+from types import SimpleNamespace
 
 import rollout.ray_defaults
 import ray
@@ -47,7 +48,7 @@ rewards.service.KINDS.update(reward_model=(Spec, Seen))
 rewards.service.check_scorer = lambda spec: None
 
 async def places(models, before=(), **sections):
-    services = Services("cuda", 60.0, None)
+    services = Services("cuda", 60.0, SimpleNamespace(line=lambda _: None))
     model = asyncio.get_running_loop().create_future()
     model.set_result("m")
     for each in (*before, sections):

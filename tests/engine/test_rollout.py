@@ -1,9 +1,12 @@
 """The rollout service on a real vLLM engine."""
 
 import asyncio
+import time
 
 import numpy as np
 
+from rollout.errors import ServiceError
+from rollout.service import RolloutPool
 from rollout.types import Sampling
 from tests.engine.conftest import Rig
 
@@ -44,6 +47,24 @@ def test_many_seeded_prompts_at_once_survive(rig: Rig) -> None:
 
     groups = rig.run(many())
     assert all(len(group.completions) == 2 for group in groups)
+
+
+def test_requests_that_nobody_waits_for_any_more_leave_the_engine(rig: Rig) -> None:
+    """Half a million tokens are asked for, too many for the time that is given. Kept, they would take the engine minutes."""
+    hasty = RolloutPool(rig.pool._actors, [], rig.pool._nodes, 1, timeout_s=2)
+
+    async def many() -> list:
+        asked = Sampling(n=64, max_tokens=120, seed=3)
+        groups = (hasty.generate(f"h{i}", rig.prompt(f"{i}="), asked) for i in range(64))
+        return await asyncio.gather(*groups, return_exceptions=True)
+
+    failed = [str(problem) for problem in rig.run(many()) if isinstance(problem, ServiceError)]
+    assert failed
+    assert all("timed out after 2 s waiting for replica 0" in problem for problem in failed)
+    assert hasty.serving == (0,)
+    began = time.perf_counter()
+    rig.run(rig.pool.generate("after", rig.prompt("1+1="), Sampling(n=2, max_tokens=4, seed=1)))
+    assert time.perf_counter() - began < 10
 
 
 def test_sampler_and_learner_agree_to_1e_4(rig: Rig) -> None:

@@ -1,9 +1,17 @@
 """Audits tell rounding from other weights, however many tokens they look at."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from learner.audit import LogprobGap, logprob_gaps, worst
+from learner.batch import TrainingSequence
+from learner.model.policy import load_policy
+from learner.model.small import build_model
+from tests.learner.packs import packs_of
+from tests.learner.specs import build_spec
 
 RNG = np.random.default_rng(5)
 
@@ -30,6 +38,34 @@ def test_other_weights_do_not_pass() -> None:
     few_but_far[:60] = 1.2
     assert gap_of(few_but_far).mean < 0.04
     assert not gap_of(few_but_far).within(0.04)
+
+
+def test_a_policy_in_bfloat16_agrees_with_itself_in_float32_and_not_with_that_of_a_step_later(tmp_path: Path) -> None:
+    build_model(build_spec(hidden=128, heads=4, kv_heads=2, intermediate=256, layers=3, seed=3), iter(()), tmp_path)
+    half, whole = (
+        load_policy(str(tmp_path), dtype, trust_remote_code=False, logit_chunk_tokens=512)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    with torch.no_grad():
+        for rounded, exact in zip(half.parameters(), whole.parameters(), strict=True):
+            rounded *= 2  # surer of what it says than a model that was just drawn
+            exact.copy_(rounded)
+    rows = [TrainingSequence(token_ids=RNG.integers(3, 90, size=260), first_target=4) for _ in range(16)]
+    packs = packs_of(rows, budget=1100)
+
+    def gap() -> LogprobGap:
+        with torch.no_grad():
+            both = [tuple(policy(pack, 1.0)[0].float().numpy() for policy in (whole, half)) for pack in packs]
+        return logprob_gaps([(np.zeros(len(learner), np.int64), learner, sampler) for learner, sampler in both], [0])[0]
+
+    same = gap()
+    assert same.tokens > 4000
+    assert 0 < same.mean < 0.04
+    assert same.within(0.04)
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=1e-2)
+    (-whole(packs[0], 1.0)[0].mean()).backward()
+    optimizer.step()
+    assert not gap().within(0.04)
 
 
 def test_each_sampler_is_judged_by_its_own_sequences() -> None:

@@ -82,6 +82,9 @@ def opened(monkeypatch: pytest.MonkeyPatch, folder: str) -> Open:
         return (Engine(model, optimizer, config),)
 
     monkeypatch.setattr(deepspeed, "initialize", initialize)
+    # The other ranks of these tests are there in the counting alone; what they receive: tests/learner/model/test_placing.py.
+    monkeypatch.setattr(trained_model, "read_once", lambda read, rank, ranks: read(False))
+    monkeypatch.setattr(trained_model, "place", lambda module, config, device, ranks: module)
 
     def open_model(ranks: int = 1, **changes: Any) -> TrainedModel:
         return TrainedModel(learner_spec(folder, **changes), rank=0, ranks=ranks, device=torch.device("cpu"))

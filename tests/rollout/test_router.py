@@ -34,6 +34,15 @@ def test_work_of_a_replica_that_died_is_released_too() -> None:
     assert router.outstanding == (0, 0)
 
 
+def test_who_was_tried_comes_after_all_others() -> None:
+    router = Router(3)
+    router.acquire(100)
+    assert router.acquire(1, tried={1, 2}) == 0, "busier, but not tried"
+    router.mark(0, Health.DEAD)
+    assert router.acquire(1, tried={1}) == 2
+    assert router.acquire(1, tried={1, 2}) == 1, "all were tried: the least busy"
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_nobody_serving_is_an_error_that_says_so(replicas: int) -> None:
     router = Router(replicas)

@@ -16,6 +16,12 @@ class LearnerSection(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """Stage of DeepSpeed ZeRO: what is divided over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3:
     parameters too."""
+    zero_hpz_partition_size: Annotated[int, Field(ge=1)] = 1
+    """Ranks of one node that keep a second copy of all parameters between them, with `zero_stage = 3` on several nodes
+    (ZeRO++ hpZ): the backward pass then gathers inside a node. 1: no such copy."""
+    reduce_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which gradients are sent from rank to rank. `bfloat16`: half of the bytes, each rank's share rounded;
+    micro-batches are added up in float32 either way."""
     offload_optimizer: bool = False
     """Whether the optimizer's state is kept, and its step taken, in the host's memory (ZeRO 1 to 3): slower, 12 bytes a
     parameter less on the GPUs."""
@@ -142,6 +148,20 @@ class LearnerSection(Section):
     def _offload(self) -> Self:
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer = true needs zero_stage = 1, 2 or 3: at 0 DeepSpeed offloads nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _second_copy(self) -> Self:
+        size = self.zero_hpz_partition_size
+        if size > 1 and self.zero_stage < 3:
+            raise ValueError(
+                f"zero_hpz_partition_size = {size} is for zero_stage = 3, which divides parameters; leave it out"
+            )
+        if size > 1 and (size >= self.ranks or self.ranks % size):
+            raise ValueError(
+                f"zero_hpz_partition_size = {size}: ranks = {self.ranks} do not make several groups of {size}; give the ranks "
+                "of one node, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from orchestrator.checks.gpu_memory import check_gpu_memory
 from orchestrator.cli import run
 from orchestrator.config.load import RECIPES, load_recipe
 from orchestrator.plan import machine
+from orchestrator.plan.gpu_memory import learner_gpu
 from rollout.errors import InputError
 from tests.orchestrator.factories import NEEDED, decoder_folder, recipe, write_rows
 
@@ -29,8 +30,9 @@ def small(tmp_path: Path) -> str:
     return str(decoder_folder(tmp_path / "1.5b", **QWEN_1_5B, tied=True))
 
 
-def gpus(monkeypatch: pytest.MonkeyPatch, count: int, name: str = H100) -> None:
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int, name: str = H100, host_bytes: int = 1 << 40) -> None:
     monkeypatch.setattr(machine, "gpu_names", lambda: (name,) * count)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: host_bytes)
 
 
 def gsm8k(model: str, *settings: str) -> list[str]:
@@ -119,6 +121,50 @@ def test_ways_out_are_those_that_a_user_would_take_and_hold(
         assert way in text
         changed = {each.split("=")[0]: each for each in [*settings, *way.split()]}
         assert gsm8k(large, *changed.values()) == [], "what is proposed has room"
+
+
+@pytest.mark.parametrize(
+    ("count", "ways"),
+    [
+        (
+            1,
+            [
+                "learner.lora_rank=32",
+                "learner.offload_optimizer=true learner.zero_stage=2 learner.activation_checkpointing=true",
+            ],
+        ),
+        (4, ["learner.lora_rank=32", "learner.ranks=3 learner.zero_stage=3 learner.activation_checkpointing=true"]),
+    ],
+)
+def test_whoever_brings_seven_billion_parameters_is_told_all_that_must_be_set(
+    count: int, ways: list[str], large: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, count)
+    said = refusal(large).partition("there is room with ")[2].split(", or ")
+    assert set(ways) <= set(said)
+    for way in said:
+        assert gsm8k(large, *way.split()) == []
+
+
+def test_an_optimizer_moves_to_a_host_that_has_room_for_it(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 1, host_bytes=64 << 30)
+    assert "offload_optimizer" not in refusal(large)
+    settings = ["offload_optimizer=true", "zero_stage=2", "activation_checkpointing=true"]
+    (note,) = gsm8k(large, *(f"learner.{each}" for each in settings))
+    assert note == (
+        "stage reasoning: learner.offload_optimizer = true keeps about 91.4 GB in this machine's memory, which is 68.7 GB"
+    )
+
+
+def test_a_second_copy_of_the_parameters_takes_memory(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 8)
+    asked = ["learner.ranks=8", "learner.zero_stage=3", "learner.activation_checkpointing=true"]
+    stages = [
+        load_recipe("gsm8k", [f"model.path={large}", *asked, *more]).stages[0]
+        for more in ([], ["learner.zero_hpz_partition_size=4"])
+    ]
+    plain, copied = (sum(learner_gpu(stage, 1024).values()) for stage in stages)
+    assert copied - plain == pytest.approx(2 * 15.2e9 / 4, rel=0.01), "of the model, and of its reference"
 
 
 def test_a_rank_that_no_setting_makes_fit_says_so(large: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from rollout.actors import Device, SharedGpus
 from rollout.errors import InputError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe
+
+QUIET = SimpleNamespace(line=lambda _: None)
+"""In place of a display."""
 
 
 def stage_of(**sections: Any) -> Stage:
@@ -52,7 +56,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Workers]:
 
 def with_services(work: Callable[[Services], Awaitable[None]]) -> None:
     async def run() -> None:
-        services = Services("cpu", 1.0, None)  # type: ignore[arg-type]
+        services = Services("cpu", 1.0, QUIET)  # type: ignore[arg-type]
         try:
             await work(services)
         finally:
@@ -122,7 +126,7 @@ def test_the_clock_of_waiting_runs_while_a_service_comes_up() -> None:
         order.append("up")
 
     async def wait() -> None:
-        services = Services("cpu", 1.0, None, waited=Clock())  # type: ignore[arg-type]
+        services = Services("cpu", 1.0, QUIET, waited=Clock())  # type: ignore[arg-type]
         await services._rewards.begin(None, start)  # type: ignore[arg-type]
         await services.rewards()
 
@@ -179,7 +183,7 @@ def test_engines_and_ranks_share_the_cores_when_they_compute_at_the_same_time(
     monkeypatch.setattr("orchestrator.cluster.services.RolloutPool.start", start)
 
     async def begin() -> None:
-        services, stage = Services("cpu", 1.0, None), stage_of(**sections)  # type: ignore[arg-type]
+        services, stage = Services("cpu", 1.0, QUIET), stage_of(**sections)  # type: ignore[arg-type]
         await services.begin_learner(stage)
         await services.begin_rollout(stage, asyncio.get_running_loop().create_future())
         await services.learner()
@@ -202,6 +206,7 @@ class Sharing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
         self.told: list[str] = []
         monkeypatch.setattr("orchestrator.cluster.specs.gpus", lambda: gpus)
+        monkeypatch.setattr("orchestrator.cluster.services.gpus", lambda: gpus)
         monkeypatch.setattr("orchestrator.cluster.specs.cores_per_node", lambda: 4)
         monkeypatch.setattr("orchestrator.cluster.services.reserve", self.reserve)
         monkeypatch.setattr("orchestrator.cluster.services.unreserve", lambda _: self.told.append("unreserved"))
@@ -230,7 +235,7 @@ class Sharing:
 
     def run(self, *stages: Stage) -> list[str]:
         async def begin() -> None:
-            services = Services("cuda", 1.0, None)  # type: ignore[arg-type]
+            services = Services("cuda", 1.0, QUIET)  # type: ignore[arg-type]
             for stage in stages:
                 await services.begin_learner(stage)
                 if kind_of(stage).generates:
@@ -265,6 +270,21 @@ def test_on_one_gpu_engine_and_rank_take_turns_from_stage_to_stage(monkeypatch: 
 def test_with_a_gpu_for_each_nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Sharing(monkeypatch, gpus=2).run(gpu_stage("one"))
     assert told == ["ranks apart engines apart", "engines closed ranks closed"]
+
+
+def test_engines_give_way_to_ranks_that_need_their_gpus_and_do_not_ask_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = {"data": {"sources": {"a": {"task": "manners", "limit": 50}}}}
+    wide = gpu_stage("rewards", "reward_model", learner={"ranks": 3}, **pairs)
+    narrow = gpu_stage("more", "reward_model", **pairs)
+    apart = {"loop": {"max_staleness": 1}}
+    told = Sharing(monkeypatch, gpus=3).run(gpu_stage("one", **apart), narrow, wide, gpu_stage("two", **apart))
+    assert told == [
+        "ranks apart engines apart",
+        "ranks closed ranks apart",
+        "engines closed ranks closed ranks apart",
+        "ranks closed ranks apart engines apart",
+        "engines closed ranks closed",
+    ]
 
 
 def test_a_stage_that_cannot_share_ends_what_is_shared_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +330,7 @@ def test_ranks_that_would_hold_on_to_a_model_end_with_its_stage(
     ).stages
 
     async def begin() -> None:
-        services = Services(device, 1.0, None)  # type: ignore[arg-type]
+        services = Services(device, 1.0, QUIET)  # type: ignore[arg-type]
         for stage in (stages[0], stages[0], stages[1]):
             await services.begin_learner(stage)
             await services.learner()

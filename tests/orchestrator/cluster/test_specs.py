@@ -18,7 +18,9 @@ USED_BESIDE_THE_SPEC = {
 """Keys of `learner` that the ranks need not know to open a model."""
 CHANGED: dict[str, Any] = {
     "sequence_parallel": 2,
-    "zero_stage": 2,
+    "zero_stage": 3,
+    "zero_hpz_partition_size": 2,
+    "reduce_dtype": "bfloat16",
     "offload_optimizer": True,
     "lr": 0.5,
     "schedule": "cosine",
@@ -53,7 +55,7 @@ def stage_of(**sections: Any) -> Stage:
 
 def test_every_key_of_the_learner_reaches_the_ranks_or_is_used_beside_them() -> None:
     assert set(CHANGED) | {"lora_rank"} | USED_BESIDE_THE_SPEC == set(LearnerSection.model_fields)
-    spec = learner_spec(stage_of(learner={**CHANGED, "ranks": 2}), "m", "r", 7, "cpu")
+    spec = learner_spec(stage_of(learner={**CHANGED, "ranks": 4}), "m", "r", 7, "cpu")
     assert {key: getattr(spec, key) for key in CHANGED} == CHANGED
     assert (spec.model_path, spec.reference_path, spec.seed, spec.dtype, spec.backend) == (
         "m",

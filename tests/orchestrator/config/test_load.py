@@ -284,6 +284,20 @@ def test_offload_needs_a_zero_stage() -> None:
         load_recipe("arithmetic", ["learner.offload_optimizer=true"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["ranks=4"], "zero_hpz_partition_size = 2 is for zero_stage = 3"),
+        (["ranks=2", "zero_stage=3"], "ranks = 2 do not make several groups of 2"),
+        (["ranks=5", "zero_stage=3"], "ranks = 5 do not make several groups of 2"),
+    ],
+)
+def test_a_second_copy_of_the_parameters_needs_groups_of_ranks(settings: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_recipe("arithmetic", ["learner.zero_hpz_partition_size=2", *(f"learner.{each}" for each in settings)])
+    load_recipe("arithmetic", [f"learner.{each}" for each in ("zero_hpz_partition_size=2", "ranks=4", "zero_stage=3")])
+
+
 def with_set(**keys: object) -> Recipe:
     return parse_recipe(
         {
