@@ -47,8 +47,7 @@ class TrainedModel:
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.sharded = spec.zero_stage == 3
         """Whether a parameter is whole only while it is gathered."""
-        self.module = self._load_module()
-        make_writable(self.module.model)
+        self.module = load_module(spec)
         check_written_back(self.module.model, spec.model_path, trust_remote_code=spec.trust_remote_code)
         self.cost = ModelCost.of(self.module.model)
         if spec.lora_rank:
@@ -187,22 +186,6 @@ class TrainedModel:
         """The reference where it has weights of its own, and is not the policy without its adapters."""
         return self.reference if isinstance(self.reference, Reference) else None
 
-    def _load_module(self) -> Policy | RewardModel:
-        path, trusted = self.spec.model_path, self.spec.trust_remote_code
-        match self.spec.head:
-            case "language":
-                return self._load_policy(path)
-            case "score":
-                return load_reward_model(path, self.dtype, trust_remote_code=trusted)
-
-    def _load_policy(self, path: str) -> Policy:
-        return load_policy(
-            path,
-            self.dtype,
-            trust_remote_code=self.spec.trust_remote_code,
-            logit_chunk_tokens=self.spec.logit_chunk_tokens,
-        )
-
     def _open_reference(self) -> FrozenPolicy | None:
         if not self.spec.reference_path:
             return None
@@ -210,13 +193,39 @@ class TrainedModel:
             assert isinstance(self.module, Policy)
             return BaseReference(self.module, self.engine)
         config = _deepspeed_config(self.spec)
-        return Reference(place(self._load_policy(self.spec.reference_path), config, self.device), config, self.sharded)
+        policy = _load_policy(self.spec.reference_path, self.spec)
+        return Reference(place(policy, config, self.device), config, self.sharded)
 
     def _plain_grad_norm(self) -> Tensor | None:
         """Norm of the reduced gradients where DeepSpeed wraps no optimizer and so reports none (stage 0 in float32)."""
         if self.spec.zero_stage > 0 or self.spec.dtype != "float32":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+
+
+def load_module(spec: LearnerSpec) -> Policy | RewardModel:
+    """The weights that a spec starts from, on the CPU in its dtype, as a model that can be written back; without adapters.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    match spec.head:
+        case "language":
+            module: Policy | RewardModel = _load_policy(spec.model_path, spec)
+        case "score":
+            dtype = getattr(torch, spec.dtype)
+            module = load_reward_model(spec.model_path, dtype, trust_remote_code=spec.trust_remote_code)
+    make_writable(module.model)
+    return module
+
+
+def _load_policy(path: str, spec: LearnerSpec) -> Policy:
+    return load_policy(
+        path,
+        getattr(torch, spec.dtype),
+        trust_remote_code=spec.trust_remote_code,
+        logit_chunk_tokens=spec.logit_chunk_tokens,
+    )
 
 
 Module = TypeVar("Module", bound=torch.nn.Module)
