@@ -34,7 +34,8 @@ def export_checkpoint(
     """
     layout, _ = read_record(checkpoint)
     saved = Shards(checkpoint)  # holds its files open: a run that goes on may delete them meanwhile
-    spec = replace(spec, dtype=layout.dtype, reference_path="")
+    dtype: Any = layout.dtype
+    spec = replace(spec, dtype=dtype, reference_path="")
     module = load_module(spec)
     if spec.lora_rank:
         add_adapters(module, spec)

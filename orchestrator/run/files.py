@@ -57,11 +57,19 @@ def begin_folder(path: Path) -> Path:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield the empty folder to fill; a block that fails, by Ctrl-C too, leaves nothing of it."""
-    aside = begin_folder(path)
+    """Yield the empty folder to fill; a block that fails, by Ctrl-C too, leaves nothing of it.
+
+    Raises:
+        OSError: something stands in its place, an empty folder excepted.
+    """
+    # Outside of a run other files may be called anything, so what is written aside has a name that is nobody's.
+    aside = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")
+    aside.mkdir(parents=True)
     try:
         yield aside
-        complete(path)
+        if path.is_dir():
+            path.rmdir()
+        _put(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

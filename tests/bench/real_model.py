@@ -42,6 +42,8 @@ plain.save_pretrained(folder)
 AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 """
 CARD = "---\nlicense: apache-2.0\n---\nSmolLM2-135M-Instruct, read from a GGUF file with four bits a weight.\n"
+LAST_NUMBER = r"(?s)(\d+)(?!.*\d)"
+"""A model of this size explains in its own words, and never puts an answer in a box."""
 HELD_OUT = 100
 TRAINED = 400
 MIDDLE = 8
@@ -106,7 +108,7 @@ def write_work(folder: Path, model: Path, steps: int) -> None:
     """Data and recipe."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(1)
-    sums = draw.sample([(a, b) for a in range(10, 100) for b in range(10, 100)], HELD_OUT + TRAINED)
+    sums = draw.sample([(a, b) for a in range(1, 31) for b in range(1, 31)], HELD_OUT + TRAINED)
     rows = [{"prompt": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in sums]
     talks = [
         {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["answer"]}]}
@@ -123,9 +125,9 @@ def recipe_of(folder: Path, model: Path, steps: int) -> dict[str, Any]:
         "name": "real",
         "model": {"path": str(model), "max_tokens": 256},
         "data": {"template": "chat", "max_prompt_tokens": 128},
-        "rollout": {"group_size": 8, "max_tokens": 48},
+        "rollout": {"group_size": 8, "max_tokens": 64},
         "learner": {"lr": 5e-6},
-        "rewards": {"rubrics": {"default": {"accuracy": 1.0}}},
+        "rewards": {"rubrics": {"default": {"accuracy": {"pattern": LAST_NUMBER}}}},
         "eval": {"samples": 0, "sets": {"held-out": {"path": str(folder / "held-out.jsonl")}}},
         "stages": [
             {
