@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.results.columns import SHARES, Figure, columns, further_columns
 from orchestrator.results.words import as_finite, decimal, percent
-from orchestrator.run.record import StageRecord
+from orchestrator.run.folder import checkpoints
+from orchestrator.run.record import StageRecord, read_run
 from rollout.errors import InputError, did_you_mean
 
 LOSS = "held_out_loss/"
@@ -65,6 +67,15 @@ def best_series(stage: StageRecord, by: str = "") -> Series:
             f"--by {by}: no figure of stage {stage.name}{did_you_mean(by, names)}; there is: {', '.join(names)}"
         )
     return max(found, key=lambda series: len(series.values))
+
+
+def best_step(run_dir: Path, stage: str) -> int | None:
+    """The best step of a stage so far, among equal ones one with a checkpoint; None: nothing was evaluated yet."""
+    try:
+        record = next(record for record in read_run(run_dir).stages if record.name == stage)
+        return best_series(record).best(checkpoints(run_dir, stage))
+    except InputError:
+        return None
 
 
 def _all_series(stage: StageRecord) -> Iterator[Series]:

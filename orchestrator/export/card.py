@@ -125,7 +125,7 @@ def _figures(chosen: Chosen, figures: list[Reading]) -> str:
     said = "\n".join(["| set | of | figure | value |", "|---|---|---|---|", *rows])
     if any(each.metric in ("pass@1", "cons@k") for each in figures):
         said += f"\n\nSamples at temperature {settings.temperature:g} and top-p {settings.top_p:g}, {settings.samples} a problem."
-    return f"{said}\n\nMeasured by the run itself at step {chosen.step:,}. This model is {_plain(chosen.why)}."
+    return f"{said}\n\nMeasured by the run itself. The model: {_plain(chosen.why)}."
 
 
 def _line(recipe: Recipe, stage: Stage) -> list[Stage]:

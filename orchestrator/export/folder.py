@@ -1,6 +1,8 @@
 """The folder of an exported model, whole or absent: weights or adapter, tokenizer, model card."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 from orchestrator.config.stage_kinds import kind_of
@@ -88,9 +90,15 @@ def _copy(chosen: Chosen, aside: Path, *, adapter: bool) -> None:
 
 def _consolidate(chosen: Chosen, checkpoint: Path, aside: Path, *, adapter: bool) -> None:
     """The model of a checkpoint, put together in this process: no ranks, no cluster, no GPU."""
+    # DeepSpeed's classes are in the files, and it looks for a device when it is imported: a GPU may be somebody's at work.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from transformers.utils.logging import disable_progress_bar
+
     from learner.from_checkpoint import export_checkpoint
     from orchestrator.cluster.specs import learner_spec
 
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     start = start_model(chosen.recipe, chosen.stage, chosen.run.directory)
     spec = learner_spec(chosen.stage, start, "", chosen.recipe.seed, "cpu")
     try:

@@ -86,10 +86,11 @@ class RunStore:
         """Folder of checkpoint `step`."""
         return self.folder / stage / "checkpoints" / f"step-{step:06d}"
 
-    def keep_checkpoints(self, stage: str, newest: int) -> None:
-        """Delete all checkpoints of a stage but the `newest`."""
-        for old in self.checkpoints(stage)[:-newest]:
-            remove_folder(old)
+    def keep_checkpoints(self, stage: str, newest: int, best: int | None = None) -> None:
+        """Delete all checkpoints of a stage but the `newest` and that of step `best`."""
+        for step, old in list(checkpoints(self.folder, stage).items())[:-newest]:
+            if step != best:
+                remove_folder(old)
 
 
 def _end_torn_line(path: Path) -> None:
