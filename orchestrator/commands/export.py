@@ -7,36 +7,39 @@ import typer
 
 from rollout.errors import InputError, ServiceError, visible
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN/STAGE[@STEP|@best]",
+        help="A stage of a run; @STEP: its checkpoint of that step; @best: the one with the best evaluation.",
+    ),
+]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="New folder, or an empty one.")]
+By = Annotated[
+    str,
+    typer.Option(
+        metavar="SET[:FIGURE]",
+        help="What is best, such as test:pass@1. [default: the figure that was read at most steps]",
+    ),
+]
+Adapter = Annotated[
+    bool, typer.Option("--adapter", help="The LoRA adapter alone, in peft's form, in place of the merged model.")
+]
+BaseModel = Annotated[
+    str, typer.Option(metavar="OWNER/NAME", help="Name of the base on the hub, where the run knows only its folder.")
+]
+Push = Annotated[str, typer.Option(metavar="OWNER/NAME", help="Upload the folder to this repository of the hub, too.")]
+Private = Annotated[bool, typer.Option("--private", help="Make that repository a private one, if it is new.")]
+
 
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN/STAGE[@STEP|@best]",
-            help="A stage of a run; @STEP: its checkpoint of that step; @best: the one with the best evaluation.",
-        ),
-    ],
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="New folder, or an empty one.")],
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="SET[:FIGURE]",
-            help="What is best, such as test:pass@1. [default: the figure that was read at most steps]",
-        ),
-    ] = "",
-    adapter: Annotated[
-        bool, typer.Option("--adapter", help="The LoRA adapter alone, in peft's form, in place of the merged model.")
-    ] = False,
-    base_model: Annotated[
-        str,
-        typer.Option(metavar="OWNER/NAME", help="Name of the base on the hub, where the run knows only its folder."),
-    ] = "",
-    push: Annotated[
-        str, typer.Option(metavar="OWNER/NAME", help="Upload the folder to this repository of the hub, too.")
-    ] = "",
-    private: Annotated[
-        bool, typer.Option("--private", help="Make that repository a private one, if it is new.")
-    ] = False,
+    model: Model,
+    folder: Folder,
+    by: By = "",
+    adapter: Adapter = False,
+    base_model: BaseModel = "",
+    push: Push = "",
+    private: Private = False,
 ) -> None:
     """Write a model of a run as a Hugging Face folder with a model card.
 

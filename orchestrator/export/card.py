@@ -206,7 +206,7 @@ def _told(value: Any) -> Any:
 
 
 def _without_folders(text: str) -> str:
-    """A path of this machine by its last part alone (`rewards.py:score`); an address by nothing but that it is one."""
+    """A path of this machine by its last part alone (`own.py:score`); an address by nothing but that it is one."""
     if re.match(r"https?://", text):
         return "(a server)"
     return PLACE.sub(r"\1", text.rstrip("/")) if PLACE.match(text) else text
