@@ -61,8 +61,18 @@ def _licence(path: str, hub_id: str) -> dict[str, str]:
             continue
         found = {key: value for key in LICENCE if isinstance(value := said.get(key), str)}
         if "license" in found:
-            return found
+            return _with_whole_link(found, hub_id)
     return {}
+
+
+def _with_whole_link(licence: dict[str, str], hub_id: str) -> dict[str, str]:
+    """A link to a file beside the base's card leads there from other folders too, or is left out."""
+    link = licence.get("license_link", "")
+    if not link or link.startswith(("https://", "http://")):
+        return licence
+    if hub_id:
+        return {**licence, "license_link": f"https://huggingface.co/{hub_id}/blob/main/{link}"}
+    return {key: value for key, value in licence.items() if key != "license_link"}
 
 
 def rename_adapter_base(folder: Path, hub_id: str) -> None:

@@ -1,5 +1,6 @@
 """The figures that a run has recorded of one model of a stage."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -99,4 +100,4 @@ def hub_set(source: SourceSection) -> str:
 
 def _dataset(chosen: Chosen, name: str) -> str:
     section = chosen.stage.eval.sets.get(name)
-    return (hub_set(section) if section else "") or name
+    return (hub_set(section) if section else "") or re.sub(r"[^\w.-]+", "-", name)

@@ -39,7 +39,7 @@ def test_the_front_matter_says_what_a_hub_wants_to_know(run_dir: Path) -> None:
         "datasets": ["openai/gsm8k"],
         "license": "other",
         "license_name": "ours",
-        "license_link": "LICENSE",
+        "license_link": "https://huggingface.co/org/base/blob/main/LICENSE",
     }
     (named,) = index
     assert named["name"] == "mine"
@@ -106,6 +106,7 @@ def test_a_reward_model_is_a_classifier_with_its_pairs(run_dir: Path) -> None:
 def test_the_held_out_loss_is_a_figure(run_dir: Path) -> None:
     data, text = card_of(choose(f"{run_dir}/sft"))
     metrics = {each["dataset"]["name"]: each["metrics"][0] for each in data["model-index"][0]["results"]}
+    assert {each["dataset"]["type"] for each in data["model-index"][0]["results"]} == {"talks", "test", "org/set"}
     assert metrics["talks"] == {"type": "loss", "value": 1.6, "name": "held-out loss of a token, nats"}
     assert "| talks | worked examples | held-out loss of a token, nats | 1.600 |" in text
 
@@ -125,6 +126,12 @@ def test_the_base_has_a_name_on_the_hub_where_the_recipe_tells(path: str, hub_id
     assert base.hub_id == hub_id
     assert base.licence == {}
     assert "/" not in base.words.replace(hub_id or "-", "")
+
+
+def test_a_licence_link_to_a_file_of_a_base_without_a_name_is_left_out(run_dir: Path) -> None:
+    data, text = card_of(choose(f"{run_dir}/rl"))
+    assert (data["license"], data["license_name"], "license_link" in data) == ("other", "ours", False)
+    assert "licence of the base was not known" not in text
 
 
 def test_a_base_whose_card_is_in_disorder_has_no_licence(tmp_path: Path) -> None:
