@@ -27,6 +27,21 @@ def find_run(path: Path) -> Path | None:
     return None
 
 
+def model_to_evaluate(model: str) -> tuple[Path | None, str]:
+    """(run that the model is of or None, folder or hub id of it) for what a user names.
+
+    Raises:
+        InputError: it names a checkpoint, or a run of which no stage is finished.
+    """
+    run = find_run(Path(model))
+    if run is not None:
+        return run, latest_export(run, Path(model))
+    named, at, _ = model.rpartition("@")
+    if at and find_run(Path(named)):
+        raise InputError(f"{model}: is a checkpoint; make a model of it first: `rayzero export {model} DIR`")
+    return None, model
+
+
 def stored_recipe(folder: Path) -> Recipe | None:
     """The recipe of the run in that folder; None when it holds no run. Raises InputError when it is unreadable."""
     path = folder / STORED

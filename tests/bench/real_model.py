@@ -99,9 +99,11 @@ def model_folder() -> Path:
 
 
 def versions(*packages: str) -> Iterator[str]:
+    """The versions that are installed here, as pip takes them."""
     from importlib.metadata import version
 
-    yield from (f"{package}=={version(package)}" for package in packages)
+    # Without the build's name (`+cpu`), which not every index has.
+    yield from (f"{package}=={version(package).partition('+')[0]}" for package in packages)
 
 
 def write_work(folder: Path, model: Path, steps: int) -> None:
