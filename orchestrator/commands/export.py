@@ -50,11 +50,14 @@ def export(
     from orchestrator.export.base import base_of
     from orchestrator.export.chosen import choose
     from orchestrator.export.folder import adapter_base, check_adapter, check_target, write_model
-    from orchestrator.export.hub import check_hub
+    from orchestrator.export.hub import check_hub, check_name
     from orchestrator.export.hub import push as push_folder
 
     if private and not push:
         raise InputError("--private is of the repository of --push; name one")
+    for option, name in (("--push", push), ("--base-model", base_model)):
+        if name:
+            check_name(option, name)
     target = Path(folder)
     chosen = choose(model, by)
     base = base_of(chosen.recipe, chosen.stage, base_model)

@@ -49,9 +49,13 @@ def _hub_id(path: str) -> str:
 def _licence(path: str, hub_id: str) -> dict[str, str]:
     """What the base's card says, from its folder or the hub's cache: nothing is downloaded."""
     from huggingface_hub import metadata_load, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
     from yaml import YAMLError
 
-    cached = try_to_load_from_cache(hub_id, "README.md") if hub_id else None
+    try:
+        cached = try_to_load_from_cache(hub_id, "README.md") if hub_id else None
+    except HFValidationError:  # what the recipe names is nowhere on the hub
+        cached = None
     for card in (Path(path, "README.md"), *([Path(cached)] if isinstance(cached, str) else [])):
         if not card.is_file():
             continue

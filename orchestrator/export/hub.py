@@ -7,20 +7,25 @@ from pathlib import Path
 from rollout.errors import InputError, ServiceError
 
 
-def check_hub(repo_id: str) -> None:
-    """Ask the hub who we are, before anything is written.
-
-    Raises:
-        InputError: the name is none of a repository, or the hub takes no token of ours.
-        ServiceError: the hub does not answer.
-    """
-    from huggingface_hub import HfApi
+def check_name(option: str, repo_id: str) -> None:
+    """Raises InputError unless a repository may be called so."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
-        raise InputError(f"--push {repo_id}: is no name of a repository; write it as OWNER/NAME") from None
+        raise InputError(f"{option} {repo_id}: is no name of a repository; write it as OWNER/NAME") from None
+
+
+def check_hub(repo_id: str) -> None:
+    """Ask the hub who we are, before anything is written.
+
+    Raises:
+        InputError: the hub takes no token of ours.
+        ServiceError: the hub does not answer.
+    """
+    from huggingface_hub import HfApi
+
     with _told(repo_id):
         HfApi().whoami()
 

@@ -117,6 +117,7 @@ def test_the_held_out_loss_is_a_figure(run_dir: Path) -> None:
         ("org/model", "org/model"),
         ("/cache/hub/models--org--my-model/snapshots/0123", "org/my-model"),
         ("/models/plain", ""),
+        ("org/no--name", "org/no--name"),
         ("./runs/x", ""),
     ],
 )

@@ -113,6 +113,7 @@ def test_a_reward_model_keeps_the_tokenizer_that_writes_its_pairs(run_dir: Path,
         (["rl@10", "taken/file/deeper"], ["is a file, not a folder"]),
         (["rl@15", "new"], ["no checkpoint of step 15 was kept; there is: 10, 20"]),
         (["rl@10", "new", "--adapter"], ["trained the whole model", "leave the option out"]),
+        (["rl@10", "new", "--base-model", "a b"], ["--base-model a b: is no name of a repository"]),
         (["rl@10", "new", "--private"], ["--private is of the repository of --push"]),
     ],
 )
