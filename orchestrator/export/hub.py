@@ -6,6 +6,9 @@ from pathlib import Path
 
 from rollout.errors import InputError, ServiceError
 
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
+"""Files of a model that was there before would be loaded in place of the new one, or beside it."""
+
 
 def check_name(option: str, repo_id: str) -> None:
     """Raises InputError unless a repository may be called so."""
@@ -31,7 +34,7 @@ def check_hub(repo_id: str) -> None:
 
 
 def push(folder: Path, repo_id: str, *, private: bool, message: str) -> str:
-    """Upload a folder as one commit; returns its address. The repository is made if there is none.
+    """Upload a folder as one commit; returns its address. The repository is made if there is none; weights that it had go.
 
     Args:
         private: whether a new repository is seen by its owner alone.
@@ -45,7 +48,9 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str) -> str:
     hub = HfApi()
     with _told(repo_id):
         made = hub.create_repo(repo_id, private=private or None, exist_ok=True)
-        hub.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        hub.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, commit_message=message, delete_patterns=list(WEIGHTS)
+        )
     return str(made)
 
 

@@ -37,9 +37,12 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            tree = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in self.server.files]
+            return self._answer(tree)
         if self.path != "/api/whoami-v2":
             self.server.refused.setdefault(self.path, 404)
-        self._answer({"name": "me", "type": "user"})
+        return self._answer({"name": "me", "type": "user"})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"] or 0))
@@ -61,6 +64,8 @@ class Answers(BaseHTTPRequestHandler):
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                    elif line["key"] == "deletedFile":
+                        del self.server.files[line["value"]["path"]]
                     elif line["key"] == "header":
                         self.server.commits.append(line["value"]["summary"])
         self._answer(answer)
@@ -68,7 +73,7 @@ class Answers(BaseHTTPRequestHandler):
     def _refusal(self) -> int:
         return next((status for path, status in self.server.refused.items() if self.path.startswith(path)), 0)
 
-    def _answer(self, answer: dict[str, Any]) -> None:
+    def _answer(self, answer: Any) -> None:
         authorised = self.headers.get("authorization") == "Bearer good-token"
         status = self._refusal() or (200 if authorised else 401)
         data = json.dumps(answer if status == 200 else {"error": "You shall not pass"}).encode()
@@ -111,6 +116,13 @@ def test_the_folder_arrives_whole_in_one_commit(
     assert hub.created[0].get("private") or hub.created[0].get("visibility") == "private"
     assert b"from_pretrained('me/mine')" in hub.files["README.md"]
     assert f"{hub.address}/me/mine" in capsys.readouterr().out
+
+
+def test_weights_that_were_there_before_go_and_other_files_stay(hub: Hub, run_dir: Path, tmp_path: Path) -> None:
+    before = ("adapter_config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt")
+    hub.files = dict.fromkeys(before, b"old")
+    assert run(["export", f"{run_dir}/sft", str(tmp_path / "out"), "--push", "me/mine"]) == 0
+    assert set(hub.files) == {"notes.txt", *(path.name for path in (tmp_path / "out").iterdir())}
 
 
 @pytest.mark.parametrize(
