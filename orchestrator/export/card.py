@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.config.keys import flat
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
+from orchestrator.config.sections.rewards import FunctionSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import data_parents, parent_of
 from orchestrator.export.base import Base
@@ -186,8 +187,19 @@ def _source(name: str, source: SourceSection) -> str:
 
 
 def _rubric(stage: Stage, name: str) -> str:
-    functions = stage.rewards.rubrics[name].items()
-    return ", ".join(f"{_code(_without_folders(each.name or label))} × {each.weight:g}" for label, each in functions)
+    return ", ".join(_function(label, each) for label, each in stage.rewards.rubrics[name].items())
+
+
+def _function(label: str, function: FunctionSection) -> str:
+    """A reward function with its weight. Arguments only of those that ship and ask nobody: others' may be secret."""
+    from rewards.builtin import DOCUMENTED
+
+    name = function.name or label
+    told = (function.model_extra or {}) if name in DOCUMENTED else {}
+    arguments = ", ".join(f"{key}={json.dumps(_told(value), ensure_ascii=False)}" for key, value in told.items())
+    called = _without_folders(name) + (f"({arguments})" if arguments else "")
+    gate = f" where `{function.gate}` is 1" if function.gate else ""
+    return f"{_code(called)} × {function.weight:g}{gate}"
 
 
 def _settings(stage: Stage) -> list[str]:

@@ -75,14 +75,14 @@ def test_nothing_of_this_machine_is_said(tmp_path: Path) -> None:
     own = {"name": "/home/me/work/rewards.py:score", "weight": 2, "path": "/home/me/model", "url": "http://10.0.0.7:80"}
     run = write_run(
         tmp_path / "secret-runs" / "small",
-        rewards={"rubrics": {"default": {"own": own}}},
+        rewards={"rubrics": {"default": {"own": own, "accuracy": {"pattern": "####", "weight": 0.5}}}},
         cluster={"env": {"SECRET_TOKEN": "abc"}},
     )
     (run.parent / "template.txt").write_text("{prompt}")
     chosen = choose(f"{run}/rl")
     chosen.recipe.stages[1].data.__dict__["template"] = str(run.parent / "template.txt")
     _, text = card_of(chosen)
-    assert "`rewards.py:score` × 2" in text
+    assert '`rewards.py:score` × 2, `accuracy(pattern="####")` × 0.5' in text
     assert "the template `template.txt`" in text
     for secret in ("secret", "SECRET", "/home", "10.0.0", str(tmp_path)):
         assert secret not in text
