@@ -14,6 +14,8 @@ from learner.publish.buckets import carry, gather
 from learner.publish.shared_memory import base_parameters
 
 ADAPTER_FOLDER = "adapter"
+FILE_BYTES = "5GB"
+"""Largest file of weights: `safetensors` holds a copy of one file while it writes it."""
 
 
 def export_model(
@@ -32,16 +34,25 @@ def export_model(
     live weights stay as they are.
     """
     writes = rank == 0
-    layers = adapted_layers(model) if adapter_parameters(model) else {}
-    plain = [(name, parameter) for name, parameter in base_parameters(model) if name not in layers]
-    state = _collect(plain, bucket_bytes, sharded, writes)
-    for name, layer in layers.items():
-        with gather(list(layer.parameters()), sharded):
-            if writes:
-                state[name] = merged_weight(layer).cpu()
+    state = merged_weights(model, bucket_bytes, sharded=sharded, keeps=writes)
     adapter = _collect(adapter_parameters(model), bucket_bytes, sharded, writes)
     if writes:
         _write(model, state, adapter, folder, tokenizer_from, trust_remote_code)
+
+
+def merged_weights(model: Any, bucket_bytes: int, *, sharded: bool, keeps: bool) -> dict[str, Tensor]:
+    """Name in a model's file → weight on the CPU, adapters merged into theirs. Collective where `sharded`.
+
+    `keeps`: false on a rank that only helps to gather, which gets nothing.
+    """
+    layers = adapted_layers(model) if adapter_parameters(model) else {}
+    plain = [(name, parameter) for name, parameter in base_parameters(model) if name not in layers]
+    state = _collect(plain, bucket_bytes, sharded, keeps)
+    for name, layer in layers.items():
+        with gather(list(layer.parameters()), sharded):
+            if keeps:
+                state[name] = merged_weight(layer).cpu()
+    return state
 
 
 def _collect(parameters: list[tuple[str, Any]], limit: int, sharded: bool, keeps: bool) -> dict[str, Tensor]:
@@ -62,20 +73,35 @@ def _write(
     tokenizer_from: str,
     trust_remote_code: bool,
 ) -> None:
-    from safetensors.torch import save_file
-    from transformers import AutoTokenizer
-
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=state)
-    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(aside)
+    write_weights(model, state, aside)
+    write_tokenizer(tokenizer_from, aside, trust_remote_code=trust_remote_code)
     if adapter:
-        beside = aside / ADAPTER_FOLDER
-        beside.mkdir()
-        tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
-        save_file(tensors, beside / "adapter_model.safetensors", metadata={"format": "pt"})
-        (beside / "adapter_config.json").write_text(json.dumps(adapter_config(model), indent=2))
+        write_adapter(model, adapter, aside / ADAPTER_FOLDER)
     _complete(aside, folder)
+
+
+def write_weights(model: Any, state: dict[str, Tensor], folder: Path) -> None:
+    """Weights of these names, config and generation config of a model."""
+    model.save_pretrained(folder, state_dict=state, max_shard_size=FILE_BYTES)
+
+
+def write_tokenizer(tokenizer_from: str, folder: Path, *, trust_remote_code: bool) -> None:
+    """The tokenizer of another model folder, with its chat template."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=trust_remote_code).save_pretrained(folder)
+
+
+def write_adapter(model: Any, adapter: dict[str, Tensor], folder: Path) -> None:
+    """An adapter in peft's form."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(adapter_config(model), indent=2))
 
 
 def _complete(aside: Path, folder: Path) -> None:

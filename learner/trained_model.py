@@ -189,26 +189,10 @@ class TrainedModel:
 
     def _read(self, empty: bool) -> Policy | RewardModel:
         """The module that trains; what is read can be written back too, or it is an InputError."""
-        path, trusted = self.spec.model_path, self.spec.trust_remote_code
-        module: Policy | RewardModel
-        match self.spec.head:
-            case "language":
-                module = self._read_policy(path, empty)
-            case "score":
-                module = load_reward_model(path, self.dtype, trust_remote_code=trusted, empty=empty)
+        module = load_module(self.spec, empty=empty)
         if not empty:
-            make_writable(module.model)
-            check_written_back(module.model, path, trust_remote_code=trusted)
+            check_written_back(module.model, self.spec.model_path, trust_remote_code=self.spec.trust_remote_code)
         return module
-
-    def _read_policy(self, path: str, empty: bool) -> Policy:
-        return load_policy(
-            path,
-            self.dtype,
-            trust_remote_code=self.spec.trust_remote_code,
-            logit_chunk_tokens=self.spec.logit_chunk_tokens,
-            empty=empty,
-        )
 
     def _open_reference(self) -> FrozenPolicy | None:
         if not self.spec.reference_path:
@@ -217,7 +201,7 @@ class TrainedModel:
             assert isinstance(self.module, Policy)
             return BaseReference(self.module, self.engine)
         config = _deepspeed_config(self.spec)
-        policy = read_once(partial(self._read_policy, self.spec.reference_path), self.rank, self.ranks)
+        policy = read_once(partial(_load_policy, self.spec.reference_path, self.spec), self.rank, self.ranks)
         return Reference(place(policy, config, self.device, self.ranks), config, self.sharded)
 
     def _plain_grad_norm(self) -> Tensor | None:
@@ -225,6 +209,36 @@ class TrainedModel:
         if self.spec.zero_stage > 0 or self.spec.dtype != "float32":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+
+
+def load_module(spec: LearnerSpec, empty: bool = False) -> Policy | RewardModel:
+    """The weights that a spec starts from, on the CPU in its dtype, as a model that can be written back; without adapters.
+
+    Args:
+        empty: without values (on torch's `meta` device): another rank reads them.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    match spec.head:
+        case "language":
+            module: Policy | RewardModel = _load_policy(spec.model_path, spec, empty)
+        case "score":
+            dtype = getattr(torch, spec.dtype)
+            module = load_reward_model(spec.model_path, dtype, trust_remote_code=spec.trust_remote_code, empty=empty)
+    if not empty:
+        make_writable(module.model)
+    return module
+
+
+def _load_policy(path: str, spec: LearnerSpec, empty: bool) -> Policy:
+    return load_policy(
+        path,
+        getattr(torch, spec.dtype),
+        trust_remote_code=spec.trust_remote_code,
+        logit_chunk_tokens=spec.logit_chunk_tokens,
+        empty=empty,
+    )
 
 
 def _optimizer(module: torch.nn.Module, spec: LearnerSpec, device: torch.device) -> torch.optim.Optimizer:

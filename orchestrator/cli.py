@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from orchestrator.commands.check import check
 from orchestrator.commands.convert import convert
 from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.export import export
 from orchestrator.commands.info import doctor, recipes
 from orchestrator.commands.runs import report, scale, status, stop
 from orchestrator.commands.score import score
@@ -105,6 +106,7 @@ app.command()(convert)
 app.command()(submit)
 app.command("eval")(evaluate)
 app.command()(score)
+app.command()(export)
 app.command()(status)
 app.command()(scale)
 app.command()(stop)

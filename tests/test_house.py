@@ -20,7 +20,7 @@ ROOMS = (
     ("plan", "data", "sampling", "convert"),
     ("checks", "cluster", "run"),
     ("results",),
-    ("evaluation", "report"),
+    ("evaluation", "report", "export"),
     ("loop",),
     ("stages",),
     ("pipeline",),

@@ -69,10 +69,9 @@ def evaluate(
     from orchestrator.checks.preflight import preflight
     from orchestrator.evaluation.recipe import evaluation_recipe
     from orchestrator.run.files import check_writable
-    from orchestrator.run.folder import find_run, latest_export
+    from orchestrator.run.folder import model_to_evaluate
 
-    run = find_run(Path(model))
-    path = latest_export(run, Path(model)) if run else model
+    run, path = model_to_evaluate(model)
     columns = {
         "prompt_column": prompt_column,
         "answer_column": answer_column,

@@ -28,6 +28,7 @@ from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines
+from orchestrator.export.best import best_step
 from orchestrator.loop.cadence import Cadence
 from orchestrator.results.columns import in_words
 from orchestrator.run.files import begin_folder, complete
@@ -218,13 +219,14 @@ class StageContext:
         return parent_of(self.recipe.stages, self.stage) is None
 
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`, complete or absent, and delete old ones."""
+        """Write the checkpoint of `step`, complete or absent, and delete old ones but that of the best evaluation."""
         learner = await self.services.learner()
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
             await learner.save(begin_folder(folder), {"step": step, "eval_sets": self._sets.fingerprints(), **state})
             await asyncio.to_thread(complete, folder)
-            self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints)
+            best = best_step(self.store.folder, self.stage.name)
+            self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints, best)
 
     async def resume(self) -> dict[str, Any] | None:
         """Load the newest checkpoint of the stage into the learner; its state, or None when there is none.

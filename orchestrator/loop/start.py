@@ -10,6 +10,7 @@ from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of, root_of
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
+from orchestrator.run.folder import built_model
 from orchestrator.run.store import RunStore
 from rollout.data.sources import load_rows
 
@@ -60,8 +61,7 @@ def with_rows_of_stages(stage: Stage, store: RunStore) -> Stage:
 
 async def build_model(recipe: Recipe, root: Stage, store: RunStore, services: Services, display: Display) -> str:
     """The small model that a stage begins with, made once a run for all stages that begin with the same."""
-    first = next(stage for stage in recipe.stages if stage.model.build == root.model.build)
-    folder = store.folder / ("base" if first is recipe.stages[0] else f"base-{first.name}")
+    folder = built_model(recipe, root, store.folder)
     if not (folder / "config.json").is_file():
         texts: list[str] = []
         if root.model.build.tokenizer == "bpe":

@@ -2,6 +2,7 @@
 
     with replaced_file(path) as aside: …            one file
     aside = begin_folder(path); …; complete(path)   a folder, whoever fills it
+    with new_folder(path) as aside: …               a folder that this process fills, and nobody clears away after it
     move_link(link, target), remove_folder(folder)
 
 The only place of the orchestrator that renames anything into place. What a stopped process left aside is no file of anybody's;
@@ -52,6 +53,25 @@ def begin_folder(path: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield the empty folder to fill; a block that fails, by Ctrl-C too, leaves nothing of it.
+
+    Raises:
+        OSError: something stands in its place, an empty folder excepted.
+    """
+    # Outside of a run other files may be called anything, so what is written aside has a name that is nobody's.
+    aside = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if path.is_dir():
+            path.rmdir()
+        _put(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def complete(path: Path) -> None:

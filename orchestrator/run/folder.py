@@ -1,15 +1,19 @@
 """What is in a run's folder: is there a run, which recipe, which stages are finished, which model is the newest."""
 
+import re
 import tomllib
 from pathlib import Path
 
 from orchestrator.config.load import STORED, parse_stored
-from orchestrator.config.recipe import Recipe
+from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
+from orchestrator.config.wiring import parent_of, root_of
 from rollout.errors import InputError
 
 DONE = "done"
 """File that marks a stage as finished."""
+CHECKPOINT = re.compile(r"step-\d{6,}")
+"""Name of the folder of a checkpoint."""
 
 
 def find_run(path: Path) -> Path | None:
@@ -21,6 +25,21 @@ def find_run(path: Path) -> Path | None:
         if (above / STORED).is_file():
             return next((shown for shown in (path, *path.parents) if shown.resolve() == above), above)
     return None
+
+
+def model_to_evaluate(model: str) -> tuple[Path | None, str]:
+    """(run that the model is of or None, folder or hub id of it) for what a user names.
+
+    Raises:
+        InputError: it names a checkpoint, or a run of which no stage is finished.
+    """
+    run = find_run(Path(model))
+    if run is not None:
+        return run, latest_export(run, Path(model))
+    named, at, _ = model.rpartition("@")
+    if at and find_run(Path(named)):
+        raise InputError(f"{model}: is a checkpoint; make a model of it first: `rayzero export {model} DIR`")
+    return None, model
 
 
 def stored_recipe(folder: Path) -> Recipe | None:
@@ -37,6 +56,26 @@ def stored_recipe(folder: Path) -> Recipe | None:
 def is_finished(run_dir: Path, stage: str) -> bool:
     """Whether a stage has ended, of any kind: some leave a model, some rows, some only figures."""
     return (run_dir / stage / DONE).is_file() or (run_dir / stage / "export").is_dir()
+
+
+def checkpoints(run_dir: Path, stage: str) -> dict[int, Path]:
+    """Step → complete checkpoint of a stage, the oldest first."""
+    folders = [path for path in (run_dir / stage / "checkpoints").glob("step-*") if path.is_dir()]
+    found = {int(path.name.removeprefix("step-")): path for path in folders if CHECKPOINT.fullmatch(path.name)}
+    return dict(sorted(found.items()))
+
+
+def built_model(recipe: Recipe, root: Stage, run_dir: Path) -> Path:
+    """Folder of the small model that a stage begins with, which the run has made of its `model.build`."""
+    first = next(stage for stage in recipe.stages if stage.model.build == root.model.build)
+    return run_dir / ("base" if first is recipe.stages[0] else f"base-{first.name}")
+
+
+def start_model(recipe: Recipe, stage: Stage, run_dir: Path) -> str:
+    """Folder or hub id of the model that a stage starts from."""
+    if parent := parent_of(recipe.stages, stage):
+        return str(run_dir / parent.name / "export")
+    return stage.model.path or str(built_model(recipe, root_of(recipe.stages, stage), run_dir))
 
 
 def latest_export(run: Path, path: Path) -> str:

@@ -15,7 +15,6 @@ lock, request.json, answer.json      who writes the run, and what is asked of it
 """
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,9 @@ import tomli_w
 
 from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
-from orchestrator.run.files import is_whole, move_link, remove_folder, sweep, sweep_files, write_file
-from orchestrator.run.folder import DONE, is_finished
+from orchestrator.run.files import move_link, remove_folder, sweep, sweep_files, write_file
+from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished
 from rollout.errors import InputError
-
-CHECKPOINT = re.compile(r"step-\d{6,}")
-"""Name of the folder of a checkpoint."""
 
 
 class RunStore:
@@ -84,17 +80,17 @@ class RunStore:
 
     def checkpoints(self, stage: str) -> list[Path]:
         """Complete checkpoints of a stage, the oldest first."""
-        folder = self.folder / stage / "checkpoints"
-        return sorted(path for path in folder.glob("step-*") if is_whole(path) and path.is_dir())
+        return list(checkpoints(self.folder, stage).values())
 
     def checkpoint_folder(self, stage: str, step: int) -> Path:
         """Folder of checkpoint `step`."""
         return self.folder / stage / "checkpoints" / f"step-{step:06d}"
 
-    def keep_checkpoints(self, stage: str, newest: int) -> None:
-        """Delete all checkpoints of a stage but the `newest`."""
-        for old in self.checkpoints(stage)[:-newest]:
-            remove_folder(old)
+    def keep_checkpoints(self, stage: str, newest: int, best: int | None = None) -> None:
+        """Delete all checkpoints of a stage but the `newest` and that of step `best`."""
+        for step, old in list(checkpoints(self.folder, stage).items())[:-newest]:
+            if step != best:
+                remove_folder(old)
 
 
 def _end_torn_line(path: Path) -> None:

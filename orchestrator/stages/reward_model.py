@@ -26,9 +26,10 @@ async def run_reward_model(context: StageContext) -> None:
     tokenizer = reward_tokenizer(context.tokenizer, template)
     encode = encoder(stage, tokenizer, template, context.model_path)
     sets = load_pair_sets(stage, scored_pairs(stage, encode), settings.held_out, context.recipe.seed)
-    await train_on_pairs(context, sets, "reward_model", settings.batch_size)
+    # First, for a checkpoint may be exported before the stage has ended.
     folder = context.store.folder / stage.name / "tokenizer"
     tokenizer.save_pretrained(folder)
+    await train_on_pairs(context, sets, "reward_model", settings.batch_size)
     # It is no policy: nothing starts from it, unless there is nothing else.
     linked = all(kind_of(other).leaves == "rewards" for other in context.recipe.stages)
     await context.export(str(folder), linked=linked)

@@ -1,4 +1,5 @@
-"""Several ranks are one learner: the same updates, checkpoints that other numbers of ranks load, and all end together."""
+"""Several ranks are one learner: the same updates, checkpoints that other numbers of ranks load or one process exports, and all
+end together."""
 
 import asyncio
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 
+from learner.from_checkpoint import export_checkpoint
 from learner.service import LearnerGroup
 from rollout.errors import ServiceError
 from tests.engine.conftest import Rig, learner_spec, start_learner
@@ -43,8 +45,18 @@ async def two_updates(
     (folder / "checkpoint").mkdir(parents=True)
     await group.save(folder / "checkpoint", {"step": 2})
     second = await weights(group, folder / "second", rig)
+    exported_alike(rig, folder, **spec)
     await update(group, 2)
     return second, await weights(group, folder / "third", rig)
+
+
+def exported_alike(rig: Rig, folder: Path, **spec: Any) -> None:
+    """A model folder from the checkpoint is, to the last bit, the one that the ranks exported."""
+    made = folder / "made"
+    made.mkdir()
+    export_checkpoint(learner_spec(rig.folder, **START, **spec), folder / "checkpoint", made, rig.folder)
+    for path in (folder / "second").iterdir():
+        assert (made / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 async def third_update(rig: Rig, group: LearnerGroup, folder: Path, name: str, **spec: Any) -> dict[str, Any]:

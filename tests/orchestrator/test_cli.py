@@ -25,7 +25,7 @@ from rollout.errors import InputError, ServiceError
 pytestmark = pytest.mark.usefixtures("laptop")
 
 COMMANDS = (
-    "train", "check", "convert", "submit", "eval", "score", "status", "scale", "stop", "report", "recipes", "doctor",
+    "train", "check", "convert", "submit", "eval", "score", "export", "status", "scale", "stop", "report", "recipes", "doctor",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class LoopSection(Section):
     checkpoint_every: Annotated[int, Field(ge=0)] = 20
     """Batches between two checkpoints; 0: only at the end of the stage."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Number of checkpoints of the stage that are kept; older ones are deleted."""
+    """Number of checkpoints of the stage that are kept; older ones are deleted, but that of the best evaluation stays."""
     audit_every: Annotated[int, Field(ge=0)] = 10
     """Batches between two audits of the engines' logprobs against the learner's; 0: never."""
     audit_tolerance: Annotated[float, Field(ge=0)] = 0

@@ -9,7 +9,7 @@ from orchestrator.checks.preflight import preflight
 from orchestrator.config.load import load_recipe
 from orchestrator.config.recipe import Recipe
 from orchestrator.evaluation.recipe import evaluation_recipe
-from orchestrator.run.folder import find_run, latest_export
+from orchestrator.run.folder import find_run, latest_export, model_to_evaluate
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
 from tests.orchestrator.factories import fault, model_folder, recipe, write_rows
@@ -46,6 +46,10 @@ def test_the_newest_export_of_a_run_is_its_model(tmp_path: Path) -> None:
     model_folder(run_dir / "reasoning" / "export")
     assert latest_export(run_dir, run_dir) == str(run_dir / "reasoning" / "export")
     assert latest_export(run_dir, run_dir / "cold-start") == str(run_dir / "cold-start" / "export")
+    assert model_to_evaluate(f"{run_dir}/cold-start") == (run_dir, str(run_dir / "cold-start" / "export"))
+    assert model_to_evaluate("org/model@main") == (None, "org/model@main")
+    with pytest.raises(InputError, match=r"cold-start@8: is a checkpoint; .* `rayzero export .*/cold-start@8 DIR`"):
+        model_to_evaluate(f"{run_dir}/cold-start@8")
 
 
 def test_an_unfinished_stage_has_no_model(tmp_path: Path) -> None:

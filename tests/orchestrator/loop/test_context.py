@@ -113,3 +113,22 @@ def test_a_stage_does_not_go_on_with_other_evaluation_problems(tmp_path: Path) -
     write_rows(file, [{"prompt": "1+1=", "answer": "3"}])
     with pytest.raises(InputError, match=r"the problems of data source 'sums' .* changed since the run was started"):
         asyncio.run(page().resume())
+
+
+def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    class Learner:
+        async def save(self, folder: Path, state: dict[str, Any]) -> None:
+            (folder / "state.json").write_text(json.dumps(state))
+
+    class WithLearner(Services):
+        async def learner(self) -> Any:
+            return Learner()
+
+    loop = {"keep_checkpoints": 1}
+    rl = context_of(recipe(stages=list(STAGES), loop=loop), tmp_path, WithLearner())
+    kept = []
+    for step, greedy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.95), (5, 0.1)):
+        rl.store.record("eval", "rl", step=step, label="during", set="test", greedy=greedy)
+        asyncio.run(rl.checkpoint(step, {}))
+        kept.append([int(path.name[-1]) for path in rl.store.checkpoints("rl")])
+    assert kept == [[1], [2], [2, 3], [4], [4, 5]]

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.run import files
-from orchestrator.run.files import begin_folder, complete, move_link, remove_folder, replaced_file, sweep, write_file
+from orchestrator.run.files import (
+    begin_folder,
+    complete,
+    move_link,
+    new_folder,
+    remove_folder,
+    replaced_file,
+    sweep,
+    write_file,
+)
 from rollout.errors import InputError
 
 ANY = re.compile(r".+")
@@ -94,6 +103,30 @@ def test_a_first_folder_is_whole_or_absent(
     with pytest.raises(Cut):
         fill(tmp_path / "folder", "new")
     assert (tmp_path / "folder").exists() == there
+
+
+def test_a_new_folder_takes_the_place_of_an_empty_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    with new_folder(path) as aside:
+        (aside / "file").write_text("new")
+        assert not any(path.iterdir())
+    assert (path / "file").read_text() == "new"
+    with pytest.raises(OSError, match="not empty"), new_folder(path) as aside:
+        (aside / "file").write_text("newer")
+    assert (path / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_folder_whose_block_fails_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with new_folder(tmp_path / "folder") as aside:
+            (aside / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_is_renamed_was_synced_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,13 @@ def test_the_newest_checkpoints_are_kept(store: RunStore) -> None:
     assert (path / "deep/state.json").read_text() == "state"
 
 
+def test_the_best_checkpoint_stays_beside_the_newest(store: RunStore) -> None:
+    for step in (5, 10, 95, 1_000_000):
+        save(store, step, keep=9)
+    store.keep_checkpoints("rl", 2, best=5)
+    assert [path.name for path in store.checkpoints("rl")] == ["step-000005", "step-000095", "step-1000000"]
+
+
 def test_one_being_written_is_none(store: RunStore) -> None:
     assert store.checkpoints("rl") == []
     save(store, 5)
