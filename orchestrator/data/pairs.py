@@ -111,7 +111,7 @@ def policy_pairs(stage: Stage, template: Template, tokenizer: Any) -> Reader:
     """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains."""
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
-        texts = [template.render(row.asked) for row in rows]
+        texts = [template.of_row(row) for row in rows]
         prompts = prompt_tokens(tokenizer, texts)
         responses = [
             completion_behind(text, response) + template.closing

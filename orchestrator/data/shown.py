@@ -7,11 +7,11 @@ from typing import Any
 from learner.batch import TrainingSequence
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.config.wiring import root_of
+from orchestrator.config.wiring import line_of
 from orchestrator.data.examples import load_examples
 from orchestrator.data.pairs import load_pair_sets, policy_pairs
-from orchestrator.data.prompts import load_prompts, load_tokenizer
-from rollout.data.templates import load_template
+from orchestrator.data.prompts import load_prompts, load_tokenizer, stage_template
+from rollout.data.chat_template import dress
 from rollout.types import Prompt
 
 JOINT = 5
@@ -36,15 +36,20 @@ def shown(recipe: Recipe, count: int) -> Iterator[str]:
 
 
 def _tokenizer(recipe: Recipe, stage: Stage) -> tuple[Any, str]:
-    """The tokenizer that the stage's model has, or why there is none yet."""
-    model = root_of(recipe.stages, stage).model
+    """The tokenizer that the stage's model will have, or why there is none yet."""
+    line = line_of(recipe.stages, stage)
+    model = line[0].model
     if model.path:
-        return load_tokenizer(model.path, model.trust_remote_code), ""
-    if model.build.tokenizer == "characters":
+        tokenizer = load_tokenizer(model.path, model.trust_remote_code)
+    elif model.build.tokenizer == "characters":
         from learner.model.small import character_tokenizer
 
-        return character_tokenizer(), ""
-    return None, "its tokenizer is made when the run begins; model.path names one that is there"
+        tokenizer = character_tokenizer()
+    else:
+        return None, "its tokenizer is made when the run begins; model.path names one that is there"
+    for each in line:
+        dress(tokenizer, each.data.dress)
+    return tokenizer, ""
 
 
 def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator[str]:
@@ -61,7 +66,7 @@ def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator
                     yield f"{where} {name}, example {number} of {len(rows):,}: {_counted(row)}"
                     yield from _of_sequence(row, tokenizer)
         case "pairs" if kind_of(stage).generates:
-            read = policy_pairs(stage, load_template(stage.data.template, tokenizer), tokenizer)
+            read = policy_pairs(stage, stage_template(stage, tokenizer), tokenizer)
             for name, pairs in load_pair_sets(stage, read, 0.0, seed).training.items():
                 for number, pair in enumerate(islice(pairs, count), 1):
                     for which, row in (("better", pair.chosen), ("worse", pair.rejected)):

@@ -11,18 +11,20 @@ from typing import Any
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
+from orchestrator.data.prompts import stage_template
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
 from rewards.models.pair_encoding import PairEncoder, literal_template, pair_of
 from rollout.data.rows import Dialogue
-from rollout.data.templates import Template, load_template
+from rollout.data.template_settings import is_chat
+from rollout.data.templates import Template
 from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import opening_of
 
 
 async def run_reward_model(context: StageContext) -> None:
     stage, settings = context.stage, context.stage.reward_model
-    template = load_template(stage.data.template, context.tokenizer)
+    template = stage_template(stage, context.tokenizer)
     tokenizer = reward_tokenizer(context.tokenizer, template)
     encode = encoder(stage, tokenizer, template, context.model_path)
     sets = load_pair_sets(stage, scored_pairs(stage, encode), settings.held_out, context.recipe.seed)
@@ -37,11 +39,11 @@ async def run_reward_model(context: StageContext) -> None:
 def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
     """A copy whose chat template writes a pair as the reward model is to read it.
 
-    The model's own for `data.template = "chat"`; for any other: question, response, end of sequence, without the words that
+    That of the tokenizer under a chat template; under any other: question, response, end of sequence, without the words that
     tell a policy how to answer. Raises InputError when the tokenizer has no end-of-sequence token.
     """
     tokenizer = copy.deepcopy(tokenizer)
-    if template.name != "chat":
+    if not is_chat(template.name):
         need_end(tokenizer)
         between = "" if template.name == "plain" else "\n\n"
         # What the tokenizer puts before every text (`<s>`) a chat template has to write itself.
