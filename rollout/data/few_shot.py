@@ -38,6 +38,14 @@ def with_few_shot(template: Template, few_shot: FewShot, tokenizer: Any) -> Temp
     return template.asking(text_of(few_shot) + BETWEEN + PLACEHOLDER)
 
 
+def check_file(few_shot: FewShot) -> None:
+    """Raises InputError when the file cannot be read, or its rows are no examples."""
+    if is_text(few_shot.path):
+        text_of(few_shot)
+    else:
+        examples_of(few_shot)
+
+
 def is_text(path: str) -> bool:
     """Whether a file is text, rather than data in a format that sources have."""
     file = Path(path).expanduser()
