@@ -148,7 +148,14 @@ def _renderer(recipe: Recipe, stage: Stage, section: SourceSection) -> "Callable
     if section.messages_column:
         which = stage.sft.turns if stage.sft.mask_prompt else "last"
         return (lambda row: turns_of(row, chat, which)) if kind_of(stage).learns_from == "examples" else None
-    return asking(stage_template(stage, chat), section, stage).of_row
+    template = asking(stage_template(stage, chat), section, stage)
+
+    def render(row: "Row") -> None:
+        prompt = template.of_row(row)
+        for given in filter(None, (row.completion, row.chosen, row.rejected)):
+            template.reply_of_row(row, prompt, given)
+
+    return render
 
 
 def _named(recipe: Recipe, stage: Stage, problem: str) -> str:

@@ -18,7 +18,6 @@ from rollout.data.prompts import SkippedPrompt, skipped_note
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template
-from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
@@ -138,8 +137,7 @@ def _tokenise(
         prompts = [template.of_row(row) for row in batch]
         asked = prompt_tokens(tokenizer, prompts)
         replies = [
-            completion_behind(prompt, _completion(row)) + template.closing
-            for prompt, row in zip(prompts, batch, strict=True)
+            template.reply_of_row(row, prompt, _completion(row)) for prompt, row in zip(prompts, batch, strict=True)
         ]
         worked = tokenizer(replies, add_special_tokens=False)["input_ids"]
         for row, prompt, completion in zip(batch, asked, worked, strict=True):

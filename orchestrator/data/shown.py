@@ -1,5 +1,6 @@
 """A few prompts, examples and pairs of a stage as the model will read them: the text, and token by token where parts meet."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from orchestrator.data.prompts import load_prompts, load_tokenizer, stage_templa
 from rollout.data.chat_template import dress
 from rollout.types import Prompt
 
+LEGEND = "│ is read, ┃ is trained on; below each text some of its tokens, by id and text"
 JOINT = 5
 """Tokens on each side of a joint."""
 
@@ -24,11 +26,13 @@ def shown(recipe: Recipe, count: int) -> Iterator[str]:
     Raises:
         InputError: data or tokenizer cannot be read, or rows cannot be rendered.
     """
+    yield LEGEND
     for stage in recipe.stages:
         tokenizer, why = _tokenizer(recipe, stage)
         if tokenizer is None:
             yield f"stage {stage.name}: {why}"
             continue
+        yield f"stage {stage.name}: {_said(stage)}"
         yield from _of_sources(stage, tokenizer, recipe.seed, count)
         if kind_of(stage).generates:
             sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
@@ -50,6 +54,16 @@ def _tokenizer(recipe: Recipe, stage: Stage) -> tuple[Any, str]:
     for each in line:
         dress(tokenizer, each.data.dress)
     return tokenizer, ""
+
+
+def _said(stage: Stage) -> str:
+    """What the recipe says of the form of prompts."""
+    data = stage.data
+    settings: dict[str, Any] = {"data.template": data.template}
+    settings |= {"data.system": data.system} if data.system else {}
+    settings |= {f"data.template_args.{name}": value for name, value in data.template_args.items()}
+    settings |= {"data.few_shot.path": data.few_shot.path} if data.few_shot.path else {}
+    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())
 
 
 def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator[str]:

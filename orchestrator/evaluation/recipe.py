@@ -7,10 +7,11 @@ from typing import Any
 from orchestrator.config.load import load_recipe, parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.schedule import Schedule
-from orchestrator.config.sections.data import SourceSection
+from orchestrator.config.sections.data import DataSection, SourceSection
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan.model_folder import has_chat_template, read_config
 from rollout.data.known_sets import KNOWN_SETS
+from rollout.data.template_settings import CHAT, is_chat
 from rollout.errors import InputError
 
 LENGTH = 4096
@@ -47,8 +48,12 @@ def evaluation_recipe(
     stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["model_from"] = ""
     stage["eval"].update(settings)
+    if run and recipe == f"{run}/":
+        _as_exported(stage["data"], load_recipe(recipe).stages[-1].data)
     if template:
-        stage["data"]["template"] = template
+        stage["data"] |= (
+            {"template": template} if is_chat(template) else {"template": template, "system": "", "template_args": {}}
+        )
     if sets:
         stage["eval"]["sets"] = _chosen(sets, columns, stage["rewards"]["rubrics"])
     elif columns:
@@ -74,6 +79,15 @@ def evaluation_recipe(
     asked = {section.rubric for section in made.stages[0].eval.prompt_sets.values()}
     models = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")
     return made.model_copy(update={"stages": (with_stage_models(base, made.stages[0], models, asked),)})
+
+
+def _as_exported(data: dict[str, Any], trained: DataSection) -> None:
+    """Leave out what the export of a run carries in its chat template already; what the user says over it stays."""
+    if not is_chat(trained.template):
+        return
+    for key, nothing in (("template", CHAT), ("system", ""), ("template_args", {})):
+        if data[key] == getattr(trained, key):
+            data[key] = nothing
 
 
 def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,17 @@ def variables(text: str) -> set[str]:
     return found - environment.globals.keys() - {"raise_exception", "strftime_now"}
 
 
+def _arguments(text: str) -> set[str]:
+    """Variables that somebody is to give a template: without those that it makes itself in some branch."""
+    tree = _environment().parse(text)
+    made = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    asked = [each.node for each in tree.find_all(nodes.Test) if each.name in ("defined", "undefined")]
+    asked += [each.node for each in tree.find_all(nodes.Filter) if each.name in ("default", "d") and each.node]
+    optional = {each.name for each in asked if isinstance(each, nodes.Name)}
+    own = variables(text) - (made - optional)
+    return {name for name in own if name not in GIVEN and not name.endswith("_token")}
+
+
 def check_args(texts: Sequence[str], said: Dress) -> None:
     """Raises InputError for an argument that none of the templates of a model reads."""
     read: set[str] = set()
@@ -86,7 +97,7 @@ def check_args(texts: Sequence[str], said: Dress) -> None:
             read |= variables(text)
         except TemplateSyntaxError as error:
             raise InputError(f"the chat template of the model, line {error.lineno}: {error.message}") from None
-    own = sorted(name for name in read if name not in GIVEN and not name.endswith("_token"))
+    own = sorted(set().union(*map(_arguments, texts)))
     for name in said.args:
         named = f"data.template_args.{name}"
         if name in GIVEN or name.endswith("_token"):

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rollout.data.messages import as_text
 from rollout.data.rows import Dialogue, Message, Row
-from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, completion_behind, opens_thought
+from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, learned_behind, opens_thought
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
@@ -82,7 +83,10 @@ def _reply(row: Row, place: int, prompt: str, tokenizer: Any) -> str:
         before, shown, closing = marked.rpartition(MARK)
         opened = opens_thought(prompt) and prompt.rstrip().removesuffix(THINK_OPEN) == before
         if shown and (before == prompt or opened):
-            return completion_behind(prompt, _as_text(message)) + closing.rstrip()
+            try:
+                return learned_behind(prompt, as_text(message)) + closing.rstrip()
+            except InputError as problem:
+                raise InputError(f"{_named(row)}{problem}") from None
     if not begins:
         raise InputError(
             f"{_named(row)}the chat template of the model ends a prompt with {prompt[-40:]!r}, but writes a turn of the "
@@ -153,12 +157,6 @@ def _missing(said: Sequence[tuple[str, str]], text: str) -> tuple[str, str] | No
         if not any(own in held for own in spelt):
             return what, each
     return None
-
-
-def _as_text(message: Message) -> str:
-    """A message of the assistant as a model writes it."""
-    thought = str(message.get("reasoning_content") or "").strip()
-    return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{message['content']}" if thought else message["content"]
 
 
 def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[list[int], int]]:

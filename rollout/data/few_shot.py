@@ -11,7 +11,6 @@ from rollout.data.rows import HUB, Dialogue, Message, Row, Source
 from rollout.data.sources import load_rows
 from rollout.data.template_settings import FewShot, is_chat
 from rollout.data.templates import SYSTEM_ROLES, Template
-from rollout.data.thoughts import completion_behind
 from rollout.errors import InputError
 
 BETWEEN = "\n\n"
@@ -88,7 +87,7 @@ def examples_of(few_shot: FewShot) -> list[Row]:
 def _written(rows: Sequence[Row], template: Template) -> Iterator[str]:
     for row in rows:
         prompt = template.of_row(row)
-        yield prompt + completion_behind(prompt, row.completion) + BETWEEN
+        yield prompt + template.reply_of_row(row, prompt, row.completion) + BETWEEN
 
 
 def _turns(row: Row) -> list[Message]:

@@ -9,6 +9,7 @@ from rollout.data.conversations import dialogue_prompt, rendered
 from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.rows import Dialogue, Message, Row
 from rollout.data.template_settings import JINJA, SHIPPED, is_chat
+from rollout.data.thoughts import learned_behind
 from rollout.errors import InputError, did_you_mean
 
 R1_ZERO = (
@@ -57,6 +58,13 @@ class Template:
         except InputError as problem:
             named = f"row {row.row_id}: "
             raise InputError(f"{named}{str(problem).removeprefix(named)}") from None
+
+    def reply_of_row(self, row: Row, prompt: str, given: str) -> str:
+        """A response that a row has, as it stands behind its prompt, with what closes a reply. Raises InputError, with the row."""
+        try:
+            return learned_behind(prompt, given) + self.closing
+        except InputError as problem:
+            raise InputError(f"row {row.row_id}: {problem}") from None
 
     def asking(self, form: str) -> "Template":
         """The same template for questions that are put into `form`, a text with `{prompt}` in it, first."""
