@@ -41,7 +41,7 @@ def with_responses(where: str, values: Mapping[str, Any], source: Source) -> Map
                 f"{where}: columns {headed!r} and {column!r} differ before their last messages, and one turn of the assistant is "
                 "compared: cut both behind the turn in which they part"
             )
-        if before:
+        if before and not head:
             head, headed = before, column
         texts[column] = as_text(last)
     if not head:
