@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.config.load import load_recipe, parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.schedule import Schedule
-from orchestrator.config.sections.data import DataSection, SourceSection
+from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan.model_folder import has_chat_template, read_config
 from rollout.data.known_sets import KNOWN_SETS
@@ -48,12 +48,7 @@ def evaluation_recipe(
     stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["model_from"] = ""
     stage["eval"].update(settings)
-    if run and recipe == f"{run}/":
-        _as_exported(stage["data"], load_recipe(recipe).stages[-1].data)
-    if template:
-        stage["data"] |= (
-            {"template": template} if is_chat(template) else {"template": template, "system": "", "template_args": {}}
-        )
+    _ask_by(stage["data"], template, load_recipe(recipe) if run and recipe == f"{run}/" else None)
     if sets:
         stage["eval"]["sets"] = _chosen(sets, columns, stage["rewards"]["rubrics"])
     elif columns:
@@ -81,13 +76,17 @@ def evaluation_recipe(
     return made.model_copy(update={"stages": (with_stage_models(base, made.stages[0], models, asked),)})
 
 
-def _as_exported(data: dict[str, Any], trained: DataSection) -> None:
-    """Leave out what the export of a run carries in its chat template already; what the user says over it stays."""
-    if not is_chat(trained.template):
-        return
-    for key, nothing in (("template", CHAT), ("system", ""), ("template_args", {})):
-        if data[key] == getattr(trained, key):
+def _ask_by(data: dict[str, Any], template: str, trained: Recipe | None) -> None:
+    """Set the template: as the user says, or that of the model. `trained`: the recipe of the run that the model is of."""
+    before = trained.stages[-1].data if trained else None
+    # The chat template of an export carries what its recipe said; what the user says over it stays.
+    carried = (("template", CHAT), ("system", ""), ("template_args", {}))
+    for key, nothing in carried if before and is_chat(before.template) else ():
+        if data[key] == getattr(before, key):
             data[key] = nothing
+    if template:
+        data["template"] = template
+        data.update({} if is_chat(template) else {"system": "", "template_args": {}})
 
 
 def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout.data.messages import as_text
 from rollout.data.rows import Dialogue, Message, Row
 from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, learned_behind, opens_thought
 from rollout.data.tokens import prompt_tokens
@@ -157,6 +156,12 @@ def _missing(said: Sequence[tuple[str, str]], text: str) -> tuple[str, str] | No
         if not any(own in held for own in spelt):
             return what, each
     return None
+
+
+def as_text(message: Message) -> str:
+    """A message of the assistant as a model writes it."""
+    thought = str(message.get("reasoning_content") or "").strip()
+    return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{message['content']}" if thought else message["content"]
 
 
 def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[list[int], int]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rollout.data.readers import quote
 from rollout.data.rows import Message
-from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN
 from rollout.errors import InputError
 
 TOOLS = "tools"
@@ -29,12 +28,6 @@ def tools_of(where: str, value: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(listed, list | tuple) or not all(isinstance(each, Mapping) for each in listed):
         raise InputError(f"{where}: column {TOOLS!r} is {quote(value)}, not a list of tools")
     return tuple(_without_none(each) for each in listed)
-
-
-def as_text(message: Message) -> str:
-    """A message of the assistant as a model writes it."""
-    thought = str(message.get("reasoning_content") or "").strip()
-    return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{message['content']}" if thought else message["content"]
 
 
 def _without_none(value: Any) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollout.data.columns import found_values
-from rollout.data.messages import as_text, messages_of
+from rollout.data.conversations import as_text
+from rollout.data.messages import messages_of
 from rollout.data.readers import quote
 from rollout.data.rows import Message, Source
 from rollout.errors import InputError
