@@ -162,11 +162,28 @@ class _Reader:
             said = unwritten(first, stage.data.template)
             raise InputError(f"{key_in(self._recipe, stage, key)}: row {first.row_id}: {said}")
         questions = self._questions[seen]
+        self._check_examples(stage, key, questions)
         if kind == "eval.sets":
             self._held_out[key] = questions
             return
         for question in questions:
             self._training.setdefault(question, key)
+
+    def _check_examples(self, stage: Stage, key: str, questions: tuple[str, ...]) -> None:
+        """Raises InputError when a question of an evaluation set stands, answered, among the examples before every question."""
+        # Only here: brings pyarrow.
+        from rollout.data.few_shot import example_questions
+
+        shots = stage.data.shots
+        shown = example_questions(shots) if shots else frozenset()
+        seen = [question for question in questions if question in shown]
+        if not seen:
+            return
+        named, example = key_in(self._recipe, stage, key), _short(seen[0])
+        said = f"{len(seen)} of its questions are among the examples of data.few_shot, with their answers, such as {example!r}"
+        if key.startswith("eval.sets"):
+            raise InputError(f"{named}: {said}\nremove them from one of the two")
+        self.notes.append(f"{named}: {said}")
 
     def num_examples(self, stage: Stage, section: SourceSection) -> int:
         """Number of examples that a stage makes of a source; 0: not known here."""

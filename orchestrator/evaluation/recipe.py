@@ -80,7 +80,7 @@ def _ask_by(data: dict[str, Any], template: str, trained: Recipe | None) -> None
     """Set the template: as the user says, or that of the model. `trained`: the recipe of the run that the model is of."""
     before = trained.stages[-1].data if trained else None
     # The chat template of an export carries what its recipe said; what the user says over it stays.
-    carried = (("template", CHAT), ("system", ""), ("template_args", {}))
+    carried: Any = (("template", CHAT), ("system", ""), ("template_args", {}))
     for key, nothing in carried if before and is_chat(before.template) else ():
         if data[key] == getattr(before, key):
             data[key] = nothing

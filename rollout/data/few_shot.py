@@ -45,6 +45,11 @@ def check_file(few_shot: FewShot) -> None:
         examples_of(few_shot)
 
 
+def example_questions(few_shot: FewShot) -> frozenset[str]:
+    """The questions of the examples, without white space at their ends; none of a text."""
+    return frozenset() if is_text(few_shot.path) else frozenset(row.question.strip() for row in examples_of(few_shot))
+
+
 def is_text(path: str) -> bool:
     """Whether a file is text, rather than data in a format that sources have."""
     file = Path(path).expanduser()

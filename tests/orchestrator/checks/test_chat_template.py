@@ -106,6 +106,26 @@ def test_settings_that_do_not_fit_the_template(data: dict[str, Any], message: st
     assert message in fault(asked(model(tmp_path, THINKS), file, **data))
 
 
+def test_an_evaluation_question_among_the_examples_is_found(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "1"}])
+    held = write_rows(tmp_path / "held.jsonl", [{"prompt": "c ", "answer": "1"}])
+    shots = write_rows(tmp_path / "shots.jsonl", [{"prompt": "c", "completion": "1"}])
+    path = model(tmp_path, CHATML)
+    checked = recipe(
+        model={"path": path},
+        data={"template": "plain", "sources": {"own": {"path": str(file)}}, "few_shot": str(shots)},
+        eval={"sets": {"held": {"path": str(held)}}},
+    )
+    assert fault(checked) == (
+        "eval.sets.held: 1 of its questions are among the examples of data.few_shot, with their answers, such as 'c'\n"
+        "remove them from one of the two"
+    )
+    write_rows(shots, [{"prompt": "b", "completion": "1"}])
+    assert preflight(checked) == [
+        "data.sources.own: 1 of its questions are among the examples of data.few_shot, with their answers, such as 'b'"
+    ]
+
+
 def test_a_file_is_checked_where_the_model_is_not_here_yet(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "1"}])
     jinja = tmp_path / "my.jinja"
