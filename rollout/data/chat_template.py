@@ -128,7 +128,7 @@ def _head(said: Dress) -> Iterator[str]:
     if said.system:
         first = "messages[0]['role'] not in ['system', 'developer']"
         message = f"[{{'role': 'system', 'content': {literal(said.system)}}}]"
-        yield f"{{% if not messages or {first} %}}{{% set messages = {message} + messages %}}{{% endif %}}"
+        yield f"{{% if not messages or {first} %}}{{% set messages = {message} + messages | list %}}{{% endif %}}"
     if said.args or said.system:
         yield "\n"
 

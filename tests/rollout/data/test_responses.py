@@ -96,5 +96,5 @@ def test_conversations_that_are_no_pair(row: dict[str, Any], message: str, tmp_p
 def test_a_prompt_column_that_was_named_is_not_made_up(tmp_path: Path) -> None:
     row = {"question": "6*7?", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}
     path = jsonl(tmp_path / "a.jsonl", row)
-    assert "no column 'qestion'; did you mean 'question'?" in error(path, **PAIR, prompt_column="qestion")
+    assert "no column 'questions'; did you mean 'question'?" in error(path, **PAIR, prompt_column="questions")
     assert pair(tmp_path, row, prompt_column="question").question == "6*7?"
