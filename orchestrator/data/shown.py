@@ -10,8 +10,9 @@ from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import line_of
 from orchestrator.data.examples import load_examples
-from orchestrator.data.pairs import load_pair_sets, policy_pairs
+from orchestrator.data.pairs import Reader, load_pair_sets, policy_pairs, scored_pairs
 from orchestrator.data.prompts import load_prompts, load_tokenizer, stage_template
+from orchestrator.data.reward_pairs import encoder, reward_tokenizer
 from rollout.data.chat_template import dress
 from rollout.types import Prompt
 
@@ -79,13 +80,22 @@ def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator
                 for number, row in enumerate(islice(rows, count), 1):
                     yield f"{where} {name}, example {number} of {len(rows):,}: {_counted(row)}"
                     yield from _of_sequence(row, tokenizer)
-        case "pairs" if kind_of(stage).generates:
-            read = policy_pairs(stage, stage_template(stage, tokenizer), tokenizer)
+        case "pairs":
+            read, learned = _pair_reader(stage, tokenizer), kind_of(stage).generates
             for name, pairs in load_pair_sets(stage, read, 0.0, seed).training.items():
                 for number, pair in enumerate(islice(pairs, count), 1):
                     for which, row in (("better", pair.chosen), ("worse", pair.rejected)):
-                        yield f"{where} {name}, pair {number} of {len(pairs):,}, the {which} one: {_counted(row)}"
-                        yield from _of_sequence(row, tokenizer)
+                        said = _counted(row) if learned else f"{len(row.token_ids)} tokens are scored"
+                        yield f"{where} {name}, pair {number} of {len(pairs):,}, the {which} one: {said}"
+                        yield from (_of_sequence if learned else _of_scored)(row, tokenizer)
+
+
+def _pair_reader(stage: Stage, tokenizer: Any) -> Reader:
+    template = stage_template(stage, tokenizer)
+    if kind_of(stage).generates:
+        return policy_pairs(stage, template, tokenizer)
+    scored = encoder(stage, reward_tokenizer(tokenizer, template), template, f"of stage {stage.name}")
+    return scored_pairs(stage, scored)
 
 
 def _of_prompts(where: str, sets: Mapping[str, Sequence[Prompt]], tokenizer: Any, count: int) -> Iterator[str]:
@@ -109,6 +119,13 @@ def _of_sequence(row: TrainingSequence, tokenizer: Any) -> Iterator[str]:
     )
     yield f"  joint   {before}   ┃ trains from here:   {behind}"
     yield f"  ends    {_tokens(tokenizer, ids[-JOINT:])}"
+
+
+def _of_scored(row: TrainingSequence, tokenizer: Any) -> Iterator[str]:
+    ids = row.token_ids.tolist()
+    yield from _block(_text(tokenizer, ids), "│")
+    yield f"  begins  {_tokens(tokenizer, ids[:JOINT])}"
+    yield f"  ends    {_tokens(tokenizer, ids[-JOINT:])}   the score is read here"
 
 
 def _counted(row: TrainingSequence) -> str:

@@ -65,6 +65,25 @@ def test_both_responses_of_a_pair_are_shown(tmp_path: Path, model: str) -> None:
     ]
 
 
+def test_a_pair_of_a_reward_model_is_shown_as_it_is_scored(tmp_path: Path, model: str) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1?", "good": "<think>x</think>2", "bad": "3"}])
+    source = {"path": str(file), "chosen_column": "good", "rejected_column": "bad"}
+    (tmp_path / "my.jinja").write_text(QWEN)
+    found = lines(model, "reward_model", source, template=str(tmp_path / "my.jinja"), system="S")
+    assert [line for line in found if line.startswith("  │ ") or "scored" in line][:9] == [
+        "stage s, source own, pair 1 of 1, the better one: 97 tokens are scored",
+        "  │ <|im_start|>system",
+        "  │ S<|im_end|>",
+        "  │ <|im_start|>user",
+        "  │ 1+1?<|im_end|>",
+        "  │ <|im_start|>assistant",
+        "  │ 2<|im_end|>",
+        "  │ ",
+        "stage s, source own, pair 1 of 1, the worse one: 97 tokens are scored",
+    ]
+    assert found[-1].endswith(r"200 '\n'   the score is read here")
+
+
 def test_a_part_of_a_character_is_shown_as_its_token(tmp_path: Path, model: str) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "é", "answer": "1"}])
     found = lines(model, "grpo", {"path": str(file)})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from learner.model.small import END, character_tokenizer
-from orchestrator.stages.reward_model import encoder, reward_tokenizer
+from orchestrator.data.reward_pairs import encoder, reward_tokenizer
 from rewards.models.pair_encoding import pair_of
 from rewards.models.reward_model import RewardModel, RewardModelSpec
 from rollout.data.chat_template import dress
