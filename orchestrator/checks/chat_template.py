@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rollout.data.rows import Row
 
 
-LONGEST_S = 20.0
+LONGEST_S = 10.0
 """Time for rendering the rows of a source, in seconds."""
 
 
