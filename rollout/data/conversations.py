@@ -197,7 +197,7 @@ def rendered(messages: Sequence[Message], tokenizer: Any, *, tools: Sequence[Map
     Args:
         ask: whether the assistant is to go on.
     """
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         return str(
@@ -206,4 +206,6 @@ def rendered(messages: Sequence[Message], tokenizer: Any, *, tools: Sequence[Map
             )
         )
     except (TemplateError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
-        raise InputError(f"the chat template of the model refuses it: {error}") from None
+        line = f" (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else ""
+        said = str(getattr(error, "message", None) or error).strip().partition("\n")[0]
+        raise InputError(f"the chat template of the model refuses it: {said}{line}") from None

@@ -92,6 +92,12 @@ def test_a_thought_behind_a_closed_one_is_found(tmp_path: Path) -> None:
     )
 
 
+def test_a_template_of_the_model_that_is_not_jinja_is_told_with_its_line(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "1"}])
+    broken = model(tmp_path, "{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    assert "the chat template of the model refuses it: unexpected '}' (line 2)" in fault(asked(broken, file))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
