@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
+from orchestrator.config.sections.eval import EvalSetSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import line_of
 from orchestrator.plan.model_folder import cached_folder, chat_templates, special_tokens
@@ -149,10 +150,11 @@ def _renderer(recipe: Recipe, stage: Stage, section: SourceSection) -> "Callable
         which = stage.sft.turns if stage.sft.mask_prompt else "last"
         return (lambda row: turns_of(row, chat, which)) if kind_of(stage).learns_from == "examples" else None
     template = asking(stage_template(stage, chat), section, stage)
+    learned = kind_of(stage).learns_from in ("examples", "pairs") and not isinstance(section, EvalSetSection)
 
     def render(row: "Row") -> None:
         prompt = template.of_row(row)
-        for given in filter(None, (row.completion, row.chosen, row.rejected)):
+        for given in filter(None, (row.completion, row.chosen, row.rejected) if learned else ()):
             template.reply_of_row(row, prompt, given)
 
     return render

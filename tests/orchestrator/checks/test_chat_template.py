@@ -85,6 +85,14 @@ def test_a_thought_behind_a_closed_one_is_found(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", rows)
     path, source = model(tmp_path, THINKS), {"completion_column": "completion", "answer_column": ""}
     assert preflight(asked(path, file, "sft", source)) == []
+    # Who asks the questions alone learns no completion.
+    task = {
+        "sources": {"a": {"task": "arithmetic", "limit": 5}},
+        "template": "chat",
+        "template_args": {"enable_thinking": False},
+    }
+    held = {"sets": {"b": {"task": "arithmetic", "split": "held-out", "limit": 5}}}
+    assert preflight(recipe(model={"path": path}, data=task, eval=held)) == []
     message = fault(asked(path, file, "sft", source, template_args={"enable_thinking": False}))
     assert (
         f"{file}:2: row own/1: the prompt ends with a closed thought, but its completion begins with one of its own"
