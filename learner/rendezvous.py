@@ -20,7 +20,7 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
     address: str
-    """Of rank 0's host."""
+    """Address of rank 0, as the other hosts know it."""
     port: int
     secret: str = field(default="", repr=False)
     """Prefix of everything in the store."""

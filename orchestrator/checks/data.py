@@ -4,14 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.checks.chat_template import Rendering
 from orchestrator.checks.naming import key_in
 from orchestrator.checks.references import References
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
 from orchestrator.config.stage_kinds import kind_of
+from orchestrator.config.wiring import line_of
 from orchestrator.plan.machine import in_units
 from rollout.data.known_sets import KNOWN_SETS
+from rollout.data.template_settings import is_chat
 from rollout.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +112,7 @@ def _check_conversations(recipe: Recipe, stage: Stage, key: str, section: Source
         raise InputError(f"{named} holds whole conversations; remove {other}")
     if training and kind_of(stage).learns_from != "examples":
         raise InputError(f"{named}: conversations are for sft; {stage.kind} needs prompts: name their column")
-    if kind_of(stage).learns_from == "examples" and stage.data.template != "chat":
+    if kind_of(stage).learns_from == "examples" and not is_chat(stage.data.template):
         raise InputError(
             f"{named}: conversations are rendered by the model's chat template, but "
             f'{key_in(recipe, stage, "data.template")} = {stage.data.template!r}; set it to "chat"'
@@ -134,7 +137,7 @@ class _Reader:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._questions: dict[str, tuple[str, ...]] = {}
+        self._questions: dict[tuple[str, str], tuple[str, ...]] = {}
         self._counts: dict[str, tuple[int, int]] = {}
         """(rows, turns of an assistant in them) of every source that was read to its end."""
         self._dialogues: dict[str, Dialogue] = {}
@@ -147,21 +150,40 @@ class _Reader:
         """Raises InputError, with the key of the source in front, when a row cannot be used."""
         key = f"{kind}.{name}"
         same = _origin(section)
-        if same not in self._questions:
-            self._questions[same] = self._load(stage, key, name, section)
-        if same in self._dialogues and stage.data.template != "chat":
+        # Rendered once under each template.
+        seen = (same, _rendering(self._recipe, stage, section))
+        if seen not in self._questions:
+            self._questions[seen] = self._load(stage, key, name, section)
+        if same in self._dialogues and not is_chat(stage.data.template):
             # Only here: a mistake in the recipe does not wait for it.
             from rollout.data.templates import unwritten
 
             first = self._dialogues[same]
             said = unwritten(first, stage.data.template)
             raise InputError(f"{key_in(self._recipe, stage, key)}: row {first.row_id}: {said}")
-        questions = self._questions[same]
+        questions = self._questions[seen]
+        self._check_examples(stage, key, questions)
         if kind == "eval.sets":
             self._held_out[key] = questions
             return
         for question in questions:
             self._training.setdefault(question, key)
+
+    def _check_examples(self, stage: Stage, key: str, questions: tuple[str, ...]) -> None:
+        """Raises InputError when a question of an evaluation set stands, answered, among the examples before every question."""
+        # Only here: brings pyarrow.
+        from rollout.data.few_shot import example_questions
+
+        shots = stage.data.shots
+        shown = example_questions(shots) if shots else frozenset()
+        seen = [question for question in questions if question in shown]
+        if not seen:
+            return
+        named, example = key_in(self._recipe, stage, key), _short(seen[0])
+        said = f"{len(seen)} of its questions are among the examples of data.few_shot, with their answers, such as {example!r}"
+        if key.startswith("eval.sets"):
+            raise InputError(f"{named}: {said}\nremove them from one of the two")
+        self.notes.append(f"{named}: {said}")
 
     def num_examples(self, stage: Stage, section: SourceSection) -> int:
         """Number of examples that a stage makes of a source; 0: not known here."""
@@ -185,6 +207,7 @@ class _Reader:
         references = References.of(stage, section)
         needs = KNOWN_SETS[section.set].needs if section.set else ()
         untested: list[str] = []
+        rendering = Rendering(self._recipe, stage, section)
         try:
             # One at a time: a row may hold megabytes of tests, of which nothing is kept.
             for count, row in enumerate(iter_rows(source, self._recipe.seed), 1):
@@ -195,6 +218,7 @@ class _Reader:
                     row.question.strip()
                 ]
                 references.look_at(row)
+                rendering.look_at(row)
                 untested += [row.place] if any(not row.fields.get(column) for column in needs) else []
                 if row.dialogue:
                     self._dialogues.setdefault(_origin(section), row.dialogue)
@@ -207,7 +231,7 @@ class _Reader:
             message = str(error).removeprefix(f"source {name!r}").removeprefix(": ")
             named = key_in(self._recipe, stage, key)
             raise InputError(message if message.startswith(f"{named}: ") else f"{named}: {message}") from None
-        self.notes += references.notes(key)
+        self.notes += [*references.notes(key), *rendering.notes(key, count)]
         if untested:
             self.notes.append(
                 f"{key}: {len(untested):,} of {count:,} rows have no tests ({' and '.join(needs)}), first {untested[0]}; their "
@@ -242,6 +266,15 @@ class _Reader:
 def _origin(section: SourceSection) -> str:
     """A text that is the same for sections whose rows are the same."""
     return section.model_dump_json(exclude={"weight", "rubric", "correct", "judged_by", "prompt_form"})
+
+
+def _rendering(recipe: Recipe, stage: Stage, section: SourceSection) -> str:
+    """A text that is the same where rows are rendered alike; empty where they are not rendered here."""
+    if not is_chat(stage.data.template):
+        return ""
+    keys = {"template", "system", "template_args", "few_shot"}
+    said = [each.data.model_dump_json(include=keys) for each in line_of(recipe.stages, stage)]
+    return f"{stage.model.path} {said} {section.prompt_form} {kind_of(stage).learns_from}"
 
 
 def _short(text: str) -> str:

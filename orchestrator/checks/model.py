@@ -1,4 +1,4 @@
-"""Whether the model that a stage starts from is there, whole, and fits the stage: folder, hub id, chat template."""
+"""Whether the model that a stage starts from is there, whole, and fits the stage: folder, hub id."""
 
 import os
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.model import ModelSection
 from orchestrator.plan.model_folder import (
     ONLY_WHEN_SAMPLING,
+    cached_folder,
     check_whole,
     embedding_rows,
     generation_faults,
-    has_chat_template,
     is_local,
     read_config,
     read_json_file,
@@ -58,9 +58,7 @@ def check_place(named: str, path: str) -> list[str]:
 
 def _check_hub(named: str, name: str) -> list[str]:
     """A hub id is taken as it is; whether it is on this machine already can be told from the cache."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    if (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
+    if cached_folder(name):
         return []
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise InputError(
@@ -161,25 +159,4 @@ def _check_code(named: str, config: Mapping[str, Any], model: ModelSection) -> N
         raise InputError(
             f"{named}: the model runs Python from its own folder (auto_map in config.json); "
             "read it, then set model.trust_remote_code=true"
-        )
-
-
-def check_template(recipe: Recipe, stage: Stage) -> None:
-    """Raises InputError when the prompt template of a stage is not there, or its model has none of its own."""
-    from rollout.data.templates import load_template
-
-    name, path = stage.data.template, stage.model.path
-    if name != "chat":
-        load_template(name, None)
-        return
-    lacks = (
-        stage.model.build.tokenizer == "characters"
-        if not path
-        else Path(path).is_dir() and not has_chat_template(Path(path))
-    )
-    if lacks:
-        model = path or "the model that the recipe builds"
-        raise InputError(
-            f"{key_in(recipe, stage, 'data.template')} = 'chat': {model} has no chat template; "
-            "use data.template=r1-zero or data.template=plain"
         )

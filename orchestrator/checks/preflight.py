@@ -1,15 +1,16 @@
 """What can be known before anything starts: data, model folder, rewards, ports, places, memory.
 
 Every mistake found here costs a second instead of minutes, and names the key, its value and the way out. Neither this
-nor any of the checks imports torch, vllm, ray or transformers.
+nor any of the checks imports torch, vllm or ray, and `transformers` only to render a chat template.
 """
 
+from orchestrator.checks.chat_template import check_template
 from orchestrator.checks.data import check_data
 from orchestrator.checks.engine import check_engine_options
 from orchestrator.checks.lora import check_lora
 from orchestrator.checks.loss import check_loss
 from orchestrator.checks.machine import check_cluster, check_engine, check_memory, check_places
-from orchestrator.checks.model import check_model, check_template
+from orchestrator.checks.model import check_model
 from orchestrator.checks.own_rewards import check_own_rewards
 from orchestrator.checks.rewards import check_reward_models, check_rewards, check_sandbox
 from orchestrator.config.recipe import Recipe

@@ -29,7 +29,7 @@ from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import PREFIX
 from orchestrator.plan.model_folder import is_local
 from rollout.data.rows import HUB
-from rollout.data.templates import SHIPPED as SHIPPED_TEMPLATES
+from rollout.data.template_settings import SHIPPED as SHIPPED_TEMPLATES
 from rollout.errors import InputError, ServiceError
 
 ANSWER_TIMEOUT_S = 5
@@ -221,6 +221,9 @@ def _paths(stage: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
                 yield source, f"{kind}.{name}.path", "path"
     if stage["data"]["template"] not in SHIPPED_TEMPLATES:
         yield stage["data"], "data.template", "template"
+    few_shot = stage["data"]["few_shot"]
+    if few_shot["path"] and not few_shot["path"].startswith(HUB):
+        yield few_shot, "data.few_shot.path", "path"
     models = [(stage["model"], "model.path")]
     for rubric, functions in stage["rewards"]["rubrics"].items():
         models += [

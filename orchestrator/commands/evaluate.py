@@ -32,7 +32,10 @@ Samples = Annotated[int | None, typer.Option(min=0, metavar="K", help="Samples a
 Temperature = Annotated[float | None, typer.Option(metavar="T", help="Temperature of the samples. [default: 0.6]")]
 TopP = Annotated[float | None, typer.Option(metavar="P", help="Top-p of the samples. [default: 0.95]")]
 Greedy = Annotated[bool | None, typer.Option("--greedy/--no-greedy", help="Also decode greedily.")]
-PromptTemplate = Annotated[str, typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file.")]
+PromptTemplate = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Prompt template: plain, r1-zero, chat, or a file (text, or Jinja: my.jinja)."),
+]
 PromptColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Question column of the other --set files.")]
 AnswerColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Answer column of the other --set files.")]
 AnswerPattern = Annotated[

@@ -8,6 +8,7 @@ from orchestrator.config.schedule import Schedule, check_schedule
 from orchestrator.config.sharing import sharing_fault
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import check_wiring
+from rollout.data.template_settings import is_chat
 from rollout.errors import InputError, did_you_mean
 
 
@@ -16,6 +17,7 @@ def check_consistency(recipe: Recipe) -> None:
     for stage in recipe.stages:
         _check_length(stage)
         _check_data(stage)
+        _check_template(stage)
         _check_labels(stage)
         _check_batches(stage)
         check_schedule(stage)
@@ -53,6 +55,22 @@ def _check_data(stage: Stage) -> None:
             raise InputError(
                 f"stage {stage.name}: source {name!r} asks for rubric {source.rubric!r}; rewards.rubrics has: {known}"
             )
+
+
+def _check_template(stage: Stage) -> None:
+    """What is said of a chat template has one, and turns that stand before a question have a question."""
+    for key in ("system", "template_args"):
+        if getattr(stage.data, key) and not is_chat(stage.data.template):
+            raise InputError(
+                f"stage {stage.name}: data.{key} is for chat templates, but data.template = {stage.data.template!r}; "
+                'set it to "chat", or to a Jinja file'
+            )
+    conversations = next((name for name, source in stage.data.sources.items() if source.messages_column), "")
+    if stage.data.few_shot.path and conversations and kind_of(stage).learns_from == "examples":
+        raise InputError(
+            f"stage {stage.name}: data.few_shot stands before questions, but source {conversations!r} holds whole "
+            "conversations (messages_column); remove one of them"
+        )
 
 
 def _check_labels(stage: Stage) -> None:

@@ -10,6 +10,7 @@ in well under a second.
 
 import copy
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from orchestrator.config.missing import check_required
 from orchestrator.config.overrides import apply_overrides
 from orchestrator.config.recipe import STAGE_SECTIONS, Recipe, Settings
 from orchestrator.config.resolve import resolve_stages
+from rollout.data.template_settings import SHIPPED
 from rollout.errors import InputError, did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -44,7 +46,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return (
         parse_stored(_read_toml(path / STORED), overrides)
         if path.is_dir()
-        else parse_recipe(_read_toml(path), overrides)
+        else parse_recipe(_beside(_read_toml(path), path.parent), overrides)
     )
 
 
@@ -126,6 +128,21 @@ def _find(name: str) -> Path:
         known = sorted(path.stem for path in RECIPES.glob("*.toml"))
         raise InputError(f"unknown recipe {name!r}{did_you_mean(name, known)}; shipped: {', '.join(known)}")
     return shipped
+
+
+def _beside(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe with the files of its templates and examples found beside it, where they are there."""
+    stages = raw.get("stages")
+    for table in [raw, *(stages if isinstance(stages, list) else ())]:
+        data = _table(table, "data")
+        for holder, key in ((data, "template"), (data, "few_shot"), (_table(data, "few_shot"), "path")):
+            value = holder.get(key)
+            if not isinstance(value, str) or not value or value in SHIPPED or not (folder / value).exists():
+                continue
+            # As from here, so that a run is the same however its recipe was named.
+            path = Path(os.path.abspath(folder / value))
+            holder[key] = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return raw
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -32,11 +32,17 @@ def parent_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage | None:
     return next((other for other in reversed(earlier) if kind_of(other).leaves == "policy"), None)
 
 
+def line_of(stages: Sequence[AnyStage], stage: AnyStage) -> list[AnyStage]:
+    """The stages whose models one another start from, up to this one."""
+    line = [stage]
+    while (parent := parent_of(stages, line[0])) is not None:
+        line.insert(0, parent)
+    return line
+
+
 def root_of(stages: Sequence[AnyStage], stage: AnyStage) -> AnyStage:
     """The stage with which a stage's line of models begins. Stages of one root have models of one shape."""
-    while (parent := parent_of(stages, stage)) is not None:
-        stage = parent
-    return stage
+    return line_of(stages, stage)[0]
 
 
 def data_parents(stage: Stage) -> list[str]:

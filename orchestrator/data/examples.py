@@ -11,14 +11,13 @@ import numpy as np
 from learner.batch import TrainingSequence
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
-from orchestrator.data.prompts import asking
+from orchestrator.data.prompts import asking, stage_template
 from rollout.data.conversations import TOKENIZE_BATCH, Turn, tokenised_turns, turns_of
 from rollout.data.mixture import Mixture
 from rollout.data.prompts import SkippedPrompt, skipped_note
 from rollout.data.rows import Row
 from rollout.data.sources import load_rows
-from rollout.data.templates import Template, load_template
-from rollout.data.thoughts import completion_behind
+from rollout.data.templates import Template
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
@@ -65,7 +64,7 @@ def load_examples(sources: Mapping[str, SourceSection], stage: Stage, tokenizer:
     """
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end-of-sequence token (eos_token), which supervised training must teach")
-    template = load_template(stage.data.template, tokenizer)
+    template = stage_template(stage, tokenizer)
     limit = stage.model.max_tokens
     sequences: dict[str, list[TrainingSequence]] = {}
     skipped: dict[str, list[SkippedPrompt]] = {}
@@ -135,11 +134,10 @@ def _tokenise(
         return
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
-        prompts = [template.render(row.asked) for row in batch]
+        prompts = [template.of_row(row) for row in batch]
         asked = prompt_tokens(tokenizer, prompts)
         replies = [
-            completion_behind(prompt, _completion(row)) + template.closing
-            for prompt, row in zip(prompts, batch, strict=True)
+            template.reply_of_row(row, prompt, _completion(row)) for prompt, row in zip(prompts, batch, strict=True)
         ]
         worked = tokenizer(replies, add_special_tokens=False)["input_ids"]
         for row, prompt, completion in zip(batch, asked, worked, strict=True):

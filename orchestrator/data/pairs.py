@@ -18,7 +18,6 @@ from rollout.data.prompts import TOKENIZE_BATCH
 from rollout.data.rows import Dialogue, Row
 from rollout.data.sources import load_rows
 from rollout.data.templates import Template
-from rollout.data.thoughts import completion_behind
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
@@ -111,10 +110,10 @@ def policy_pairs(stage: Stage, template: Template, tokenizer: Any) -> Reader:
     """The reader of pairs for a policy (DPO): prompt, response and end of sequence; the response trains."""
 
     def read(rows: Sequence[Row]) -> Iterator[Pair | TooLong]:
-        texts = [template.render(row.asked) for row in rows]
+        texts = [template.of_row(row) for row in rows]
         prompts = prompt_tokens(tokenizer, texts)
         responses = [
-            completion_behind(text, response) + template.closing
+            template.reply_of_row(row, text, response)
             for text, row in zip(texts, rows, strict=True)
             for response in (row.chosen, row.rejected)
         ]

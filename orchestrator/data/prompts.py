@@ -6,6 +6,8 @@ from typing import Any
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.sections.data import SourceSection
+from rollout.data.chat_template import dress
+from rollout.data.few_shot import with_few_shot
 from rollout.data.known_sets import PLACEHOLDER, form_of
 from rollout.data.prompts import PromptStream, SkippedPrompt, render_prompts, skipped_note
 from rollout.data.sources import load_rows
@@ -40,7 +42,7 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
     Raises:
         InputError: a source cannot be read, or its rows cannot be rendered.
     """
-    template = load_template(stage.data.template, tokenizer)
+    template = stage_template(stage, tokenizer)
     prompts, skipped = {}, {}
     for name, section in sources.items():
         if section.messages_column:
@@ -49,6 +51,12 @@ def load_prompts(sources: Mapping[str, SourceSection], stage: Stage, tokenizer: 
         asked = asking(template, section, stage)
         prompts[name], skipped[name] = render_prompts(rows, asked, tokenizer, stage.data.max_prompt_tokens)
     return PromptSets(prompts=prompts, skipped=skipped)
+
+
+def stage_template(stage: Stage, tokenizer: Any) -> Template:
+    """The template of a stage, with the examples that stand before every question. Raises InputError where one cannot be read."""
+    template = load_template(stage.data.template, tokenizer)
+    return with_few_shot(template, shots, tokenizer) if (shots := stage.data.shots) else template
 
 
 def asking(template: Template, section: SourceSection, stage: Stage) -> Template:
@@ -65,6 +73,13 @@ def question_form(section: SourceSection, stage: Stage) -> str:
 def prompt_stream(sets: PromptSets, stage: Stage, seed: int) -> PromptStream:
     """The endless mixture of a stage's sources."""
     return PromptStream(sets.prompts, {name: section.weight for name, section in stage.data.sources.items()}, seed)
+
+
+def stage_tokenizer(path: str, stage: Stage) -> Any:
+    """The tokenizer of a folder or hub id, with the chat template that a stage says. Raises InputError."""
+    tokenizer = load_tokenizer(path, stage.model.trust_remote_code)
+    dress(tokenizer, stage.data.dress)
+    return tokenizer
 
 
 def load_tokenizer(path: str, trust_remote_code: bool) -> Any:

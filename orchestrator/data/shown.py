@@ -1,5 +1,6 @@
 """A few prompts, examples and pairs of a stage as the model will read them: the text, and token by token where parts meet."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 from learner.batch import TrainingSequence
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.config.wiring import root_of
+from orchestrator.config.wiring import line_of
 from orchestrator.data.examples import load_examples
-from orchestrator.data.pairs import load_pair_sets, policy_pairs
-from orchestrator.data.prompts import load_prompts, load_tokenizer
-from rollout.data.templates import load_template
+from orchestrator.data.pairs import Reader, load_pair_sets, policy_pairs, scored_pairs
+from orchestrator.data.prompts import load_prompts, load_tokenizer, stage_template
+from orchestrator.data.reward_pairs import encoder, reward_tokenizer
+from rollout.data.chat_template import dress
 from rollout.types import Prompt
 
+LEGEND = "│ is read, ┃ is trained on; below each text some of its tokens, by id and text"
 JOINT = 5
 """Tokens on each side of a joint."""
 
@@ -24,11 +27,13 @@ def shown(recipe: Recipe, count: int) -> Iterator[str]:
     Raises:
         InputError: data or tokenizer cannot be read, or rows cannot be rendered.
     """
+    yield LEGEND
     for stage in recipe.stages:
         tokenizer, why = _tokenizer(recipe, stage)
         if tokenizer is None:
             yield f"stage {stage.name}: {why}"
             continue
+        yield f"stage {stage.name}: {_said(stage)}"
         yield from _of_sources(stage, tokenizer, recipe.seed, count)
         if kind_of(stage).generates:
             sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
@@ -36,15 +41,30 @@ def shown(recipe: Recipe, count: int) -> Iterator[str]:
 
 
 def _tokenizer(recipe: Recipe, stage: Stage) -> tuple[Any, str]:
-    """The tokenizer that the stage's model has, or why there is none yet."""
-    model = root_of(recipe.stages, stage).model
+    """The tokenizer that the stage's model will have, or why there is none yet."""
+    line = line_of(recipe.stages, stage)
+    model = line[0].model
     if model.path:
-        return load_tokenizer(model.path, model.trust_remote_code), ""
-    if model.build.tokenizer == "characters":
+        tokenizer = load_tokenizer(model.path, model.trust_remote_code)
+    elif model.build.tokenizer == "characters":
         from learner.model.small import character_tokenizer
 
-        return character_tokenizer(), ""
-    return None, "its tokenizer is made when the run begins; model.path names one that is there"
+        tokenizer = character_tokenizer()
+    else:
+        return None, "its tokenizer is made when the run begins; model.path names one that is there"
+    for each in line:
+        dress(tokenizer, each.data.dress)
+    return tokenizer, ""
+
+
+def _said(stage: Stage) -> str:
+    """What the recipe says of the form of prompts."""
+    data = stage.data
+    settings: dict[str, Any] = {"data.template": data.template}
+    settings |= {"data.system": data.system} if data.system else {}
+    settings |= {f"data.template_args.{name}": value for name, value in data.template_args.items()}
+    settings |= {"data.few_shot.path": data.few_shot.path} if data.few_shot.path else {}
+    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())
 
 
 def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator[str]:
@@ -60,13 +80,22 @@ def _of_sources(stage: Stage, tokenizer: Any, seed: int, count: int) -> Iterator
                 for number, row in enumerate(islice(rows, count), 1):
                     yield f"{where} {name}, example {number} of {len(rows):,}: {_counted(row)}"
                     yield from _of_sequence(row, tokenizer)
-        case "pairs" if kind_of(stage).generates:
-            read = policy_pairs(stage, load_template(stage.data.template, tokenizer), tokenizer)
+        case "pairs":
+            read, learned = _pair_reader(stage, tokenizer), kind_of(stage).generates
             for name, pairs in load_pair_sets(stage, read, 0.0, seed).training.items():
                 for number, pair in enumerate(islice(pairs, count), 1):
                     for which, row in (("better", pair.chosen), ("worse", pair.rejected)):
-                        yield f"{where} {name}, pair {number} of {len(pairs):,}, the {which} one: {_counted(row)}"
-                        yield from _of_sequence(row, tokenizer)
+                        said = _counted(row) if learned else f"{len(row.token_ids)} tokens are scored"
+                        yield f"{where} {name}, pair {number} of {len(pairs):,}, the {which} one: {said}"
+                        yield from (_of_sequence if learned else _of_scored)(row, tokenizer)
+
+
+def _pair_reader(stage: Stage, tokenizer: Any) -> Reader:
+    template = stage_template(stage, tokenizer)
+    if kind_of(stage).generates:
+        return policy_pairs(stage, template, tokenizer)
+    scored = encoder(stage, reward_tokenizer(tokenizer, template), template, f"of stage {stage.name}")
+    return scored_pairs(stage, scored)
 
 
 def _of_prompts(where: str, sets: Mapping[str, Sequence[Prompt]], tokenizer: Any, count: int) -> Iterator[str]:
@@ -90,6 +119,13 @@ def _of_sequence(row: TrainingSequence, tokenizer: Any) -> Iterator[str]:
     )
     yield f"  joint   {before}   ┃ trains from here:   {behind}"
     yield f"  ends    {_tokens(tokenizer, ids[-JOINT:])}"
+
+
+def _of_scored(row: TrainingSequence, tokenizer: Any) -> Iterator[str]:
+    ids = row.token_ids.tolist()
+    yield from _block(_text(tokenizer, ids), "│")
+    yield f"  begins  {_tokens(tokenizer, ids[:JOINT])}"
+    yield f"  ends    {_tokens(tokenizer, ids[-JOINT:])}   the score is read here"
 
 
 def _counted(row: TrainingSequence) -> str:

@@ -11,6 +11,7 @@ from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan.model_folder import has_chat_template, read_config
 from rollout.data.known_sets import KNOWN_SETS
+from rollout.data.template_settings import CHAT, is_chat
 from rollout.errors import InputError
 
 LENGTH = 4096
@@ -47,8 +48,7 @@ def evaluation_recipe(
     stage["learner"]["lora_rank"] = 0  # an export is whole
     stage["model_from"] = ""
     stage["eval"].update(settings)
-    if template:
-        stage["data"]["template"] = template
+    _ask_by(stage["data"], template, load_recipe(recipe) if run and recipe == f"{run}/" else None)
     if sets:
         stage["eval"]["sets"] = _chosen(sets, columns, stage["rewards"]["rubrics"])
     elif columns:
@@ -74,6 +74,19 @@ def evaluation_recipe(
     asked = {section.rubric for section in made.stages[0].eval.prompt_sets.values()}
     models = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")
     return made.model_copy(update={"stages": (with_stage_models(base, made.stages[0], models, asked),)})
+
+
+def _ask_by(data: dict[str, Any], template: str, trained: Recipe | None) -> None:
+    """Set the template: as the user says, or that of the model. `trained`: the recipe of the run that the model is of."""
+    before = trained.stages[-1].data if trained else None
+    # The chat template of an export carries what its recipe said; what the user says over it stays.
+    carried: Any = (("template", CHAT), ("system", ""), ("template_args", {}))
+    for key, nothing in carried if before and is_chat(before.template) else ():
+        if data[key] == getattr(before, key):
+            data[key] = nothing
+    if template:
+        data["template"] = template
+        data.update({} if is_chat(template) else {"system": "", "template_args": {}})
 
 
 def _chosen(sets: Sequence[str], columns: Mapping[str, str], rubrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

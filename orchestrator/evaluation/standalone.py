@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe
-from orchestrator.data.prompts import load_prompts, load_tokenizer
+from orchestrator.data.prompts import load_prompts, stage_tokenizer
 from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
@@ -23,7 +23,7 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
     stage = recipe.stages[-1]
     # There is no rank here to share with.
     stage = stage.model_copy(update={"rollout": stage.rollout.model_copy(update={"share_gpus": False})})
-    tokenizer = load_tokenizer(model_path, stage.model.trust_remote_code)
+    tokenizer = stage_tokenizer(model_path, stage)
     sets = load_prompts(stage.eval.prompt_sets, stage, tokenizer, seed=0)
     display = Display()
     for note in sets.notes():

@@ -1,6 +1,7 @@
 """What a stage works with: its settings, its services, its place in the run directory, and the verbs stages share."""
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,8 @@ from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
 from rollout.actors import both
-from rollout.data.unchanged import check_unchanged
+from rollout.data.template_settings import is_chat
+from rollout.data.unchanged import check_same, check_unchanged
 from rollout.errors import ServiceError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
@@ -223,7 +225,8 @@ class StageContext:
         learner = await self.services.learner()
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
-            await learner.save(begin_folder(folder), {"step": step, "eval_sets": self._sets.fingerprints(), **state})
+            held = {"eval_sets": self._sets.fingerprints(), "templates": self._templates()}
+            await learner.save(begin_folder(folder), {"step": step, **held, **state})
             await asyncio.to_thread(complete, folder)
             best = best_step(self.store.folder, self.stage.name)
             self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints, best)
@@ -232,7 +235,8 @@ class StageContext:
         """Load the newest checkpoint of the stage into the learner; its state, or None when there is none.
 
         Raises:
-            InputError: evaluation sets have changed since: figures before and after could not be compared.
+            InputError: evaluation sets have changed since: figures before and after could not be compared; or the template, which
+                the export carries.
         """
         checkpoints = self.store.checkpoints(self.stage.name)
         if not checkpoints:
@@ -240,6 +244,8 @@ class StageContext:
         state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
         held = self._sets.fingerprints()
         check_unchanged("problems", state.get("eval_sets", held), held)  # checkpoints of before do not say
+        templates = self._templates()
+        check_same("data.template", self.stage.data.template, state.get("templates", templates) == templates)
         learner = await self.services.learner()
         await learner.load(checkpoints[-1])
         self.display.line(f"{self.stage.name}: continues from step {state['step']}")
@@ -249,16 +255,33 @@ class StageContext:
         """Write the stage's result, which marks it as finished.
 
         Args:
-            tokenizer_from: folder of its tokenizer; empty: the model's that the stage started from.
+            tokenizer_from: folder of its tokenizer; empty: the model's that the stage started from, with the chat template that the
+                stage has read with.
             linked: whether it is now the result of the run.
         """
         folder = self.store.export_folder(self.stage.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self.clocks.save.running():
-            await (await self.services.learner()).export(folder, tokenizer_from or self.model_path)
+            await (await self.services.learner()).export(folder, tokenizer_from or self.tokenizer_folder())
         if linked:
             self.store.link_export(self.stage.name)
         return folder
+
+    def tokenizer_folder(self) -> str:
+        """Folder or hub id of the tokenizer that goes with the stage's weights: with what the recipe says of the chat template,
+        where it says something.
+        """
+        if not self.stage.data.dress:
+            return self.model_path
+        folder = self.store.folder / self.stage.name / "tokenizer"
+        self.tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    def _templates(self) -> str:
+        """Digest of the chat template that the stage reads with; empty under templates of other kinds."""
+        if not is_chat(self.stage.data.template):
+            return ""
+        return hashlib.blake2b(json.dumps(self.tokenizer.chat_template).encode(), digest_size=16).hexdigest()
 
     def close(self) -> None:
         """Record what no step has recorded: the time after the last one, or all of it in a stage without steps."""

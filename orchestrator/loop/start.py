@@ -8,7 +8,7 @@ from orchestrator.cluster.specs import build_spec, learner_spec
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of, root_of
-from orchestrator.data.prompts import load_tokenizer
+from orchestrator.data.prompts import stage_tokenizer
 from orchestrator.display import Display
 from orchestrator.run.folder import built_model
 from orchestrator.run.store import RunStore
@@ -33,7 +33,7 @@ async def open_model(
     await services.take_gpus()
     spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
     parameters, tokenizer = await asyncio.gather(
-        learner.open(spec), asyncio.to_thread(load_tokenizer, model_path, stage.model.trust_remote_code)
+        learner.open(spec), asyncio.to_thread(stage_tokenizer, model_path, stage)
     )
     display.line(f"{stage.name}: {parameters:,} parameters, learner ready")
     store.record("stage", stage.name, event="model", parameters=parameters)

@@ -66,6 +66,41 @@ def has_chat_template(folder: Path) -> bool:
     return bool(read_json_file(folder / "tokenizer_config.json").get("chat_template"))
 
 
+def chat_templates(folder: Path) -> str | dict[str, str]:
+    """The chat template of the tokenizer in a folder, or its templates by name, as `transformers` takes them; empty: none."""
+    texts = {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").is_file():
+        texts["default"] = folder / "chat_template.jinja"
+    held: Any = {name: file.read_text(encoding="utf-8") for name, file in texts.items()}
+    held = held or read_json_file(folder / "tokenizer_config.json").get("chat_template") or ""
+    if isinstance(held, list):
+        held = {each["name"]: each["template"] for each in held}
+    return held["default"] if isinstance(held, dict) and set(held) == {"default"} else held
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Name → text of the special tokens that the tokenizer in a folder gives to its chat template."""
+    found: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        for name, token in read_json_file(folder / file).items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                found[name] = text
+    return found
+
+
+def cached_folder(name: str) -> Path | None:
+    """Folder of a model of the Hugging Face hub in the cache of this machine; None: it is not there."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+    try:
+        commit = (cache / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        commit = next((entry.name for entry in sorted((cache / "snapshots").glob("*"))), "")
+    folder = cache / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
+
+
 def tokenizer_ids(folder: Path) -> int:
     """One more than the largest id that the tokenizer in a folder gives; 0 where its files are of a form that is not read here."""
     ids = [0]

@@ -4,25 +4,17 @@ The way in which pairs are written travels with the export, as the chat template
 what was trained on. Which part of a response is read is `reward_model.scope`, here as there.
 """
 
-import copy
-from collections.abc import Sequence
-from typing import Any
-
-from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
-from orchestrator.data.pairs import load_pair_sets, need_end, scored_pairs
+from orchestrator.data.pairs import load_pair_sets, scored_pairs
+from orchestrator.data.prompts import stage_template
+from orchestrator.data.reward_pairs import encoder, reward_tokenizer
 from orchestrator.loop.context import StageContext
 from orchestrator.loop.pair_training import train_on_pairs
-from rewards.models.pair_encoding import PairEncoder, literal_template, pair_of
-from rollout.data.rows import Dialogue
-from rollout.data.templates import Template, load_template
-from rollout.data.thoughts import completion_behind
-from rollout.data.tokens import opening_of
 
 
 async def run_reward_model(context: StageContext) -> None:
     stage, settings = context.stage, context.stage.reward_model
-    template = load_template(stage.data.template, context.tokenizer)
+    template = stage_template(stage, context.tokenizer)
     tokenizer = reward_tokenizer(context.tokenizer, template)
     encode = encoder(stage, tokenizer, template, context.model_path)
     sets = load_pair_sets(stage, scored_pairs(stage, encode), settings.held_out, context.recipe.seed)
@@ -33,34 +25,3 @@ async def run_reward_model(context: StageContext) -> None:
     # It is no policy: nothing starts from it, unless there is nothing else.
     linked = all(kind_of(other).leaves == "rewards" for other in context.recipe.stages)
     await context.export(str(folder), linked=linked)
-
-
-def reward_tokenizer(tokenizer: Any, template: Template) -> Any:
-    """A copy whose chat template writes a pair as the reward model is to read it.
-
-    The model's own for `data.template = "chat"`; for any other: question, response, end of sequence, without the words that
-    tell a policy how to answer. Raises InputError when the tokenizer has no end-of-sequence token.
-    """
-    tokenizer = copy.deepcopy(tokenizer)
-    if template.name != "chat":
-        need_end(tokenizer)
-        between = "" if template.name == "plain" else "\n\n"
-        # What the tokenizer puts before every text (`<s>`) a chat template has to write itself.
-        start = "".join(tokenizer.convert_ids_to_tokens(opening_of(tokenizer)))
-        tokenizer.chat_template = literal_template(start, between, tokenizer.eos_token)
-    return tokenizer
-
-
-def encoder(stage: Stage, tokenizer: Any, template: Template, named: str) -> Any:
-    """(what is asked, response) → token ids, as the reward service has them for a prompt that was rendered by `template`."""
-    pairs = PairEncoder(tokenizer, named)
-
-    def encode(texts: Sequence[tuple[str | Dialogue, str]]) -> list[list[int]]:
-        prompts = [template.render(asked) for asked, _ in texts]
-        answered = [
-            (prompt, completion_behind(prompt, response)) for prompt, (_, response) in zip(prompts, texts, strict=True)
-        ]
-        rows = pairs.encode([pair_of(prompt, response, stage.reward_model.scope) for prompt, response in answered])
-        return [row.ids for row in rows]
-
-    return encode

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from rewards.text.response import question, read_response
+from rollout.data.chat_template import literal
 from rollout.errors import InputError
 
 Pair = tuple[str, str]
@@ -71,19 +72,14 @@ class PairEncoder:
 
 def literal_template(before: str, between: str, after: str) -> str:
     """A chat template (Jinja) that writes a question and a response with these texts round them, and nothing else."""
-    asked = f"{_quote(before)} + message.content + {_quote(between)}"
+    asked = f"{literal(before)} + message.content + {literal(between)}"
     return (
         "{% for message in messages %}{% if message.role == 'user' %}{{ "
         + asked
         + " }}{% else %}{{ message.content + "
-        + _quote(after)
+        + literal(after)
         + " }}{% endif %}{% endfor %}"
     )
-
-
-def _quote(text: str) -> str:
-    """A text as a string of Jinja, which reads escapes as Python does."""
-    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
 def _frame(tokenizer: Any, named: str) -> tuple[str, str, str] | None:

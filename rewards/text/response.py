@@ -97,7 +97,8 @@ def question(prompt: str) -> str:
     A prompt in a form that is not known here is returned as it is.
     """
     if prompt.startswith(_R1_HEAD):
-        return prompt.removeprefix(_R1_HEAD).removesuffix(_R1_TAIL).strip()
+        # Examples may stand before it in the same form.
+        return prompt.rpartition(_R1_HEAD)[2].removesuffix(_R1_TAIL).strip()
     for piece in reversed(_CHAT_MARK.split(prompt)):
         text = _ROLE.sub("", piece, count=1) if _ROLE.match(piece) else piece
         if text.strip():

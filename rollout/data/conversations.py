@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rollout.data.rows import Dialogue, Message, Row
-from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, completion_behind, opens_thought
+from rollout.data.thoughts import THINK_CLOSE, THINK_OPEN, learned_behind, opens_thought
 from rollout.data.tokens import prompt_tokens
 from rollout.errors import InputError
 
@@ -54,10 +54,14 @@ def turns_of(row: Row, tokenizer: Any, which: WhichTurns) -> list[Turn]:
     return turns
 
 
-def dialogue_prompt(dialogue: Dialogue, tokenizer: Any) -> str:
-    """A dialogue up to where the assistant begins to write. Raises InputError as `turns_of` does."""
+def dialogue_prompt(dialogue: Dialogue, tokenizer: Any, *, thoughts: bool = False) -> str:
+    """A dialogue up to where the assistant begins to write. Raises InputError as `turns_of` does.
+
+    Args:
+        thoughts: whether the template must show those of earlier turns, too.
+    """
     prompt = _render(dialogue, dialogue.messages, tokenizer, ask=True)
-    _check_context(dialogue, dialogue.messages, prompt)
+    _check_context(dialogue, dialogue.messages, prompt, thoughts)
     return prompt
 
 
@@ -78,27 +82,32 @@ def _reply(row: Row, place: int, prompt: str, tokenizer: Any) -> str:
         before, shown, closing = marked.rpartition(MARK)
         opened = opens_thought(prompt) and prompt.rstrip().removesuffix(THINK_OPEN) == before
         if shown and (before == prompt or opened):
-            return completion_behind(prompt, _as_text(message)) + closing.rstrip()
+            try:
+                return learned_behind(prompt, as_text(message)) + closing.rstrip()
+            except InputError as problem:
+                raise InputError(f"{_named(row)}{problem}") from None
     if not begins:
         raise InputError(
-            f"row {row.row_id}: the chat template of the model ends a prompt with {prompt[-40:]!r}, but writes a turn of the "
+            f"{_named(row)}the chat template of the model ends a prompt with {prompt[-40:]!r}, but writes a turn of the "
             "assistant otherwise, so nothing says where the turn begins; give the rows as prompt and completion"
         )
     assert missing is not None
     raise InputError(_drops(row, place, missing))
 
 
-def _check_context(row: Row | Dialogue, messages: Sequence[Message], prompt: str) -> None:
-    """Raises InputError when a template leaves out what was said before, or the tools. It may leave out earlier thoughts."""
+def _check_context(row: Row | Dialogue, messages: Sequence[Message], prompt: str, thoughts: bool = False) -> None:
+    """Raises InputError when a template leaves out what was said before, or the tools. It may leave out earlier thoughts, unless
+    `thoughts` asks for them.
+    """
     for place, message in enumerate(messages):
         said = _said(message)
-        if missing := _missing([each for each in said if each[0] != "thought"], prompt):
+        if missing := _missing([each for each in said if thoughts or each[0] != "thought"], prompt):
             raise InputError(_drops(row, place, missing))
     for tool in row.tools:
         name = str(tool.get("function", tool).get("name", ""))
         if name not in prompt:
             raise InputError(
-                f"row {row.row_id}: the chat template of the model does not show the tool {name!r} of the row; use a model whose "
+                f"{_named(row)}the chat template of the model does not show the tool {name!r} of the row; use a model whose "
                 "template reads `tools`, or remove the column"
             )
 
@@ -107,9 +116,14 @@ def _drops(row: Row | Dialogue, place: int, missing: tuple[str, str]) -> str:
     what, text = missing
     role = row.messages[place]["role"]
     return (
-        f"row {row.row_id}: the chat template of the model drops the {what} of message {place + 1} ({role}): {text[:60]!r}; use a "
+        f"{_named(row)}the chat template of the model drops the {what} of message {place + 1} ({role}): {text[:60]!r}; use a "
         "model whose template keeps it, or give the rows as prompt and completion"
     )
+
+
+def _named(row: Row | Dialogue) -> str:
+    """The row in front of a message; a question by itself is named by who asks it."""
+    return f"row {row.row_id}: " if row.row_id else ""
 
 
 def _said(message: Message) -> list[tuple[str, str]]:
@@ -144,7 +158,7 @@ def _missing(said: Sequence[tuple[str, str]], text: str) -> tuple[str, str] | No
     return None
 
 
-def _as_text(message: Message) -> str:
+def as_text(message: Message) -> str:
     """A message of the assistant as a model writes it."""
     thought = str(message.get("reasoning_content") or "").strip()
     return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{message['content']}" if thought else message["content"]
@@ -171,13 +185,27 @@ def tokenised_turns(turns: Sequence[Turn], tokenizer: Any) -> Iterator[tuple[lis
 
 
 def _render(row: Row | Dialogue, messages: Sequence[Message], tokenizer: Any, *, ask: bool) -> str:
-    from jinja2 import TemplateError
+    try:
+        return rendered(messages, tokenizer, tools=row.tools, ask=ask)
+    except InputError as problem:
+        raise InputError(f"{_named(row)}{problem}") from None
+
+
+def rendered(messages: Sequence[Message], tokenizer: Any, *, tools: Sequence[Mapping[str, Any]] = (), ask: bool) -> str:
+    """Messages in the chat template of a tokenizer. Raises InputError where it refuses them.
+
+    Args:
+        ask: whether the assistant is to go on.
+    """
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         return str(
             tokenizer.apply_chat_template(
-                list(messages), tools=list(row.tools) or None, tokenize=False, add_generation_prompt=ask
+                list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=ask
             )
         )
-    except (TemplateError, TypeError, KeyError) as error:
-        raise InputError(f"row {row.row_id}: the chat template of the model refuses it: {error}") from None
+    except (TemplateError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else ""
+        said = str(getattr(error, "message", None) or error).strip().partition("\n")[0]
+        raise InputError(f"the chat template of the model refuses it: {said}{line}") from None

@@ -1,10 +1,12 @@
 """Data sets that everybody evaluates on, in the form of the files in which they are published: a user names set and file.
 
-Imports nothing, so that a recipe is read without pyarrow.
+Imports nothing heavy, so that a recipe is read without pyarrow.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from rollout.data.template_settings import CHAT, is_chat
 
 PLACEHOLDER = "{prompt}"
 """Mark of the place of the question in a template and in a form."""
@@ -41,7 +43,7 @@ class KnownSet:
 
 def _mathematics(**columns: str) -> KnownSet:
     # `r1-zero` says by itself where the answer goes, and a file of the user's is the user's affair.
-    return KnownSet(columns=columns, form=BOXED, templates=("chat",))
+    return KnownSet(columns=columns, form=BOXED, templates=(CHAT,))
 
 
 def _programs(*needs: str, **columns: str) -> KnownSet:
@@ -81,4 +83,6 @@ DAPO-Math-17k (arXiv:2503.14476), APPS (arXiv:2105.09938), TACO (arXiv:2312.1485
 def form_of(name: str, template: str) -> str:
     """How the questions of a known set are asked under a template (`data.template`)."""
     known = KNOWN_SETS[name]
-    return known.form if not known.templates or template in known.templates else PLACEHOLDER
+    # A chat template in a file stands for the model's own.
+    named = CHAT if is_chat(template) else template
+    return known.form if not known.templates or named in known.templates else PLACEHOLDER

@@ -76,7 +76,7 @@ def _tokenise(rows: Sequence[Row], template: Template, tokenizer: Any) -> Iterat
     """(row, text, [P] token ids) of every row, in order; the tokenizer is called on batches."""
     for start in range(0, len(rows), TOKENIZE_BATCH):
         batch = rows[start : start + TOKENIZE_BATCH]
-        texts = [template.render(row.asked) for row in batch]
+        texts = [template.of_row(row) for row in batch]
         ids = prompt_tokens(tokenizer, texts)
         for row, text, token_ids in zip(batch, texts, ids, strict=True):
             yield row, text, tuple(token_ids)

@@ -19,6 +19,7 @@ from rollout.data.json_text import ValueText, integer_text, json_text
 from rollout.data.known_sets import PLACEHOLDER
 from rollout.data.messages import TOOLS, messages_of, tools_of
 from rollout.data.readers import Record, quote, reader_of
+from rollout.data.responses import with_responses
 from rollout.data.rows import HUB, Dialogue, Row, Source
 from rollout.data.tasks.rows import TaskRow
 from rollout.data.templates import worded
@@ -105,6 +106,7 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if source.messages_column:
         return _conversation(source, index, where, values)
     row_id = f"{source.name}/{index}"
+    values = with_responses(where, values, source)
     question, dialogue = _prompt(row_id, where, values, source.prompt_column)
     if source.starter_column:
         form = PLACEHOLDER + _starter(column_value(where, values, source.starter_column, "starter_column"))

@@ -3,6 +3,8 @@
 What thought, reply and answer of a completion are is read by rewards/text/response.py alone.
 """
 
+from rollout.errors import InputError
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
@@ -25,3 +27,17 @@ def completion_behind(prompt: str, given: str) -> str:
         text = text.removeprefix(THINK_OPEN)
         return text.removeprefix("\n") if prompt.endswith("\n") else text
     return given if THINK_CLOSE in given else f"\n{THINK_CLOSE}\n\n{text}"
+
+
+def learned_behind(prompt: str, given: str) -> str:
+    """`completion_behind` for a completion that is to be learned.
+
+    Raises:
+        InputError: the prompt has closed a thought already, as with `enable_thinking = false`, and the completion begins with one.
+    """
+    if prompt.rstrip().endswith(THINK_CLOSE) and given.lstrip().startswith(THINK_OPEN):
+        raise InputError(
+            f"the prompt ends with a closed thought, but its completion begins with one of its own: {given.strip()[:40]!r}; let the "
+            "template think (data.template_args), or take the thought out of the row"
+        )
+    return completion_behind(prompt, given)

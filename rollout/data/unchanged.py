@@ -7,6 +7,14 @@ from rollout.errors import InputError
 WAY_OUT = "put it back to resume this run, or start a new run directory"
 
 
+def check_same(key: str, value: str, same: bool) -> None:
+    """Raises InputError where what a setting names is not what it was."""
+    if not same:
+        raise InputError(
+            f"{key} = {value!r} is another since the run was started (its text, or what is said of it); {WAY_OUT}"
+        )
+
+
 def check_unchanged(noun: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Compare the digests of sources, by name.
 

@@ -13,6 +13,7 @@ from orchestrator.cluster.specs import learner_spec
 from orchestrator.config.load import parse_recipe
 from orchestrator.data.pairs import load_pair_sets, pair_batch, policy_pairs, scored_pairs
 from orchestrator.data.prompts import load_prompts
+from orchestrator.data.reward_pairs import encoder
 from orchestrator.display import Display
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.loop.context import StageContext
@@ -20,7 +21,6 @@ from orchestrator.loop.pair_training import measure_pairs
 from orchestrator.pipeline import KINDS
 from orchestrator.run.record import Record, read_metrics
 from orchestrator.run.store import RunStore
-from orchestrator.stages.reward_model import encoder
 from rewards.models.pair_encoding import pair_of
 from rewards.models.reward_model import RewardModel, RewardModelSpec
 from rollout.data.templates import load_template

@@ -94,7 +94,7 @@ def decoder_folder(
         folder,
         config_json=json.dumps(config).encode(),
         model_safetensors=struct.pack("<Q", len(header)) + header,
-        tokenizer__config_json=b'{"chat_template": "{{ messages }}"}',
+        tokenizer_config_json=b'{"chat_template": "{{ messages }}"}',
     )
 
 

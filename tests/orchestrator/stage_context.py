@@ -10,6 +10,7 @@ from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
 from orchestrator.run.store import RunStore
+from rollout.data.chat_template import dress
 from tests.orchestrator.samplers import Engine, Scorers
 
 
@@ -53,11 +54,13 @@ class ReadyContext(StageContext):
 
 def context_of(recipe: Recipe, folder: Path, services: Any = None, *, stage: int = 0) -> StageContext:
     """The context of a stage of a recipe; `folder` is the run's."""
+    tokenizer = character_tokenizer()
+    dress(tokenizer, recipe.stages[stage].data.dress)
     return ReadyContext(
         recipe=recipe,
         stage=recipe.stages[stage],
         model_path="org/model",
-        tokenizer=character_tokenizer(),
+        tokenizer=tokenizer,
         store=RunStore(folder, recipe),
         services=services or Services(),
         display=Lines(),

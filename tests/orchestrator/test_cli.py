@@ -368,6 +368,7 @@ name = "mine"
 path = "models/qwen"
 [data]
 template = "prompt.txt"
+few_shot = "shots.jsonl"
 sources.a = { path = "train.jsonl" }
 [rewards]
 rubrics.default = { "rewards/mine.py:score" = 1.0, accuracy = 0.5, "package.module:other" = 0.1, rm = { name = "reward_model", path = "models/rm" } }
@@ -384,6 +385,7 @@ def test_paths_are_made_absolute_where_the_cluster_is_this_machine(tmp_path: Pat
     (stage,) = absolute_paths(parse_recipe(tomllib.loads(LOCAL))).stages
     assert stage.model.path == f"{tmp_path}/models/qwen"
     assert stage.data.template == f"{tmp_path}/prompt.txt"
+    assert stage.data.few_shot.path == f"{tmp_path}/shots.jsonl"
     assert stage.data.sources["a"].path == f"{tmp_path}/train.jsonl"
     assert stage.eval.sets["b"].path == "/data/test.jsonl"
     assert (stage.rewards.rubrics["default"]["rm"].model_extra or {})["path"] == f"{tmp_path}/models/rm"

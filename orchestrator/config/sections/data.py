@@ -1,5 +1,6 @@
 """`[data]`: the sources of prompts, and the template that they are put into."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,6 +8,7 @@ from pydantic import Field, model_validator
 from orchestrator.config.sections.base import Section
 from rollout.data.known_sets import KNOWN_SETS, PLACEHOLDER, KnownSet
 from rollout.data.rows import HUB, Source
+from rollout.data.template_settings import CHAT, Dress, FewShot, is_chat
 
 
 class SourceSection(Section):
@@ -127,14 +129,61 @@ class SourceSection(Section):
         return Source(name=name, **self.model_dump(exclude=none_of_rows))
 
 
+class FewShotSection(Section):
+    """Worked examples, or a text, before every question."""
+
+    path: str = ""
+    """File of worked examples that stand before every question, in training and evaluation: as turns in a chat template,
+    elsewhere as text. Kinds of files as of a source; any other, such as `shots.txt`, is text that is put before the
+    question. Empty: none."""
+    prompt_column: str = "prompt"
+    """Column of the questions of the examples."""
+    completion_column: str = "completion"
+    """Column of the completions of the examples."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Number of examples to take, the first ones; 0: all."""
+
+
 class DataSection(Section):
     sources: dict[str, SourceSection] = {}
     """Data source, by a name of your choice; several are mixed by weight."""
     template: str = "plain"
-    """Template of prompts: `plain`, `r1-zero`, `chat` (the model's own chat template), or a text file with `{prompt}`
-    in it."""
+    """Template of prompts: `plain`, `r1-zero`, `chat` (the model's own chat template), a chat template in a Jinja file
+    (`my.jinja`), which exports then carry, or a text file with `{prompt}` in it."""
+    system: str = ""
+    """System message that a chat template gets before every conversation which brings none of its own; empty: none but
+    what the template writes by itself."""
+    template_args: dict[str, bool | int | float | str | list[Any] | dict[str, Any]] = {}
+    """Variables of the chat template, such as `enable_thinking`."""
+    few_shot: FewShotSection = FewShotSection()
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
     """Longest prompt, in tokens; a longer one is reported and skipped, never cut."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, values: Any) -> Any:
+        """`few_shot = "shots.jsonl"` is a file with the usual columns."""
+        if isinstance(values, dict) and isinstance(path := values.get("few_shot"), str):
+            return {**values, "few_shot": {"path": path}}
+        return values
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        for name, value in self.template_args.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"template_args.{name} = {value}: a template takes finite numbers")
+        return self
+
+    @property
+    def dress(self) -> Dress:
+        """What is said of the chat template; nothing under other templates."""
+        template = self.template if is_chat(self.template) else CHAT
+        return Dress(template=template, system=self.system, args=self.template_args)
+
+    @property
+    def shots(self) -> FewShot | None:
+        """The examples before every question; None: there are none."""
+        return FewShot(**self.few_shot.model_dump()) if self.few_shot.path else None
 
 
 def published_set(source: Any) -> KnownSet | None:

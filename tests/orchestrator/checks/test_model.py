@@ -99,7 +99,7 @@ def test_a_hub_id_is_taken_with_a_note_until_it_is_in_the_cache(
     assert preflight(recipe()) == [DOWNLOAD]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in fault(recipe())
-    (tmp_path / "hf" / "hub" / "models--org--model" / "snapshots").mkdir(parents=True)
+    (tmp_path / "hf" / "hub" / "models--org--model" / "snapshots" / "0f").mkdir(parents=True)
     assert preflight(recipe()) == []
 
 

@@ -28,6 +28,26 @@ from tests.orchestrator.factories import recipe
             "stage rl: eval.sets.e.judged_by = 'acuracy'; did you mean 'accuracy'?; rubric 'default' has: accuracy, format",
         ),
         (
+            {"data": {"sources": {"a": {"task": "arithmetic"}}, "template": "r1-zero", "system": "S"}},
+            "stage rl: data.system is for chat templates, but data.template = 'r1-zero'; set it to \"chat\", or to a Jinja file",
+        ),
+        (
+            {"data": {"sources": {"a": {"task": "arithmetic"}}, "template_args": {"enable_thinking": False}}},
+            "stage rl: data.template_args is for chat templates, but data.template = 'plain'; set it to \"chat\", or to a Jinja file",
+        ),
+        (
+            {
+                "data": {
+                    "sources": {"a": {"path": "f", "messages_column": "m"}},
+                    "template": "chat",
+                    "few_shot": "s.jsonl",
+                },
+                "stages": [{"name": "s", "kind": "sft"}],
+            },
+            "stage s: data.few_shot stands before questions, but source 'a' holds whole conversations (messages_column); remove "
+            "one of them",
+        ),
+        (
             {"rollout": {"group_size": 1}},
             "stage rl: rollout.group_size = 1: advantages are relative to the group, which needs at least 2 completions",
         ),

@@ -341,3 +341,30 @@ def test_a_set_that_makes_no_sense(keys: dict[str, object], message: str) -> Non
     with pytest.raises(InputError) as caught:
         with_set(**keys)
     assert message in str(caught.value)
+
+
+def test_files_of_templates_and_examples_are_found_beside_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a run is the same however its recipe was named."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    recipe = (
+        'name = "r"\nmodel.path = "org/m"\ndata = { template = "my.jinja", few_shot.path = "shots.txt", '
+        'sources.a.task = "arithmetic" }\n[[stages]]\nname = "a"\nkind = "grpo"\n[[stages]]\nname = "b"\nkind = "grpo"\n'
+        'data = { template = "plain", few_shot = "../shots.jsonl" }\n'
+    )
+    (folder / "r.toml").write_text(recipe)
+    for file in (folder / "my.jinja", folder / "shots.txt", tmp_path / "shots.jsonl", folder / "plain"):
+        file.write_text("x")
+
+    def said(name: str) -> list[tuple[str, str]]:
+        return [(stage.data.template, stage.data.few_shot.path) for stage in load_recipe(name).stages]
+
+    monkeypatch.chdir(tmp_path)
+    found = [("recipes/my.jinja", "recipes/shots.txt"), ("plain", "shots.jsonl")]
+    assert said("recipes/r.toml") == said(str(folder / "r.toml")) == said("./recipes/../recipes/r.toml") == found
+    monkeypatch.chdir(folder)
+    assert said("./r.toml") == [("my.jinja", "shots.txt"), ("plain", str(tmp_path / "shots.jsonl"))]
+    (folder / "shots.txt").unlink()
+    assert said("./r.toml")[0] == ("my.jinja", "shots.txt")

@@ -179,3 +179,32 @@ def test_an_evaluation_that_makes_no_sense(arguments: dict[str, Any], message: s
     with pytest.raises(InputError) as caught:
         evaluation("org/model", **arguments)
     assert message in str(caught.value)
+
+
+def test_a_model_of_a_run_is_asked_by_the_template_that_it_was_exported_with(tmp_path: Path) -> None:
+    jinja = "{% for m in messages %}{{ m.content }}{% endfor %}{{ mood }}"
+    (tmp_path / "my.jinja").write_text(jinja)
+    write_rows(tmp_path / "set.jsonl", [{"prompt": "hi", "answer": "1"}])
+    data = {"template": str(tmp_path / "my.jinja"), "system": "S", "template_args": {"mood": "good"}}
+    asked = recipe(
+        data={"sources": {"a": {"task": "arithmetic"}}, **data},
+        eval={"sets": {"own": {"path": str(tmp_path / "set.jsonl")}}},
+    )
+    run_dir = RunStore(tmp_path / "r", asked).folder
+    model = model_folder(run_dir / "rl" / "export")
+    (model / "chat_template.jinja").write_text(jinja)
+    (tmp_path / "my.jinja").unlink()
+
+    def said(**more: Any) -> tuple[Any, ...]:
+        found = evaluation(str(model), recipe=f"{run_dir}/", run=run_dir, **more)
+        preflight(found, training=False)
+        (stage,) = found.stages
+        return stage.data.template, stage.data.system, stage.data.template_args
+
+    assert said() == ("chat", "", {})
+    assert said(overrides=["data.system=Other"]) == ("chat", "Other", {})
+    assert said(overrides=["data.template_args.mood=bad"]) == ("chat", "", {"mood": "bad"})
+    assert said(template="r1-zero", overrides=["data.system=Other"]) == ("r1-zero", "", {})
+    # Another recipe says what it says.
+    (stage,) = evaluation(str(model), recipe=str(run_dir / "recipe.toml")).stages
+    assert (stage.data.template, stage.data.system) == (str(tmp_path / "my.jinja"), "S")

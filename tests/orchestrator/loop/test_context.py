@@ -3,10 +3,11 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from orchestrator.data.prompts import load_tokenizer
 from orchestrator.loop.context import StageContext
 from rollout.errors import InputError
 from tests.factories import prompt
@@ -91,6 +92,11 @@ class Ranks:
 
     async def load(self, folder: Path) -> None: ...
 
+    exported: ClassVar[list[tuple[str, str]]] = []
+
+    async def export(self, folder: Path, tokenizer_from: str) -> None:
+        self.exported.append((str(folder), tokenizer_from))
+
 
 class WithRanks(Services):
     async def learner(self) -> Any:
@@ -132,3 +138,41 @@ def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_newest(tmp_pat
         asyncio.run(rl.checkpoint(step, {}))
         kept.append([int(path.name[-1]) for path in rl.store.checkpoints("rl")])
     assert kept == [[1], [2], [2, 3], [4], [4, 5]]
+
+
+JINJA = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def page_with(folder: Path, data: dict[str, Any]) -> StageContext:
+    return context_of(recipe(stages=list(STAGES), data=data), folder / "run", WithRanks())
+
+
+def test_a_stage_does_not_go_on_with_another_chat_template(tmp_path: Path) -> None:
+    """Not even where no prompt shows the change: its export carries the template."""
+    file = tmp_path / "my.jinja"
+    data = {"template": str(file), "sources": {"a": {"task": "arithmetic", "limit": 5}}}
+    file.write_text(JINJA)
+    asyncio.run(page_with(tmp_path, data).checkpoint(3, {}))
+    assert asyncio.run(page_with(tmp_path, data).resume())
+    file.write_text(JINJA + "{% if tools %}tools{% endif %}")
+    with pytest.raises(
+        InputError, match=r"data\.template = '.*my\.jinja' is another since the run was started.*put it back"
+    ):
+        asyncio.run(page_with(tmp_path, data).resume())
+
+
+def test_an_export_has_the_tokenizer_that_the_stage_has_read_with(tmp_path: Path) -> None:
+    file = tmp_path / "my.jinja"
+    file.write_text(JINJA)
+    sources = {"a": {"task": "arithmetic", "limit": 5}}
+    assert page_with(tmp_path, {"sources": sources}).tokenizer_folder() == "org/model"
+    page = page_with(tmp_path, {"template": str(file), "system": "Brief.", "sources": sources})
+    asyncio.run(page.export())
+    ((_, tokenizer_from),) = Ranks.exported
+    Ranks.exported.clear()
+    back = load_tokenizer(tokenizer_from, trust_remote_code=False)
+    written = back.apply_chat_template(
+        [{"role": "user", "content": "1+1?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert written == "[system]Brief.[user]1+1?[assistant]"
+    assert page.load_prompts().prompts["a"][0].text.startswith("[system]Brief.[user]")

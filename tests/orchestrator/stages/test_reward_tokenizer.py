@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from learner.model.small import END, character_tokenizer
-from orchestrator.stages.reward_model import encoder, reward_tokenizer
+from orchestrator.data.reward_pairs import encoder, reward_tokenizer
 from rewards.models.pair_encoding import pair_of
 from rewards.models.reward_model import RewardModel, RewardModelSpec
+from rollout.data.chat_template import dress
+from rollout.data.template_settings import Dress
 from rollout.data.templates import load_template
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe
@@ -25,12 +27,16 @@ def stage_of(scope: str) -> Any:
 
 
 @pytest.mark.parametrize("scope", ["answer", "response"])
-@pytest.mark.parametrize("template", ["plain", "r1-zero", "chat", "file"])
+@pytest.mark.parametrize("template", ["plain", "r1-zero", "chat", "dressed", "file"])
 def test_training_and_serving_read_the_same_tokens(tmp_path: Path, scope: str, template: str) -> None:
     (tmp_path / "file").write_text('A "question" {prompt}\nAnswer:\n')
     tokenizer = character_tokenizer()
-    if template == "chat":
+    if template in ("chat", "dressed"):
         tokenizer.chat_template = CHAT
+    turns = 3 if template == "dressed" else 2
+    if template == "dressed":
+        dress(tokenizer, Dress(system="Be kind."))
+        template = "chat"
     form = load_template(str(tmp_path / "file") if template == "file" else template, tokenizer)
     written = reward_tokenizer(tokenizer, form)
     trained = encoder(stage_of(scope), written, form, "m")([("1+1?", RESPONSE), ("{3}", "no")])
@@ -41,7 +47,7 @@ def test_training_and_serving_read_the_same_tokens(tmp_path: Path, scope: str, t
     prompts = [form.render(question) for question in ("1+1?", "{3}")]
     pairs = [pair_of(prompt, text, scope) for prompt, text in zip(prompts, [RESPONSE, "no"], strict=True)]
     assert [model.encode(*pair).ids for pair in pairs] == trained
-    assert all(row[-1] == tokenizer.eos_token_id and row.count(tokenizer.eos_token_id) <= 2 for row in trained)
+    assert all(row[-1] == tokenizer.eos_token_id and row.count(tokenizer.eos_token_id) <= turns for row in trained)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,8 @@ def test_without_its_thought() -> None:
     ("prompt", "asked"),
     [
         (R1_ZERO.replace("{prompt}", "Combien font {2} + 2 ?"), "Combien font {2} + 2 ?"),
+        (R1_ZERO.replace("{prompt}", "1+1?") + " 2\n\n" + R1_ZERO.replace("{prompt}", "2+2?"), "2+2?"),
+        ("<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", "1+1?"),
         ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWie?\nWarum?<|im_end|>\n<|im_start|>assistant\n", "Wie?\nWarum?"),
         ("<｜begin▁of▁sentence｜><｜User｜>多少？<｜Assistant｜><think>\n", "多少？"),
         (

@@ -20,7 +20,7 @@ class Chatty:
     after = "<close>"
 
     def apply_chat_template(
-        self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
+        self, messages: list[dict[str, str]], *, tools: None = None, tokenize: bool, add_generation_prompt: bool = False
     ) -> str:
         assert not tokenize
         asked = "<assistant>" if add_generation_prompt else ""
