@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sections.data import DataSection
 from orchestrator.convert.beside import is_there
 from orchestrator.convert.draft import Draft, quoted
 from orchestrator.convert.settings import Settings, without_user
@@ -158,17 +157,11 @@ def put_lengths(draft: Draft, *, prompt: int, completion: int, sources: Mapping[
 
 def put_system(draft: Draft, name: str, text: str) -> None:
     """A system message."""
-    if "system" in DataSection.model_fields:
-        draft.put("data.system", text, name)
-    else:
-        draft.differs(name, "put it into the rows, as a first message with role system")
+    draft.put("data.system", text, name)
 
 
 def put_template_args(draft: Draft, settings: Settings, prefix: str) -> None:
     """Variables of the chat template. `prefix`: of their names, with its dot."""
     for name in settings.names():
         if name.startswith(prefix):
-            if "template_args" in DataSection.model_fields:
-                draft.put(f"data.template_args.{quoted(name.removeprefix(prefix))}", settings.value(name), name)
-            else:
-                draft.differs(name, "the chat template has no variables here")
+            draft.put(f"data.template_args.{quoted(name.removeprefix(prefix))}", settings.value(name), name)

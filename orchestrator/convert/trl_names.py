@@ -180,7 +180,7 @@ LOST: Mapping[str, str] = {
         "rows are read whole and packed by length"
     ),
     r"^(resume_from|save_only|save_on|load_best|metric_for|greater_is)": "a run goes on from its last checkpoint when it is started again",
-    r"^(chat_template|chat_template_kwargs)": "the model's own chat template is taken (data.template)",
+    r"^chat_template(_path)?$": "write the template into a Jinja file and name it: data.template",
     r"^(generation_kwargs|cache_implementation|use_transformers)": "completions are sampled by vLLM, from the whole distribution",
     r"^(max_tool_calling|tools|environment)": "there are no turns with tools",
     r"^(disable_dropout|full_determinism|data_seed|tf32|ddp_|neftune|auto_find|router_aux|concurrency|benchmarks|callbacks)": (

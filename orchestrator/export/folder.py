@@ -110,8 +110,10 @@ def _consolidate(chosen: Chosen, checkpoint: Path, aside: Path, *, adapter: bool
 
 
 def _tokenizer(chosen: Chosen, start: str) -> str:
-    """Folder or hub id of the tokenizer: of a reward model the one that writes pairs as it reads them."""
-    if kind_of(chosen.stage).leaves != "rewards":
+    """Folder or hub id of the tokenizer: the model's own, unless the stage wrote one. That of a reward model writes pairs as it
+    reads them, and others carry what the recipe says of the chat template.
+    """
+    if kind_of(chosen.stage).leaves != "rewards" and not chosen.stage.data.dress:
         return start
     folder = chosen.run.directory / chosen.stage.name / "tokenizer"
     if not folder.is_dir():

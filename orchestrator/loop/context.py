@@ -223,6 +223,7 @@ class StageContext:
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, complete or absent, and delete old ones but that of the best evaluation."""
         learner = await self.services.learner()
+        self.tokenizer_folder()  # an export of the checkpoint takes it along (orchestrator/export/)
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
             held = {"eval_sets": self._sets.fingerprints(), "templates": self._templates()}
