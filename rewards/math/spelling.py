@@ -135,7 +135,7 @@ def normal(text: str) -> str:
 
     `\\left( \\dfrac{1}{2},\\ 3 \\right)` → `( \\frac{1}{2}, 3 )`; degrees become `°`, `\\mathrm` becomes `\\text`.
     """
-    text = text.strip()
+    text = text.strip().rstrip("\\ ")  # a blank of LaTeX at the end, whose own blank is stripped
     if "\0" in text:
         text = text.replace("\0", "\ufffd")  # it stands for something else where lists are read
     if not text.isascii():

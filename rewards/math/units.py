@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+from rewards.math.changing_words import changes_number
 from rewards.math.scripts import NUMBERS, foreign_unit, split_unit
 
 _CURRENCY = {
@@ -107,7 +108,7 @@ def is_doubt(text: str) -> bool:
 
 
 def _changes(word: str) -> bool:
-    return word in _REFUSED or word in _NUMBERS or _FRACTION.fullmatch(word) is not None
+    return word in _REFUSED or word in _NUMBERS or changes_number(word) or _FRACTION.fullmatch(word) is not None
 
 
 def peel(text: str) -> tuple[str, str, Fraction | int] | None:

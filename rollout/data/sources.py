@@ -132,6 +132,9 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if "entry_point" in fields:
         # Tests in the form of HumanEval belong to a program that begins as the prompt does.
         fields["prompt"] = question
+    elif dialogue:
+        # The question is its text; a reward function may read who said what.
+        fields[source.prompt_column] = ValueText(json_text(dialogue.messages))
     texts = {
         getattr(source, f"{column}_column"): text
         for column, text in zip(columns, (question, answer, completion, chosen, rejected, baseline), strict=True)
