@@ -433,6 +433,8 @@ def _listed(value: Any, count: int) -> list[Any]:
 
 
 def _score(value: Any, form: str, entry: str) -> dict[str, Any]:
+    if form == "evaluate" and isinstance(value, list) and len(value) == 1:
+        value = value[0]  # a figure for each prediction
     if not isinstance(value, Mapping):
         return {"value": number(value), "metrics": {}}
     names = [entry] if entry else [name for name in _TABLE.get(form, ("value", "score")) if name in value]

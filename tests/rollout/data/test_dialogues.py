@@ -77,7 +77,8 @@ def test_messages_of_parquet_and_their_tools(tmp_path: Path) -> None:
     assert row.question == "6*7?\n\nand 6*8?"
     assert row.dialogue == Dialogue(row_id="s/0", messages=(SYSTEM, *MORE), tools=tuple(TOOLS))
     # Reward functions may read who said what.
-    assert json.loads(row.fields.pop("prompt")) == [SYSTEM, *MORE] and not row.fields
+    assert json.loads(row.fields.pop("prompt")) == [SYSTEM, *MORE]
+    assert not row.fields
 
 
 @pytest.mark.parametrize(
