@@ -9,6 +9,8 @@ from rewards.math.scripts import NUMBERS, foreign_unit, split_unit
 _CURRENCY = {
     "$": "dollar", "£": "pound sterling", "€": "euro", "¥": "¥", "₹": "rupee", "₽": "ruble", "₩": "won", "₪": "shekel", "₫": "dong",
     "฿": "baht", "₱": "peso", "₺": "lira",
+    "₦": "naira", "₴": "hryvnia", "₵": "cedi", "₸": "tenge", "₼": "manat", "₾": "lari", "₡": "colon", "₲": "guarani", "₭": "kip", "₮": "tugrik",
+    "৳": "taka",
 }  # fmt: skip
 _YEN_OR_YUAN = ("¥", "yen", "yuan")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
