@@ -315,6 +315,15 @@ def test_an_error_names_a_line_of_the_function_and_none_of_ours(own: Any) -> Non
 # --- Groups
 
 
+def test_a_relative_import_of_a_file_alone_says_that_there_is_no_package(
+    loop: asyncio.AbstractEventLoop, resources: Resources, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.v2.py").write_text("from .helper import f\n")
+    function = UserFunction(FunctionSpec(name=f"{tmp_path / 'mine.v2.py'}:f", label="f"), resources)
+    found = loop.run_until_complete(function.score(sample()))
+    assert "ImportError: attempted relative import with no known parent package, at " in found.error
+
+
 def in_a_group(name: str, file: Path, resources: Resources, **settings: Any) -> Rubric:
     return Rubric("r", [FunctionSpec(name=f"{file}:{name}", label="f", **settings)], resources)
 
