@@ -52,7 +52,7 @@ class Accuracy:
         self._resources = resources
 
     async def score(self, sample: Sample) -> FunctionScore:
-        if not sample.answer:
+        if not sample.answer.strip():
             return FunctionScore(status="error", error="there is no reference answer")
         scores: list[FunctionScore] = []
         try:

@@ -16,7 +16,7 @@ from rewards.models.scorers import check_scorer
 from rewards.processes.forms import WHOLE_GROUP, Refused, number
 from rewards.resources import FORMS_MODULE, Resources
 from rewards.types import FunctionScore, FunctionSpec, Sample
-from rollout.data.json_text import ValueText
+from rollout.data.json_text import ValueText, read_json
 from rollout.errors import InputError, did_you_mean
 
 SCORER_TIMEOUT_S = 600.0
@@ -108,10 +108,14 @@ class UserFunction:
             "columns": _columns(samples[0], form.columns),
             "answer_column": samples[0].columns[1],
             "names": [*_columns(samples[0], None)],
+            "messages": _messages(samples[0]),
         }
         spec = self._spec
         said = await self._ask("call", [form.name, spec.group, spec.entry, dict(spec.args), asked])
         if isinstance(said, FunctionScore):
+            # A text that was taken for messages, or the other way round, fails so.
+            if form.name.startswith("trl") and said.error.startswith(("TypeError", "AttributeError", "KeyError")):
+                said = replace(said, error=f"{said.error} (called in the form {form.name!r}; `form` sets another)")
             return [said] * len(samples)
         return [
             FunctionScore(silent=True)
@@ -149,6 +153,15 @@ def _columns(sample: Sample, wanted: frozenset[str] | None) -> dict[str, tuple[s
         for name, text in texts.items()
         if name and (wanted is None or name in wanted)
     }
+
+
+def _messages(sample: Sample) -> list[Any]:
+    """The prompt as the row has it, where that is a list of messages; else none."""
+    held = sample.fields.get(sample.columns[0], "")
+    if not isinstance(held, ValueText) or not held.startswith("["):
+        return []
+    messages: list[Any] = read_json(held)
+    return messages
 
 
 class ModelFunction:

@@ -1,5 +1,6 @@
 """Whether the data of a recipe can be read, holds what its stages ask of it, and is not evaluated on."""
 
+import glob
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -282,9 +283,10 @@ def _short(text: str) -> str:
 
 
 def _data_bytes(name: str) -> int:
-    """Size of a data file or folder; 0 when there is none."""
+    """Size of a data file, of a folder, or of the files that a pattern matches; 0 when there are none."""
     path = Path(name).expanduser()
-    if not name or not path.exists():
+    if not name:
         return 0
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    named = [path] if path.exists() else [Path(file) for file in glob.glob(str(path), recursive=True)]
+    files = [file for one in named for file in ([one] if one.is_file() else one.rglob("*")) if file.is_file()]
     return sum(file.stat().st_size for file in files)

@@ -32,7 +32,13 @@ def explain(error: ValidationError, raw: Mapping[str, Any], schema: type[BaseMod
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
         return f"{where}: {message}" if where and not message.startswith("stage ") else message
-    return f"{where} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{where} = {first['input']!r}: {reason(first)}"
+
+
+def reason(mistake: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in the words of TOML, which has lists."""
+    message = str(mistake["msg"])
+    return f"{message[0].lower()}{message[1:]}".replace("a valid tuple", "a list")
 
 
 def _place(error: ValidationError, raw: Mapping[str, Any]) -> str:

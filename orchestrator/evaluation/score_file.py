@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.checks.rewards import check_rewards
+from orchestrator.config.explain import reason
 from orchestrator.config.load import load_recipe, shipped_recipes
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of, sandbox_settings
@@ -157,7 +158,9 @@ def _sandbox_of(overrides: Sequence[str]) -> ResourceSettings:
         return sandbox_settings(SandboxSection(**dict(_argument(each) for each in overrides)))
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise InputError(f"{_SANDBOX}{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from None
+        raise InputError(
+            f"{_SANDBOX}{'.'.join(map(str, first['loc']))} = {first['input']!r}: {reason(first)}"
+        ) from None
 
 
 def _argument(override: str) -> tuple[str, Any]:

@@ -12,10 +12,14 @@ _MARK = re.compile(r"####+")
 
 _SPACE = re.compile(
     r"\\(?P<phantom>[hv]?phantom|hspace\*?|rule\s*\{[^{}]*\})\s*(?=\{)|\\(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|\\[ ,;:!_]"
-    r"|\\(?:underline|text|textbf|textrm|mathrm|mbox|square|Box|[lc]?dots)(?![A-Za-z])|[\s~{}_?…]|\.\.+"
+    r"|\\(?:underline|text(?:bf|rm|it|sf|tt|normal)?|emph|math(?:rm|bf|it|sf)|mbox|square|blacksquare|Box|[lc]?dots)(?![A-Za-z])|[\s~{}_?…]|\.\.+"
 )
 """Something that takes room and shows nothing, or a place to fill."""
-_PLACE = re.compile(r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:(?:your|the|my) )?(?:final )?answer(?: here)?\s*\}?", re.I)
+_PLACE = re.compile(
+    r"(?:\\(?:text(?:bf|rm|it|sf|tt|normal)?|emph|math(?:rm|bf|it|sf)|mbox)\s*\{\s*)?[\[<(]?(?:(?:your|the|my) )?(?:final )?"
+    r"(?:answer|ans|result|solution)(?: here)?[\]>)]?\s*\}?",
+    re.I,
+)
 """What an instruction puts into a box."""
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _MAX_BARE = 100

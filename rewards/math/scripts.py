@@ -7,6 +7,8 @@ value multiply it (`5万`) or make the whole a text (`5元以上`).
 import re
 import unicodedata
 
+from rewards.math.changing_words import changes_number
+
 _POWER = re.compile(r"\^\s*(?:\{\s*(\d)\s*\}|(\d))$")
 _LATIN_END = "\u0250"
 _GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]")
@@ -52,7 +54,7 @@ _CHANGES = re.compile(
     "|以上|이상|이하|초과|미만|정도|쯤|^반$|^배$|번째|くらい|ぐらい|ほど|より|では"
 )
 _CHANGING_WORD = re.compile(
-    "или|и|не|нет|больше|меньше|более|менее|около|примерно|раз|раза|половин[аыу]?|дюжин[аы]?|минус|плюс|без|кроме|до|от"
+    "или|и|не|нет|больше|меньше|более|менее|около|примерно|раз|раза|половин(?:[аыу]|ой)?|дюжин[аы]?|минус|плюс|без|кроме|до|от"
     "|(?:втор|трет|четв[её]рт|пят|шест|седьм|восьм|девят|десят|сот|тысячн|миллионн)(?:ых|ая|ую|ой|ей|и|ь)?|трети|сотен|сотни"
     "|أو|نصف|ربع|ثلث|ليس|تقريبا|या|आधा|नहीं|लगभग|או|חצי|לא|หรือ|ครึ่ง|ไม่|หมื่น|แสน"
     "|más|moitié|à|où|même|fünf[^\\W\\d_]*|zwölf[^\\W\\d_]*|dreißig[^\\W\\d_]*|mill?i?h?[óõã][^\\W\\d_]*|größer|höchstens|ungefähr|não|três|até|één|två"
@@ -144,4 +146,6 @@ def _known(text: str) -> str | None:
 def _changes(word: str) -> bool:
     if len(word) == 1 and "\u0400" <= word <= "\u04ff":
         return word not in _SINGLE
+    if changes_number(word):
+        return True
     return _CHANGING_WORD.fullmatch(word) is not None or any(words.fullmatch(word) for words, _ in _SCALE_WORDS)

@@ -119,6 +119,10 @@ _PLAIN = (
     (re.compile(r"(?<=\d)\s*\^\s*\{\s*(st|nd|rd|th)\s*\}"), r"\\text{\1}"),
     (re.compile(r"^(?:\\text\s*\{\s*(?:negative|minus)\s*\}|(?:negative|minus)\s)\s*(?=\d)", re.I), "-"),
     (re.compile(r"^(?:USD\s*|US(?=\$))\$?(?=[\d.])"), "$"),
+    (re.compile(r"^(?:Rs\.?|INR)\s*(?=[\d.])"), "₹"),
+    (re.compile(r"^EUR\s*(?=[\d.])"), "€"),
+    (re.compile(r"^GBP\s*(?=[\d.])"), "£"),
+    (re.compile(r"^(?:RMB|CNY|JPY)\s*(?=[\d.])"), "¥"),
     (re.compile(r"(?<=\d)\s*[xX]\s*10\s*\^"), r"\\times 10^"),
     (re.compile(r"\(\s*(?:or|=|i\.e\.,?)\s+([^()]{1,60})\)$"), r" or \1"),
     (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
@@ -135,7 +139,7 @@ def normal(text: str) -> str:
 
     `\\left( \\dfrac{1}{2},\\ 3 \\right)` → `( \\frac{1}{2}, 3 )`; degrees become `°`, `\\mathrm` becomes `\\text`.
     """
-    text = text.strip()
+    text = text.strip().rstrip("\\ ")  # a blank of LaTeX at the end, whose own blank is stripped
     if "\0" in text:
         text = text.replace("\0", "\ufffd")  # it stands for something else where lists are read
     if not text.isascii():

@@ -3,11 +3,14 @@
 import re
 from fractions import Fraction
 
+from rewards.math.changing_words import changes_number
 from rewards.math.scripts import NUMBERS, foreign_unit, split_unit
 
 _CURRENCY = {
     "$": "dollar", "£": "pound sterling", "€": "euro", "¥": "¥", "₹": "rupee", "₽": "ruble", "₩": "won", "₪": "shekel", "₫": "dong",
     "฿": "baht", "₱": "peso", "₺": "lira",
+    "₦": "naira", "₴": "hryvnia", "₵": "cedi", "₸": "tenge", "₼": "manat", "₾": "lari", "₡": "colon", "₲": "guarani", "₭": "kip", "₮": "tugrik",
+    "৳": "taka",
 }  # fmt: skip
 _YEN_OR_YUAN = ("¥", "yen", "yuan")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -107,7 +110,7 @@ def is_doubt(text: str) -> bool:
 
 
 def _changes(word: str) -> bool:
-    return word in _REFUSED or word in _NUMBERS or _FRACTION.fullmatch(word) is not None
+    return word in _REFUSED or word in _NUMBERS or changes_number(word) or _FRACTION.fullmatch(word) is not None
 
 
 def peel(text: str) -> tuple[str, str, Fraction | int] | None:

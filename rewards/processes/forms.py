@@ -7,6 +7,8 @@ trainers are those that their guides give: a function that runs there runs here.
 What is no number is refused by name, as is a parameter that nothing is known for: neither becomes a reward.
 """
 
+import dis
+import functools
 import inspect
 import json
 import math
@@ -29,6 +31,8 @@ SINGLE = frozenset({"verl", "evaluate"})
 _VERL = ("data_source", "reward_model", "ground_truth", "extra_info")
 _TABLE = {"verl": ("score", "value"), "verl-batch": ("score", "value"), "openrlhf": ("rewards",)}
 """Form → names of the entry that counts in a table, the first that is there; of other forms `value`, then `score`."""
+_NEAR = 3
+"""Instructions before a constant in which the function that is called with it stands."""
 _LISTED = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -67,18 +71,21 @@ def call(
 
     `asked` has the `prompt` as the model reads it, the `question` alone, the `reference`, the `completions`, `columns`:
     name → (text, whether it is JSON of something else), the name of the reference's as `answer_column`, and `names`, those
-    of all columns. `problem` alone
-    where a value is no number.
+    of all columns; and `messages`, the prompt as the
+    row has it where it is a list of messages. `problem` alone where a value is no number.
     """
     columns = {name: _column(*held) for name, held in asked["columns"].items()}
     target = _target(function)
+    asked = asked | {"logged": {}}
     try:
         parameters = _parameters(target)
         if parameters and not _takes_any(parameters) and (spare := set(args) - set(parameters)):
             raise Refused(f"has no argument {min(spare)!r}; it takes {', '.join(parameters)}")
         positional, named = _ARGUMENTS[form](parameters, columns, args, asked, group)
+        _check_call(target, form, positional, named)
         value = finished(target(*positional, **named))
-        return {"scores": _scores(value, form, group, entry, len(asked["completions"]))}
+        scores = _scores(value, form, group, entry, len(asked["completions"]))
+        return {"scores": [each and each | {"metrics": asked["logged"] | each["metrics"]} for each in scores]}
     except _Missing as problem:
         names = ", ".join(map(repr, problem.args[0]))
         columns_there = f"{', '.join(asked['names']):.300}" or "none"
@@ -91,20 +98,18 @@ def call(
 
 
 _made: dict[type, Any] = {}
-"""Class of a scorer → the one object of it."""
+"""Class of a scorer, or of objects that are called → the one object of it."""
 
 
 def _target(function: Any) -> Callable[..., Any]:
-    """What is called: the `compute` of a scorer, or the function itself."""
-    if isinstance(function, FunctionType) or not callable(getattr(function, "compute", None)):
-        target: Callable[..., Any] = function
-        return target
-    if isinstance(function, type):
+    """What is called: the `compute` of a scorer, an object of a class of such, or the function itself."""
+    scorer = not isinstance(function, FunctionType) and callable(getattr(function, "compute", None))
+    if isinstance(function, type) and (scorer or any("__call__" in vars(base) for base in function.__mro__)):
         if function not in _made:
             _made[function] = function()
         function = _made[function]
-    compute: Callable[..., Any] = function.compute
-    return compute
+    target: Callable[..., Any] = function.compute if scorer else function
+    return target
 
 
 def _parameters(function: Callable[..., Any]) -> Parameters:
@@ -114,21 +119,38 @@ def _parameters(function: Callable[..., Any]) -> Parameters:
         return {}
 
 
+def _check_call(function: Callable[..., Any], form: str, positional: list[Any], named: dict[str, Any]) -> None:
+    """Raises Refused, which names the way out, where a function does not take what its form gives."""
+    try:
+        taken = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        taken.bind(*positional, **named)
+    except TypeError as problem:
+        gives = "prompt, completion, reference and then columns" if form == "plain" else f"what the form {form!r} gives"
+        raise Refused(
+            f"takes {', '.join(taken.parameters) or 'nothing'}, and not {gives}: {problem}; form sets another: {_choice()}"
+        ) from None
+
+
 def _takes_any(parameters: Parameters) -> bool:
     return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 def _form_of(function: Any, target: Callable[..., Any], parameters: Parameters, group: bool) -> str:
     names = set(parameters)
-    if target is not function or {"predictions", "references"} <= names:
+    scorer = target is not function and getattr(target, "__name__", "") == "compute"
+    if scorer or {"predictions", "references"} <= names:
         return "evaluate"
     for name, form in (("solution_strs", "verl-batch"), ("solution_str", "verl"), ("queries", "openrlhf")):
         if name in names:
             return form
     # A function of ours for groups has `completions` too, and with them what these do not: one prompt, one reference.
     theirs = not group or "prompts" in names or _takes_any(parameters)
-    if "completions" in names and theirs and not names & {"prompt", "reference"}:
-        return "trl-messages" if _reads_messages(function, parameters["completions"]) else "trl"
+    brought = bool(names & {"completions", "completion_ids"}) or ("prompts" in names and _takes_any(parameters))
+    if brought and theirs and not names & {"prompt", "reference"}:
+        return "trl-messages" if _reads_messages(target, parameters.get("completions")) else "trl"
     if parameters and all(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
         raise Refused(f"takes any argument, so its signature does not say its form; set form to one of {_choice()}")
     return "plain"
@@ -138,36 +160,61 @@ def _choice() -> str:
     return ", ".join(repr(form) for form in FORMS)
 
 
-def _reads_messages(function: Any, completions: inspect.Parameter) -> bool:
+def _reads_messages(function: Any, completions: inspect.Parameter | None) -> bool:
     """Whether a function takes a completion for a list of messages, by its annotation or else since it reads `content`."""
-    if completions.annotation is not completions.empty:
+    if completions is not None and completions.annotation is not completions.empty:
         said = str(completions.annotation).lower()
         if "dict" in said or "message" in said or "mapping" in said:
             return True
         if "str" in said:
             return False
-    function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return False
-    helpers = [getattr(function, "__globals__", {}).get(name) for name in _names(code)]
-    codes = [code, *(each.__code__ for each in helpers if isinstance(each, FunctionType))]
-    return any("content" in _constants(each) for each in codes)
+    functions = [_function(function)]
+    owner = vars(type(function)) if not isinstance(function, FunctionType) else {}
+    for name in _names(functions[0]):
+        functions.append(_function(owner.get(name) or getattr(functions[0], "__globals__", {}).get(name)))
+    return any(map(_reads_content, functions))
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from _nested(each)
+def _function(given: Any) -> Any:
+    """The function of Python's that a callable runs: of a partial, a decorated one, a method or an object; else None."""
+    while isinstance(given, functools.partial):
+        given = given.func
+    given = inspect.unwrap(given) if callable(given) else None
+    given = getattr(given, "__func__", given)
+    if isinstance(given, FunctionType) or given is None:
+        return given
+    return next((vars(base)["__call__"] for base in type(given).__mro__ if "__call__" in vars(base)), None)
 
 
-def _constants(code: CodeType) -> set[str]:
-    return {each for inner in _nested(code) for each in inner.co_consts if isinstance(each, str)}
+def _reads_content(function: Any) -> bool:
+    """Whether a function takes the entry `content` of something: `m["content"]`, `m.get("content")`, `itemgetter("content")`.
+
+    A text that is looked for (`"content" in reply`) is none.
+    """
+    for code in _codes(function):
+        listed = list(dis.get_instructions(code))
+        for place, each in enumerate(listed):
+            if each.argval != "content" or not each.opname.startswith("LOAD_CONST"):
+                continue
+            behind = listed[place + 1] if place + 1 < len(listed) else each
+            before = {str(other.argval) for other in listed[max(0, place - _NEAR) : place]}
+            subscript = behind.opname.startswith("BINARY_SUBSCR") or behind.argrepr == "[]"
+            if subscript or behind.opname.startswith("STORE") or before & {"get", "itemgetter"}:
+                return True
+    return False
 
 
-def _names(code: CodeType) -> set[str]:
-    return {name for inner in _nested(code) for name in inner.co_names}
+def _codes(function: Any) -> Iterator[CodeType]:
+    """The code of a function, and of those that stand in it."""
+    waiting = [function.__code__] if isinstance(function, FunctionType) else []
+    while waiting:
+        code = waiting.pop()
+        yield code
+        waiting += [each for each in code.co_consts if isinstance(each, CodeType)]
+
+
+def _names(function: Any) -> set[str]:
+    return {name for code in _codes(function) for name in code.co_names}
 
 
 # --- With which arguments
@@ -222,12 +269,15 @@ def _trl_lists(
     prompt: Any = asked["question"] or asked["prompt"]
     completions: list[Any] = asked["completions"]
     if messages:
-        prompt = [{"role": "user", "content": prompt}]
+        prompt = asked["messages"] or [{"role": "user", "content": prompt}]
         completions = [[{"role": "assistant", "content": text}] for text in completions]
     repeated = {
         name: [value] * count for name, value in columns.items() if name not in ("prompt", "completion", "completions")
     }
+    logged: dict[str, float] = asked["logged"]
     known = repeated | {"prompts": [prompt] * count, "completions": completions} | args
+    # Further figures; columns for a table of samples, which here says nothing of single completions, have no place.
+    known |= {"log_metric": lambda name, value: logged.update(_figures({name: value})), "log_extra": lambda *_: None}
     return _by_name(parameters, {"row": columns} | known, known)
 
 
@@ -383,6 +433,8 @@ def _listed(value: Any, count: int) -> list[Any]:
 
 
 def _score(value: Any, form: str, entry: str) -> dict[str, Any]:
+    if form == "evaluate" and isinstance(value, list) and len(value) == 1:
+        value = value[0]  # a figure for each prediction
     if not isinstance(value, Mapping):
         return {"value": number(value), "metrics": {}}
     names = [entry] if entry else [name for name in _TABLE.get(form, ("value", "score")) if name in value]

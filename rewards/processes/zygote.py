@@ -278,7 +278,8 @@ def load_function(name: str) -> Function:
 def _load_module(origin: str) -> ModuleType:
     if not origin.endswith(".py"):
         return importlib.import_module(origin)
-    name = f"rayzero_user_{Path(origin).resolve()}"
+    # Without dots, which would make it part of a package: a relative import says that there is none.
+    name = f"rayzero_user_{Path(origin).resolve()}".replace(".", "%2E")
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, origin)
         if spec is None or spec.loader is None or not Path(origin).is_file():

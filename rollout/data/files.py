@@ -1,5 +1,6 @@
 """Which files a data source is made of, in reading order."""
 
+import glob
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ def source_files(source: Source) -> list[Path]:
         if reader_of(path) is None:
             raise InputError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; use {KNOWN_KINDS}")
         return [path]
+    if not path.exists() and any(sign in path.name + str(path.parent) for sign in "*?["):
+        return _matching_files(source, path)
     if not path.is_dir():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"source {source.name!r}: no file or folder at {path}{did_you_mean(path.name, beside)}")
@@ -48,14 +51,37 @@ def _folder_files(source: Source, folder: Path) -> list[Path]:
         inside = [f"{entry.name}/" for entry in sorted(folder.iterdir()) if entry.is_dir()][:8]
         hint = f"; it holds the folders {', '.join(inside)}" if inside else ""
         raise InputError(f"source {source.name!r}: no {KNOWN_KINDS} file in {folder}{hint}")
-    splits = {entry: match[1].lower() for entry in files if (match := SPLIT_OF_FILE.match(entry.name))}
+    splits = _splits(files)
     if splits:
         files = _split_files(source, files, splits)
     else:
         _refuse_split(source, [])
+    return _of_one_kind(source, folder, files)
+
+
+def _matching_files(source: Source, pattern: Path) -> list[Path]:
+    """Data files that a pattern with `*`, `?`, `[…]` or `**` matches, sorted by path. Who names the files of one split means it."""
+    found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
+    files = [entry for entry in found if entry.is_file() and reader_of(entry)]
+    if not files:
+        raise InputError(f"source {source.name!r}: no {KNOWN_KINDS} file matches {pattern}")
+    splits = _splits(files)
+    if splits and (len(set(splits.values())) > 1 or len(splits) < len(files)):
+        files = _split_files(source, files, splits)
+    else:
+        _refuse_split(source, list(splits.values())[:1])
+    return _of_one_kind(source, pattern, files)
+
+
+def _splits(files: Sequence[Path]) -> dict[Path, str]:
+    """The split that a file is named after, of those that are."""
+    return {entry: match[1].lower() for entry in files if (match := SPLIT_OF_FILE.match(entry.name))}
+
+
+def _of_one_kind(source: Source, where: Path, files: list[Path]) -> list[Path]:
     if len({reader_of(entry) for entry in files}) > 1:
         names = ", ".join(entry.name for entry in files[:8])
-        raise InputError(f"source {source.name!r}: {folder} mixes kinds of files ({names}); name one file")
+        raise InputError(f"source {source.name!r}: {where} mixes kinds of files ({names}); name one file")
     return files
 
 

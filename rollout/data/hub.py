@@ -42,17 +42,36 @@ def _load(source: Source) -> Any:
             f'{named}: {error}\ninstall the extra: pip install "rayzero[hub]", or download the files and name them by their path'
         ) from None
     name = source.path.removeprefix(HUB)
+    if not name:
+        raise InputError(f"{named}: needs the id of a data set behind it, such as hub:openai/gsm8k")
     folder = Path(name).expanduser()
     try:
-        return datasets.load_dataset(
-            str(folder) if folder.is_dir() else name,
-            source.subset or None,
-            split=source.split,
-            revision=source.revision or None,
+        builder = datasets.load_dataset_builder(
+            str(folder) if folder.is_dir() else name, source.subset or None, revision=source.revision or None
         )
+        _check_revision(builder, source, named)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=source.split)
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - its own kinds, those of the hub's client, of fsspec and of the readers
         words = " ".join(str(error).split()) or type(error).__name__
         kept = words if len(words) <= 400 else f"{words[:397]}..."
+        way_out = (
+            "it is not in the cache of `datasets` here (HF_HOME); load it once where the hub is reached, or name its files by their path"
+            if isinstance(error, ConnectionError)
+            else "say which with `subset`, `split` and `revision`"
+        )
+        raise InputError(f"{named}, split = {source.split!r}: {kept}\n{way_out}") from None
+
+
+def _check_revision(builder: Any, source: Source, named: str) -> None:
+    """Raises InputError where the rows would be of another revision: without the hub `datasets` takes the newest of its cache,
+    whatever it is asked for. What it keeps is called by its commit."""
+    cached = type(builder).__module__.endswith(".cache.cache")
+    # `main` is the newest too.
+    if source.revision not in ("", "main") and cached and not str(builder.hash).startswith(source.revision):
         raise InputError(
-            f"{named}, split = {source.split!r}: {kept}\nsay which with `subset`, `split` and `revision`"
-        ) from None
+            f"{named}: the hub cannot be reached, and the cache holds the commit {builder.hash}, which is not known to be revision "
+            f"{source.revision!r}\nset revision to that commit if it is meant, or load the other where the hub is reached"
+        )

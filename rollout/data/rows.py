@@ -23,7 +23,7 @@ class Source:
 
     name: str
     path: str = ""
-    """A data file, a folder of files of one kind, a directory written by `save_to_disk`, or `hub:` and a hub id."""
+    """A data file, a folder of files of one kind or a pattern that matches some, a directory written by `save_to_disk`, or `hub:` and a hub id."""
     set: str = ""
     """Published set that the path holds; in some rows of these the answer is empty, which `accuracy` cannot score and says so."""
     task: str = ""

@@ -21,6 +21,7 @@ from rollout.data.messages import TOOLS, messages_of, tools_of
 from rollout.data.readers import Record, quote, reader_of
 from rollout.data.responses import with_responses
 from rollout.data.rows import HUB, Dialogue, Row, Source
+from rollout.data.starter import starter_text
 from rollout.data.tasks.rows import TaskRow
 from rollout.data.templates import worded
 from rollout.errors import InputError
@@ -109,7 +110,8 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     values = with_responses(where, values, source)
     question, dialogue = _prompt(row_id, where, values, source.prompt_column)
     if source.starter_column:
-        form = PLACEHOLDER + _starter(column_value(where, values, source.starter_column, "starter_column"))
+        code = column_value(where, values, source.starter_column, "starter_column")
+        form = PLACEHOLDER + starter_text(code, values)
         question, dialogue = worded(question, form), dialogue and worded(dialogue, form)
     answer = completion = ""
     if source.answer_column:
@@ -130,6 +132,9 @@ def _row(source: Source, pattern: re.Pattern[str] | None, index: int, where: str
     if "entry_point" in fields:
         # Tests in the form of HumanEval belong to a program that begins as the prompt does.
         fields["prompt"] = question
+    elif dialogue:
+        # The question is its text; a reward function may read who said what.
+        fields[source.prompt_column] = ValueText(json_text(dialogue.messages))
     texts = {
         getattr(source, f"{column}_column"): text
         for column, text in zip(columns, (question, answer, completion, chosen, rejected, baseline), strict=True)
@@ -174,13 +179,6 @@ def _prompt(row_id: str, where: str, values: Mapping[str, Any], column: str) -> 
     if len(messages) == 1 and not tools:
         return question, None
     return question, Dialogue(row_id=row_id, messages=messages, tools=tools)
-
-
-def _starter(code: Any) -> str:
-    """What stands behind the question of a program."""
-    if not isinstance(code, str) or not code.strip():
-        return "\n\nThe program reads its input from standard input and prints its output."
-    return f"\n\nThe program begins with this code and completes it:\n\n```python\n{code.rstrip()}\n```"
 
 
 def _keeps_thought(source: Source, where: str, values: Mapping[str, Any]) -> bool:

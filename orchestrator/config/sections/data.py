@@ -15,8 +15,8 @@ class SourceSection(Section):
     """A source of prompts: a file, a directory, a generated task, or the rows of an earlier stage."""
 
     path: str = ""
-    """File of the source (JSONL, JSON or CSV, compressed or not, Parquet or Arrow), a folder of such files, a saved
-    `datasets` directory, or a data set of the Hugging Face hub (`hub:openai/gsm8k`)."""
+    """File of the source (JSONL, JSON or CSV, compressed or not, Parquet or Arrow), a folder of such files, a pattern
+    (`data/train-*.parquet`), a saved `datasets` directory, or a data set of the Hugging Face hub (`hub:openai/gsm8k`)."""
     set: Literal[
         "",
         "gsm8k",

@@ -184,7 +184,10 @@ def _run_call(test: dict[str, Any], namespace: Namespace) -> tuple[str, str]:
         problem = None
     if problem is not None:
         raise problem
-    return "fail", f"returned {_short(result)}, expected {_short(test['expected'][0])}"
+    said, wanted = _short(result), _short(test["expected"][0])
+    # An object of the program's or of a package, such as sympy's numbers, is no number.
+    looks = "an object that looks like " if said == wanted else ""
+    return "fail", f"returned {looks}{said}, expected {wanted}"
 
 
 def _readings(arguments: list[Any]) -> list[list[Any]]:

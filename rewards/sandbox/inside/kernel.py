@@ -114,6 +114,12 @@ def limit(**limits: int) -> None:
         resource.setrlimit(which, (value, value))
 
 
+def stack(size: int) -> None:
+    """How far the stack may grow. A program may ask for more, as those that recurse deeply do: other limits hold its memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+
+
 # --- Namespaces and mounts
 
 

@@ -214,7 +214,8 @@ def _shut_in(config: dict[str, Any], control: socket.socket, step: list[str]) ->
         kernel.drop_capabilities()
     _filter(config, step)
     step[0] = "limits"
-    kernel.limit(CORE=0, STACK=_STACK, NOFILE=64, MEMLOCK=65536, SIGPENDING=64, NICE=0, RTPRIO=0)
+    kernel.stack(_STACK)
+    kernel.limit(CORE=0, NOFILE=64, MEMLOCK=65536, SIGPENDING=64, NICE=0, RTPRIO=0)
     if config["tier"] == "A":
         kernel.die_with_parent()  # else the parent is the host, whose end closes the control socket
     kernel.set_dumpable(False)

@@ -64,7 +64,10 @@ def test_a_reward_that_works_passes(name: str, tmp_path: Path) -> None:
         ("import os\nos._exit(3)\ndef f(p, c, r): return 1", "the process that imports"),
         ("def f(p, c, r): return {}['difficulty']", "'mine.py:f' fails: KeyError: 'difficulty', at "),
         ("def f(p, c, r): return 'good'", "returned 'good', which is not a number"),
-        ("def f(p, c): return 1.0", "TypeError: f() takes 2 positional arguments but 3 were given"),
+        (
+            "def f(p, c): return 1.0",
+            "fails: takes p, c, and not prompt, completion, reference and then columns: too many positional arguments",
+        ),
         ("def f(p, c, r):\n    while True: pass", "mine.py:f took more than 1 s"),
     ],
 )

@@ -26,7 +26,7 @@ LINES = [
     {"id": "right", "response": "<answer>1,234</answer>", "answer": "1234"},
     {"id": 2, "response": "\\boxed{(x+1)^2}", "answer": "x^2+2x+1"},
     {"response": "\\boxed{7}", "answer": 8},
-    {"id": "none", "response": "\\boxed{7}"},
+    {"id": "none", "response": "\\boxed{7}", "answer": " "},
 ]
 
 
@@ -144,7 +144,7 @@ def test_a_recipe_s_rubric() -> None:
             ["tolerance=x"],
             "reward function 'code_tests': tolerance = 'x': input should be a valid number",
         ),
-        ("code", ["sandbox.packages=3"], "sandbox.packages = 3"),
+        ("code", ["sandbox.packages=3"], "sandbox.packages = 3: input should be a list"),
         ("code", ["sandbox.package=3"], "sandbox.package = 3"),
         (
             "code",

@@ -178,6 +178,23 @@ def test_failures_have_a_status_and_a_reason(held: Held, program: str, status: s
     assert [(test.outcome, test.reason) for test in result.tests] == [(outcome, reason)]
 
 
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("def f(x): return '3'", "returned '3', expected 3"),
+        (
+            "class N:\n    def __repr__(self): return '3'\ndef f(x): return N()",
+            "returned an object that looks like 3, expected 3",
+        ),
+    ],
+)
+def test_what_was_returned_is_told_so_that_it_can_be_told_from_what_was_expected(
+    held: Held, program: str, reason: str
+) -> None:
+    result = held.score(program, tests={"fn_name": "f", "inputs": [[1]], "outputs": [3]})
+    assert (result.value, result.tests[0].reason) == (0, reason)
+
+
 def test_a_fault_is_tried_again_with_a_fresh_worker_and_is_never_a_reward() -> None:
     held = Held(slots=1)
     kill_workers(held.sandbox)

@@ -63,6 +63,30 @@ class Scorer:
 callable_object = Scorer()
 partial = functools.partial(trl_bare)
 
+def trl_word_content(completions, **kwargs): return [float("content" in c.split()) for c in completions]
+def trl_get(completions, **kwargs): return [len(c[0].get("content", "")) for c in completions]
+def trl_key(completions, **kwargs):
+    key = "content"
+    return [len(c[0][key]) for c in completions]
+def trl_logs(completions, log_extra, log_metric, **kwargs):
+    log_extra("texts", completions)
+    log_metric("shared", 0.5)
+    log_metric("words", "many")
+    return [1.0 for _ in completions]
+def trl_logs_kept(completions, **kwargs):
+    kwargs["log_metric"]("shared", 0.25)
+    return [1.0 for _ in completions]
+def trl_only_ids(completion_ids, **kwargs): return [1.0 for _ in completion_ids]
+def trl_roles(prompts, completions, **kwargs): return [len(p) + (p[0]["content"] == "Be brief.") for p in prompts]
+def two_texts(prompt, response): return 1.0
+class Reader:
+    def __init__(self, factor=1.0): self.factor = factor
+    def text(self, completion): return completion[-1]["content"]
+    def __call__(self, prompts, completions, **kwargs): return [self.factor * len(self.text(c)) for c in completions]
+reader = Reader(2.0)
+wide = functools.partial(trl_messages, width=3)
+@functools.wraps(trl_messages)
+def wrapped(*args, **kwargs): return trl_messages(*args, **kwargs)
 def raises(completions, **kwargs): raise ValueError("no")
 
 # --- verl's
@@ -93,6 +117,7 @@ class Overlaps:
     def compute(self, **kwargs): return {"overlap1": 0.25, "overlapL": 0.75, "words": ["a"]}
 overlaps = Overlaps()
 def compute(predictions, references): return {"f1": [0.5]}
+def each(predictions, references): return [0.25 for _ in predictions]
 
 # --- nobody's
 
@@ -190,6 +215,13 @@ def own(loop: asyncio.AbstractEventLoop, resources: Resources, file: Path) -> An
         ("callable_object", {}, "trl", [3]),
         ("partial", {}, "trl", [1]),
         ("trl", {"form": "trl-messages"}, "trl-messages", [1]),
+        ("trl_word_content", {}, "trl", [0]),
+        ("trl_get", {}, "trl-messages", [2]),
+        ("trl_key", {}, "trl-messages", [2]),
+        ("Reader", {}, "trl-messages", [2]),
+        ("reader", {}, "trl-messages", [4]),
+        ("wide", {}, "trl-messages", [2]),
+        ("wrapped", {}, "trl-messages", [2]),
         ("verl", {}, "verl", [1]),
         ("verl_two", {}, "verl", [1]),
         ("verl_more", {"args": {"bonus": 1}}, "verl", [1]),
@@ -202,6 +234,7 @@ def own(loop: asyncio.AbstractEventLoop, resources: Resources, file: Path) -> An
         ("Exact", {}, "evaluate", [1]),
         ("overlaps", {"entry": "overlapL"}, "evaluate", [0.75]),
         ("compute", {}, "evaluate", [0.5]),
+        ("each", {}, "evaluate", [0.25]),
         ("unknown", {"form": "trl"}, "trl", None),
         ("unknown", {"form": "verl"}, "verl", [1]),
     ],
@@ -224,6 +257,20 @@ def test_a_table_of_another_trainer_has_figures_too(own: Any) -> None:
     assert server.metrics == {"scores": 1.0, "length": float(len("User: 6 * 7 = ?\n42"))}
 
 
+def test_figures_that_a_function_of_trl_logs_are_figures(own: Any) -> None:
+    (_, (named,)), (_, (kept, other)) = own("trl_logs"), own("trl_logs_kept", "a", "b")
+    assert (named.value, named.metrics) == (1.0, {"shared": 0.5})
+    assert [each.metrics for each in (kept, other)] == [{"shared": 0.25}] * 2
+
+
+def test_messages_are_those_of_the_row(loop: asyncio.AbstractEventLoop, resources: Resources, file: Path) -> None:
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 * 7 = ?"}]
+    function = UserFunction(FunctionSpec(name=f"{file}:trl_roles", label="r"), resources)
+    with_column = sample(fields={"problem": field_text(said)})
+    scores = [loop.run_until_complete(function.score(each)) for each in (with_column, sample())]
+    assert [each.value for each in scores] == [3.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "error"),
     [
@@ -233,6 +280,9 @@ def test_a_table_of_another_trainer_has_figures_too(own: Any) -> None:
             "needs 'colour': no argument in the recipe, and no column of the row (problem, solution, difficulty, ",
         ),
         ("trl_ids", {}, "needs 'completion_ids'"),
+        ("trl_only_ids", {}, "needs 'completion_ids'"),
+        ("two_texts", {}, "takes prompt, response, and not prompt, completion, reference and then columns"),
+        ("trl_messages", {"form": "trl"}, "(called in the form 'trl'; `form` sets another)"),
         ("trl_short", {}, "returned [1.0]; it must be a list of 2 numbers"),
         ("trl_word", {}, "returned 'good', which is not a number"),
         ("openrlhf_none", {}, "without 'rewards'; it has: scores"),
@@ -255,12 +305,23 @@ def test_what_cannot_be_called_or_is_no_number_is_an_error(
 
 def test_an_error_names_a_line_of_the_function_and_none_of_ours(own: Any) -> None:
     (_, (missing,)), (_, (raised,)) = own("few"), own("raises")
-    assert missing.error == "TypeError: few() takes 1 positional argument but 3 were given"
+    assert missing.error.startswith(
+        "takes text, and not prompt, completion, reference and then columns: too many positional arguments; form sets another: "
+    )
     assert raised.error.startswith("ValueError: no, at ")
     assert "mine.py:" in raised.error
 
 
 # --- Groups
+
+
+def test_a_relative_import_of_a_file_alone_says_that_there_is_no_package(
+    loop: asyncio.AbstractEventLoop, resources: Resources, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.v2.py").write_text("from .helper import f\n")
+    function = UserFunction(FunctionSpec(name=f"{tmp_path / 'mine.v2.py'}:f", label="f"), resources)
+    found = loop.run_until_complete(function.score(sample()))
+    assert "ImportError: attempted relative import with no known parent package, at " in found.error
 
 
 def in_a_group(name: str, file: Path, resources: Resources, **settings: Any) -> Rubric:

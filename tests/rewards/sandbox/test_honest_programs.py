@@ -190,6 +190,7 @@ READING: dict[str, tuple[str, list[tuple[str, str]]]] = {
     'open0 iter': ('*a, = map(int, open(0))\nprint(sum(a))', [('1\n2\n3', '6')]),
     'main guard': ("def main():\n    print(input())\nif __name__ == '__main__':\n    main()", [('x', 'x')]),
     'deep thread': ('import sys, threading\nsys.setrecursionlimit(10**7)\nthreading.stack_size(1<<27)\ndef dfs(n):\n    return 0 if n == 0 else 1 + dfs(n-1)\ndef main():\n    print(dfs(100000))\nt = threading.Thread(target=main)\nt.start()\nt.join()', [('', '100000')]),
+    'deep main, a stack of its own': ('import resource, sys\nresource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n==0 else 1+f(n-1)\nprint(f(200000))', [('', '200000')]),
     'deep main': ('import sys\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n==0 else 1+f(n-1)\nprint(f(200000))', [('', '200000')]),
     'deep with lambda/sorted': ('import sys\nsys.setrecursionlimit(10**6)\nfrom functools import lru_cache\n@lru_cache(None)\ndef f(n): return 0 if n==0 else 1+f(n-1)\nprint(f(20000))', [('', '20000')]),
     'big int': ("print('9'*5000 == str(10**5000-1))", [('', 'True')]),

@@ -76,7 +76,9 @@ def test_messages_of_parquet_and_their_tools(tmp_path: Path) -> None:
     (row,) = load(path)
     assert row.question == "6*7?\n\nand 6*8?"
     assert row.dialogue == Dialogue(row_id="s/0", messages=(SYSTEM, *MORE), tools=tuple(TOOLS))
-    assert row.fields == {}
+    # Reward functions may read who said what.
+    assert json.loads(row.fields.pop("prompt")) == [SYSTEM, *MORE]
+    assert not row.fields
 
 
 @pytest.mark.parametrize(

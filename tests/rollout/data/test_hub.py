@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -37,17 +38,71 @@ def test_a_folder_as_the_hub_holds_it(tmp_path: Path, monkeypatch: pytest.Monkey
         rows_of(path, split="dev")
 
 
+class Builder:
+    """As one of `datasets`."""
+
+    hash = "a1b2"
+
+    def download_and_prepare(self) -> None:
+        self.prepared = True
+
+    def as_dataset(self, split: str) -> Any:
+        raise ValueError(f"Unknown split {split!r}.\nOr prepared: {self.prepared}")
+
+
 def test_what_is_named_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def load_dataset(*args: Any, **kwargs: Any) -> Any:
+    def load(*args: Any, **kwargs: Any) -> Builder:
         asked.append((args, kwargs))
+        return Builder()
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset_builder=load))
+    words = (
+        r"path = 'hub:openai/gsm8k', split = 'test': Unknown split 'test'. Or prepared: True\nsay which with `subset`"
+    )
+    with pytest.raises(InputError, match=words):
+        rows_of("hub:openai/gsm8k", split="test", subset="main", revision="abc")
+    assert asked == [(("openai/gsm8k", "main"), {"revision": "abc"})]
+
+
+def test_what_is_neither_on_the_hub_nor_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: Any, **kwargs: Any) -> Builder:
         raise ConnectionError("no network\nhere")
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(InputError, match=r"path = 'hub:openai/gsm8k', split = 'test': no network here\n"):
-        rows_of("hub:openai/gsm8k", split="test", subset="main", revision="abc")
-    assert asked == [(("openai/gsm8k", "main"), {"split": "test", "revision": "abc"})]
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset_builder=load))
+    with pytest.raises(
+        InputError, match=r"split = 'train': no network here\nit is not in the cache of `datasets` here"
+    ):
+        rows_of("hub:openai/gsm8k")
+    with pytest.raises(InputError, match=r"path = 'hub:': needs the id of a data set"):
+        rows_of("hub:")
+
+
+def cached_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
+    """What `datasets` keeps of a data set of the hub, acme/sums, that it has loaded."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    made = datasets.load_dataset(folder(tmp_path).removeprefix("hub:"), cache_dir=str(tmp_path / "made"))
+    here = Path(made["train"].cache_files[0]["filename"]).parent
+    there = tmp_path / "cache" / "acme___sums" / "default" / "0.0.0" / commit
+    there.mkdir(parents=True)
+    for file in here.glob("*.arrow"):
+        shutil.copy(file, there / file.name.replace("set-", "sums-"))
+    info = json.loads((here / "dataset_info.json").read_text()) | {"dataset_name": "sums", "config_name": "default"}
+    (there / "dataset_info.json").write_text(json.dumps(info))
+
+
+def test_the_cache_serves_where_the_hub_is_not_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached_set(tmp_path, monkeypatch, "c" * 40)
+    assert rows_of("hub:acme/sums", split="test[1:]") == [("test 1", "1"), ("test 2", "2")]
+    for revision in ("c" * 40, "main"):
+        assert rows_of("hub:acme/sums", split="test", revision=revision, limit=1) == [("test 0", "0")]
+    for revision in ("d" * 40, "v1.0"):
+        with pytest.raises(InputError, match=f"the cache holds the commit c{{40}}, which is not known .*{revision}"):
+            rows_of("hub:acme/sums", split="test", revision=revision)
 
 
 def test_without_datasets_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import base64
 import json
 import pickle
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,9 @@ READS = "\n\nThe program reads its input from standard input and prints its outp
 BEGINS = "\n\nThe program begins with this code and completes it:\n\n```python\n"
 
 
-def rows(name: str, tmp_path: Path) -> list[Row]:
+def rows(name: str, tmp_path: Path, changes: Mapping[str, Any] = {}) -> list[Row]:
     """Set and file are all that a user names."""
-    (tmp_path / "set.jsonl").write_text(json.dumps(ROWS[name]) + "\n")
+    (tmp_path / "set.jsonl").write_text(json.dumps({**ROWS[name], **changes}) + "\n")
     return load_rows(EvalSetSection.model_validate({"set": name, "path": str(tmp_path / "set.jsonl")}).source(name), 0)
 
 
@@ -156,6 +157,65 @@ def rows(name: str, tmp_path: Path) -> list[Row]:
 def test_set_and_file_are_enough(name: str, question: str, answer: str, rubric: str, tmp_path: Path) -> None:
     (row,) = rows(name, tmp_path)
     assert (row.question, row.answer, row.rubric) == (question, answer, rubric)
+
+
+def scored(row: Row, *texts: str) -> list[tuple[str, float]]:
+    """(status, value) of completions, by the rubric of the row's set."""
+    shipped = SHIPPED_RUBRICS[row.rubric]["code_tests" if row.rubric == "code" else "accuracy"]
+    spec = FunctionSpec(name=shipped.name, label=shipped.name, args=dict(shipped.model_extra or {}))
+
+    async def values() -> list[tuple[str, float]]:
+        resources = Resources(ResourceSettings())
+        try:
+            rubric = Rubric(row.rubric, (spec,), resources)
+            samples = [
+                Sample(prompt=row.question, completion=text, answer=row.answer, fields=row.fields) for text in texts
+            ]
+            scores = [await rubric.score(sample) for sample in samples]
+            return [(score.status, score.value) for score in scores]
+        finally:
+            await resources.close()
+
+    return asyncio.run(values())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("apps", {"input_output": '{"fn_name": "twice", "inputs": [[4]], "outputs": [8]}'}),
+        ("apps", {"input_output": {"fn_name": "twice", "inputs": [[4]], "outputs": [8]}, "starter_code": "\n"}),
+        ("taco", {"starter_code": None}),
+        ("taco", {"input_output": '{"inputs": [[4]], "outputs": [8]}', "fn_name": "twice", "starter_code": ""}),
+        ("livecodebench", {"starter_code": ""}),
+        ("livecodebench", {"starter_code": "", "metadata": {"func_name": "twice"}}),
+    ],
+)
+def test_a_function_that_the_tests_call_is_named_where_no_code_names_it(
+    name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    (row,) = rows(name, tmp_path, changes)
+    assert row.question == (
+        "Double the number.\n\nThe program defines the function `twice`, which is called with its arguments and returns "
+        "the result."
+    )
+    assert scored(row, "```python\ndef twice(n):\n    return 2*n\n```", "```python\nprint(2*int(input()))\n```") == [
+        ("ok", 1.0),
+        ("ok", 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_output": '{"inputs": ["\\"fn_name\\": x"], "outputs": ["8"]}'},
+        {"input_output": '{"fn_name": null, "inputs": ["4"], "outputs": ["8"]}'},
+        {"input_output": '{"fn_name": ', "starter_code": ""},
+        {"metadata": "{}"},
+    ],
+)
+def test_a_program_that_no_test_calls_reads_its_input(changes: dict[str, Any], tmp_path: Path) -> None:
+    (row,) = rows("apps", tmp_path, changes)
+    assert row.question == f"Double the number.{READS}"
 
 
 def test_every_set_has_a_row_here() -> None:
@@ -210,20 +270,4 @@ def test_code_is_asked_for_as_a_python_block_under_every_template(template: str)
 )
 def test_the_rubric_of_a_set_knows_right_from_wrong(name: str, right: str, wrong: str, tmp_path: Path) -> None:
     (row,) = rows(name, tmp_path)
-    shipped = SHIPPED_RUBRICS[row.rubric]["code_tests" if row.rubric == "code" else "accuracy"]
-    spec = FunctionSpec(name=shipped.name, label=shipped.name, args=dict(shipped.model_extra or {}))
-
-    async def values() -> list[tuple[str, float]]:
-        resources = Resources(ResourceSettings())
-        try:
-            rubric = Rubric(row.rubric, (spec,), resources)
-            texts = (right, wrong)
-            samples = [
-                Sample(prompt=row.question, completion=text, answer=row.answer, fields=row.fields) for text in texts
-            ]
-            scores = [await rubric.score(sample) for sample in samples]
-            return [(score.status, score.value) for score in scores]
-        finally:
-            await resources.close()
-
-    assert asyncio.run(values()) == [("ok", 1.0), ("ok", 0.0)]
+    assert scored(row, right, wrong) == [("ok", 1.0), ("ok", 0.0)]

@@ -484,6 +484,31 @@ def test_what_is_not_there_or_not_data_is_named(tmp_path: Path) -> None:
     assert "mixes kinds of files" in error(tmp_path)
 
 
+def test_a_pattern_names_files(tmp_path: Path) -> None:
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    for number, name in enumerate(["train-0", "train-1", "test-0", "more/part-0", "more/part-1"]):
+        jsonl(tmp_path / "data" / f"{name}.jsonl", {"prompt": f"p{number}", "answer": number})
+    write(tmp_path / "data" / "README.md", "train")
+
+    def answers(pattern: str, **settings: Any) -> str:
+        return "".join(row.answer for row in load(tmp_path / pattern, **settings))
+
+    assert answers("data/train-*.jsonl") == "01"
+    assert answers("data/test-[0-9].jsonl") == "2"
+    assert answers("data/test-*", split="test") == "2"
+    assert answers("data/**/part-?.jsonl") == answers("data/more/*") == "34"
+    # As of a folder: what is named after several splits is not mixed.
+    assert answers("data/*.jsonl") == "01"
+    assert answers("data/t*", split="test") == "2"
+    assert "named after a split, part-0.jsonl is not" in error(tmp_path / "data" / "**" / "*.jsonl")
+    assert "no split 'test'" in error(tmp_path / "data" / "train-*.jsonl", split="test")
+    assert f"file matches {tmp_path}/data/dev-*.jsonl" in error(tmp_path / "data" / "dev-*.jsonl")
+    write(tmp_path / "data" / "train-2.csv", "prompt,answer", "p,1")
+    assert "train-* mixes kinds of files" in error(tmp_path / "data" / "train-*")
+    # A file whose own name has such signs is that file.
+    assert answers(str(jsonl(tmp_path / "a[1].jsonl", {"prompt": "p", "answer": 9}))) == "9"
+
+
 # --- Real data
 
 
