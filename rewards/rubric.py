@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from rewards.builtin import build_function
 from rewards.functions import RewardFunction, UserFunction, check_name, may_see_group
 from rewards.resources import Resources
-from rewards.types import FunctionScore, FunctionSpec, RubricSpec, Sample, Score
+from rewards.types import FunctionScore, FunctionSpec, GroupScore, RubricSpec, Sample, Score
 from rollout.errors import InputError, ServiceError
 
 DIGITS = 12
@@ -77,22 +77,23 @@ class Rubric:
             ),
         )
 
-    async def score_group(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
-        """Values of the functions that see the whole group: label → value, one table a completion.
+    async def score_group(self, samples: Sequence[Sample]) -> list[GroupScore]:
+        """What the functions that see the whole group say of each completion.
 
         Raises:
             ServiceError: such a function failed. There is no reward for anyone then.
         """
-        values: list[dict[str, float]] = [{} for _ in samples]
+        scores = [GroupScore() for _ in samples]
         asked = [(spec, function) for spec, function in self._all if await self._sees_group(function)]
         for spec, function in asked:
             assert isinstance(function, UserFunction)
-            for table, given in zip(values, await function.score_all(samples), strict=True):
+            for score, given in zip(scores, await function.score_all(samples), strict=True):
                 if given.status == "error":
                     raise ServiceError(f"{spec.label}: {given.error}")
                 if not given.silent:
-                    table[spec.label] = given.value
-        return values
+                    score.values[spec.label] = given.value
+                    score.metrics.update({f"{spec.label}.{name}": value for name, value in given.metrics.items()})
+        return scores
 
     async def _sees_group(self, function: RewardFunction) -> bool:
         return isinstance(function, UserFunction) and await function.sees_group()

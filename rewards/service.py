@@ -17,7 +17,7 @@ from rewards.functions import may_see_group
 from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
-from rewards.types import RubricSpec, Sample, Score, ScoredGroup
+from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
 from rollout.actors import last_line, within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
@@ -60,7 +60,7 @@ class RewardWorker:
             done, pending = await asyncio.wait(pending, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
             yield [task.result() for task in done]
 
-    async def score_group(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
+    async def score_group(self, rubric: str, samples: list[Sample]) -> list[GroupScore]:
         return await self._rubrics[rubric].score_group(samples)
 
     async def close(self) -> None:
@@ -166,21 +166,21 @@ class RewardPool:
         """
         return GroupScoring(self, prompt, budget or self.budget)
 
-    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
-        """Values of the rubric's group functions, one table a completion.
+    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[GroupScore]:
+        """What the rubric's group functions say of each completion.
 
         Raises:
             ServiceError: they failed twice.
         """
         if not any(may_see_group(spec) for spec in self._rubrics[rubric]):
-            return [{} for _ in samples]
+            return [GroupScore() for _ in samples]
         problem: ServiceError | None = None
         for attempt in range(2):
             worker = await self._dispatcher.up(attempt)
             try:
                 call = worker.actor.score_group.remote(rubric, samples)
-                values: list[dict[str, float]] = await within(call, self._timeout_s, "a reward worker to score a group")
-                return values
+                scores: list[GroupScore] = await within(call, self._timeout_s, "a reward worker to score a group")
+                return scores
             except ServiceError as failure:
                 problem = failure
                 self._lost(worker)
@@ -307,10 +307,10 @@ class GroupScoring:
         samples = [Sample.of(group.prompt, completion) for completion, _ in kept]
         error = ""
         try:
-            tables = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
+            said = await self._pool.score_whole(self._prompt.rubric, samples) if kept else []
         except ServiceError as problem:
-            kept, tables, error = [], [], str(problem)
-        whole = [(c, self._whole(score, table)) for (c, score), table in zip(kept, tables, strict=True)]
+            kept, said, error = [], [], str(problem)
+        whole = [(c, self._whole(score, group)) for (c, score), group in zip(kept, said, strict=True)]
         kept = [(c, score) for c, score in whole if score.breakdown]
         if len(kept) < len(whole):
             error = SILENT
@@ -329,12 +329,13 @@ class GroupScoring:
             task.cancel()
         self._scores.clear()
 
-    def _whole(self, score: Score, table: Mapping[str, float]) -> Score:
-        """A score with the values of the group functions in it."""
-        if not table:
+    def _whole(self, score: Score, group: GroupScore) -> Score:
+        """A score with what the group functions say in it."""
+        if not group.values:
             return score
-        breakdown = {**score.breakdown, **table}
-        return replace(score, breakdown=breakdown, value=self._pool.total(self._prompt.rubric, breakdown))
+        breakdown, metrics = {**score.breakdown, **group.values}, {**score.metrics, **group.metrics}
+        value = self._pool.total(self._prompt.rubric, breakdown)
+        return replace(score, breakdown=breakdown, metrics=metrics, value=value)
 
 
 def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tuple[str, Any]]:

@@ -98,6 +98,16 @@ class FunctionScore:
     """Difference up to which two values mean the same, since the function computes no finer than that; 0: it is exact."""
 
 
+@dataclass(frozen=True, slots=True)
+class GroupScore:
+    """What the functions that see a whole group say of one of its completions."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    """Unweighted value of each, by label."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Further figures, as `<label>.<name>`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What a rubric says of one completion."""

@@ -97,14 +97,28 @@ def _rounding(recipe: Recipe, stage: Stage) -> Iterator[str]:
 
 
 @cache
-def engine_arguments() -> frozenset[str]:
-    """Names of the arguments of the installed vLLM's `AsyncEngineArgs`; empty where there is none."""
+def cpu_head_sizes() -> tuple[int, ...]:
+    """Sizes of attention heads that the installed vLLM serves on a CPU; empty: not known. With others it dies at its first request."""
+    for node in ast.walk(_source("v1", "attention", "backends", "cpu_attn.py")):
+        if isinstance(node, ast.FunctionDef) and node.name == "get_supported_head_sizes":
+            lists = [each.value for each in node.body if isinstance(each, ast.Return)]
+            return tuple(ast.literal_eval(lists[0])) if lists and isinstance(lists[0], ast.List) else ()
+    return ()
+
+
+def _source(*path: str) -> ast.Module:
+    """A file of the installed vLLM; an empty one where there is none."""
     spec = find_spec("vllm")
     roots = list(spec.submodule_search_locations or ()) if spec else []
-    file = Path(roots[0], "engine", "arg_utils.py") if roots else None
-    if file is None or not file.is_file():
-        return frozenset()
-    classes = {node.name: node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+    file = Path(roots[0], *path) if roots else None
+    return ast.parse(file.read_text("utf-8") if file and file.is_file() else "")
+
+
+@cache
+def engine_arguments() -> frozenset[str]:
+    """Names of the arguments of the installed vLLM's `AsyncEngineArgs`; empty where there is none."""
+    body = _source("engine", "arg_utils.py").body
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     return frozenset(
         field.target.id
         for name in ("EngineArgs", "AsyncEngineArgs")

@@ -6,9 +6,12 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.engine import cpu_head_sizes
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sections.model import ModelSection
+from orchestrator.config.stage_kinds import kind_of
+from orchestrator.plan.machine import on_gpus
 from orchestrator.plan.model_folder import (
     ONLY_WHEN_SAMPLING,
     cached_folder,
@@ -77,8 +80,11 @@ def _check_folder(recipe: Recipe, stage: Stage, named: str, folder: Path) -> Non
             f"{key_in(recipe, stage, 'model.max_tokens')} = {stage.model.max_tokens}: "
             f"the model has only {positions} positions (max_position_embeddings in its config.json); lower it"
         )
-    if isinstance(config.get("num_attention_heads"), int):
-        _check_heads(recipe, stage, config["num_attention_heads"])
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    if isinstance(heads, int):
+        _check_heads(recipe, stage, heads)
+        size = config.get("head_dim") or (width // heads if isinstance(width, int) else 0)
+        _check_head_size(recipe, stage, named, size)
 
 
 def _check_vocabulary(named: str, folder: Path) -> None:
@@ -146,6 +152,15 @@ def _check_heads(recipe: Recipe, stage: Stage, heads: int) -> None:
         named = key_in(recipe, stage, "learner.sequence_parallel")
         raise InputError(
             f"{named} = {together}: ranks divide heads, and the model has {heads}; set it to {heads} at most"
+        )
+
+
+def _check_head_size(recipe: Recipe, stage: Stage, named: str, size: int) -> None:
+    served = cpu_head_sizes() if kind_of(stage).generates and not recipe.cluster.address and not on_gpus() else ()
+    if size and served and size not in served:
+        raise InputError(
+            f"{named}: its attention heads have a size of {size}, and engines on a CPU serve {', '.join(map(str, served))}; take "
+            "another model, or a host with GPUs"
         )
 
 

@@ -39,7 +39,8 @@ def worker_of(pid):  # child → zygote → reward worker
 def longest(prompt, completions, reference):
     return [float(len(c) == max(map(len, completions))) for c in completions]
 
-def theirs(completions, answer, **kwargs):
+def theirs(completions, answer, log_metric=None, **kwargs):
+    log_metric("mean", sum(map(len, completions)) / len(completions))
     assert answer == ["2"] * len(completions)
     return [None if c == "skip" else float(len(c) == max(map(len, completions))) for c in completions]
 """
@@ -133,6 +134,7 @@ def test_a_function_of_another_trainer_sees_the_group_and_may_say_nothing(
     scored = score_group(pool, loop, "theirs", ["a", "skip", "bbbbb", "cc"])
     assert [c.text for c in scored.completions] == ["a", "bbbbb", "cc"]
     assert (scored.rewards, scored.num_errors) == ((0.0, 1.0, 0.0), 1)
+    assert [dict(score.metrics) for score in scored.scores] == [{"theirs.mean": 3.0}] * 3
 
 
 def test_workers_come_and_go_while_scoring(pool: RewardPool, loop: asyncio.AbstractEventLoop) -> None:

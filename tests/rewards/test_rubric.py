@@ -215,8 +215,8 @@ def test_a_group_function_sees_all_completions(
     loop: asyncio.AbstractEventLoop, resources: Resources, mine: str
 ) -> None:
     rubric = Rubric("r", [spec("accuracy"), spec(f"{mine}:rank", group=True)], resources)
-    tables = loop.run_until_complete(rubric.score_group([sample("b"), sample("c"), sample("a")]))
-    assert tables == [{"rank": 1.0}, {"rank": 2.0}, {"rank": 0.0}]
+    scores = loop.run_until_complete(rubric.score_group([sample("b"), sample("c"), sample("a")]))
+    assert [each.values for each in scores] == [{"rank": 1.0}, {"rank": 2.0}, {"rank": 0.0}]
     bad = Rubric("r", [spec(f"{mine}:short", group=True)], resources)
     with pytest.raises(ServiceError, match="it must be a list of 2 numbers"):
         loop.run_until_complete(bad.score_group([sample("b"), sample("c")]))

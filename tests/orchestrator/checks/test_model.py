@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.checks.engine import cpu_head_sizes
 from orchestrator.checks.preflight import preflight
 from orchestrator.config.load import load_recipe
 from orchestrator.config.recipe import Recipe
@@ -54,6 +55,22 @@ def test_a_model_folder_that_lacks_something(files: dict[str, bytes | None], mes
     tensor_parallel = 2 if "tensor_parallel" in message else 1
     rollout = {"tensor_parallel": tensor_parallel, "cpus": 0.2}
     assert message in fault(recipe(model={"path": str(folder)}, rollout=rollout))
+
+
+def test_a_head_size_that_an_engine_on_a_cpu_does_not_serve(tmp_path: Path) -> None:
+    """It would die at its first request."""
+    pytest.importorskip("vllm.v1.attention.backends.cpu_attn", reason="no engine here", exc_type=ImportError)
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    assert list(cpu_head_sizes()) == CPUAttentionBackend.get_supported_head_sizes()
+
+    def asked(**sizes: int) -> Recipe:
+        config = json.dumps({**CONFIG, **sizes}).encode()
+        return recipe(model={"path": str(model_folder(tmp_path / str(sizes), config_json=config))})
+
+    assert preflight(asked(hidden_size=128)) == preflight(asked(hidden_size=64, head_dim=64)) == []
+    for refused in (asked(hidden_size=64), asked(hidden_size=128, head_dim=48)):
+        assert "and engines on a CPU serve 32, 64" in fault(refused)
 
 
 def test_no_more_ranks_pass_a_pack_together_than_there_are_heads(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rewards.error_budget import ErrorBudget
 from rewards.resources import Resources
 from rewards.rubric import Rubric, total
 from rewards.service import GroupScoring
-from rewards.types import Sample, Score
+from rewards.types import GroupScore, Sample, Score
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
 from tests.factories import completion, rollout_group
 
@@ -59,7 +59,7 @@ class Here:
         budget.add(score, 0.0)
         return score
 
-    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[dict[str, float]]:
+    async def score_whole(self, rubric: str, samples: list[Sample]) -> list[GroupScore]:
         return await self._rubrics[rubric].score_group(samples)
 
     def total(self, rubric: str, breakdown: Mapping[str, float]) -> float:
