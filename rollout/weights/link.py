@@ -8,7 +8,6 @@ alone (token, and TLS where the cluster has it); what is served is not encrypted
 """
 
 import hmac
-import mmap
 import os
 import secrets
 import socket
@@ -23,6 +22,8 @@ from rollout.errors import ServiceError
 
 PIECE_BYTES = 4 << 20
 """Bytes that are passed on at a time."""
+BUFFER_BYTES = 1 << 20
+"""Bytes that are taken from a link at a time: what a core's cache holds on their way into a file."""
 IDLE_S = 60.0
 """Seconds without a byte after which the other side is taken to be gone."""
 HANDSHAKE_S = 5.0
@@ -170,20 +171,18 @@ def _linked(source: Source) -> Iterator[socket.socket]:
 
 
 def _write(link: socket.socket, file: Offered) -> None:
-    with os.fdopen(os.open(file.path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600), "r+b") as content:
-        if not file.size:
-            return
-        # Reserved before it is mapped: a page that finds no room later would end the process.
-        os.posix_fallocate(content.fileno(), 0, file.size)
-        with mmap.mmap(content.fileno(), file.size) as mapped, memoryview(mapped) as view:
-            got = 0
-            while got < file.size:
-                with view[got : got + PIECE_BYTES] as piece:
-                    count = link.recv_into(piece)
-                if not count:
-                    raise ServiceError(f"the link ended at {got} of {file.size} bytes")
-                got += count
-                file.grow(count)
+    # Written and not mapped: a page that finds no room is an error then, and none is cleared before it is filled.
+    piece = memoryview(bytearray(min(BUFFER_BYTES, file.size)))
+    with open(os.open(file.path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as content:
+        got = 0
+        while got < file.size:
+            count = link.recv_into(piece[: file.size - got])
+            if not count:
+                raise ServiceError(f"the link ended at {got} of {file.size} bytes")
+            content.write(piece[:count])
+            content.flush()
+            got += count
+            file.grow(count)
 
 
 def _exactly(link: socket.socket, count: int) -> bytes:

@@ -29,6 +29,8 @@ INSIDE = (
 )
 WAIT = "sh -c 'while :; do sleep 1000 & wait; done'"
 """First process of a host, which all others are orphaned to."""
+HERE = ("sh", "-c", 'cd "$0" && exec "$@"')
+"""Runs a command in the folder that is named before it: entering a host's mounts leads to its root."""
 
 
 def obstacle() -> str:
@@ -125,7 +127,7 @@ class Host:
     def popen(self, *command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         """Start a command on the host; its working directory is this process's own."""
         process = subprocess.Popen(
-            ["nsenter", "-t", str(self._first), "-m", "-u", "-i", "-n", "-p", "--", *command],
+            ["nsenter", "-t", str(self._first), "-m", "-u", "-i", "-n", "-p", "--", *HERE, os.getcwd(), *command],
             env=self.environment | dict(env or {}),
             text=True,
             start_new_session=True,

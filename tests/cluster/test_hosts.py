@@ -46,6 +46,7 @@ def test_a_host_has_everything_of_its_own_but_the_disk(pair: tuple[Host, Host]) 
     assert not Path("/dev/shm/mine").exists()
     (alpha.hosts.shared / "both").write_text("seen")
     assert beta.run("cat", str(alpha.hosts.shared / "both")) == "seen"
+    assert alpha.run("pwd").strip() == str(Path.cwd())
     assert len(alpha.run("ps", "-e", "-o", "pid").split()) < 10, "it sees its own processes alone"
     assert alpha.environment["RAY_AUTH_TOKEN_PATH"] == str(alpha.hosts.token)
     assert alpha.hosts.token.stat().st_mode & 0o077 == 0

@@ -1,7 +1,9 @@
 """A job that a third host submits, with the learner on another host than the driver and the engines."""
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,18 @@ def client() -> Iterator[Host]:
         yield client
 
 
-def submit(client: Host, run: str, *settings: str, timeout: float = 240) -> str:
+def command(client: Host, run: str, *settings: str) -> tuple[str, ...]:
     head = client.hosts.hosts["head"]
-    return client.run(
+    return (
         *(RAYZERO, "submit", "arithmetic", *SMALL, *APART, *settings, "--run", str(client.hosts.shared / run)),
         *("--address", f"http://{head.address}:{DASHBOARD}", "--command", RAYZERO, "--follow"),
-        timeout=timeout,
     )
 
 
 def steps(client: Host, run: str) -> list[dict[str, Any]]:
     """Records of the batches of reinforcement learning."""
-    lines = (client.hosts.shared / run / "metrics.jsonl").read_text().splitlines()
+    file = client.hosts.shared / run / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
     return [each for each in map(json.loads, lines) if each["kind"] == "step" and each["stage"] == "reasoning"]
 
 
@@ -60,16 +62,26 @@ def assert_sound(found: list[dict[str, Any]], count: int) -> None:
 
 
 def test_weights_go_from_host_to_host_and_the_same_command_goes_on(client: Host) -> None:
-    submit(client, "whole")
-    assert_sound(steps(client, "whole"), 2)
-    told = submit(client, "whole", "stages.reasoning.loop.steps=3")
-    assert "step 2" in told
-    assert_sound(steps(client, "whole"), 3)
+    job = client.popen(*command(client, "whole", "stages.reasoning.loop.steps=40"), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(steps(client, "whole")) < 2:
+        assert job.poll() is None, "the job ended before it was stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    client.hosts.hosts["head"].run(RAYZERO, "stop", str(client.hosts.shared / "whole"))
+    job.wait(60)
+    before = steps(client, "whole")
+    assert_sound(before, len(before))
+    told = client.run(*command(client, "whole", f"stages.reasoning.loop.steps={len(before) + 1}"), timeout=240)
+    assert "continues from step" in told
+    after = steps(client, "whole")
+    assert_sound(after, len(before) + 1)
+    assert after[: len(before)] == before
     assert (client.hosts.shared / "whole" / "export" / "model.safetensors").is_file()
 
 
 def test_adapters_go_from_host_to_host(client: Host) -> None:
-    submit(client, "adapters", "learner.lora_rank=4")
+    client.run(*command(client, "adapters", "learner.lora_rank=4"), timeout=240)
     found = steps(client, "adapters")
     assert_sound(found, 2)
     assert all(each["publish/bytes"] < 1e6 for each in found), "the base stays where it is"
