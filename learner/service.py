@@ -28,7 +28,7 @@ from learner.rendezvous import Rendezvous, listen
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
-from rollout.actors import Device, SharedGpus, both, compute_environment, reserve, within
+from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, both, compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.link import FileServer, Source
@@ -135,6 +135,7 @@ class LearnerGroup:
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
+        room: Room = ANY_ROOM,
         name: str = "learner",
         shared: SharedGpus | None = None,
     ) -> "LearnerGroup":
@@ -142,6 +143,7 @@ class LearnerGroup:
 
         Args:
             resources: custom ones of the cluster's nodes that each rank takes.
+            room: how their places are waited for.
             shared: GPUs that engines use too, in place of some of their own.
 
         Raises:
@@ -149,7 +151,7 @@ class LearnerGroup:
             ServiceError: they did not meet in time.
         """
         bundle = {"CPU": cpus, **(resources or {})} | ({"GPU": gpus} if device == "cuda" else {})
-        group = None if shared else reserve([bundle] * ranks, f"learner.ranks = {ranks}", start_timeout_s)
+        group = None if shared else await reserve([bundle] * ranks, f"learner.ranks = {ranks}", room)
         remote = ray.remote(concurrency_groups={"progress": 1})(LearnerActor)
         actors = [
             remote.options(

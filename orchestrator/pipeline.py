@@ -78,7 +78,7 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: 
 
 
 async def _run(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, device: Device) -> None:
-    services = Services(device, recipe.cluster.start_timeout_s, display)
+    services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
     requests = asyncio.create_task(serve_requests(store.folder, scale(services, display)))
     try:
         for stage in selected:

@@ -1,7 +1,7 @@
 """What the services share about Ray's actors: their place, their environment, and answers that are waited for with a bound."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -9,12 +9,19 @@ import rollout.ray_defaults  # noqa: F401
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from rollout.errors import InputError, ServiceError
 
 EnginesAnswer = TypeVar("EnginesAnswer")
 
+POLL_S = 0.1
+"""Seconds between two looks at whether a place is there."""
 PEER_S = 5.0
 """Seconds that one side of a publish has to end by itself after the other failed."""
 
@@ -33,33 +40,80 @@ class SharedGpus:
     """Part of a GPU that each of the two is given by Ray."""
 
 
-def reserve(bundles: list[dict[str, float]], what: str, timeout_s: float) -> PlacementGroup:
-    """A placement group on the cluster.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How places on the cluster are waited for."""
+
+    busy_s: float = 60.0
+    """Longest wait for what others use now."""
+    coming_s: float = 0.0
+    """Longest wait for what the cluster does not have yet, and an autoscaler may bring; 0: that is refused at once."""
+    say: Callable[[str], None] = lambda _: None
+    """Told when a wait for what is not there begins."""
+
+
+ANY_ROOM = Room()
+"""Places that are there, or are given free within a minute."""
+
+
+async def reserve(bundles: Sequence[Mapping[str, float]], what: str, room: Room) -> PlacementGroup:
+    """A placement group on the cluster. While it is waited for, it is the demand that an autoscaler sees.
 
     Args:
-        bundles: resources by name (`CPU`, `GPU`) of each part, which lies on one node; a single bundle is one node's.
+        bundles: resources by name (`CPU`, `GPU`, custom ones) of each part, which lies on one node; a single bundle is one node's.
         what: the recipe key that asks for them, at the start of a message.
 
     Raises:
         InputError: the cluster lacks them, or they are not free in time.
     """
-    bundles = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
+    wanted = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001} for bundle in bundles]
+    lacking = _lacking(wanted)
+    if lacking and not room.coming_s:
+        raise InputError(f"{what} needs {lacking}: lower it or add nodes (or wait for an autoscaler: cluster.wait_s)")
+    if lacking:
+        room.say(f"{what} needs {lacking}; waiting up to {room.coming_s:.0f} s for nodes to come")
+    group = placement_group(wanted, strategy="STRICT_PACK" if len(wanted) == 1 else "PACK")
+    limit = max(room.busy_s, room.coming_s)
+    try:
+        async with asyncio.timeout(limit):
+            while placement_group_table(group)["state"] != "CREATED":
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        remove_placement_group(group)
+        free = ray.available_resources()
+        raise InputError(
+            f"{what}: no place for {wanted} on the Ray cluster within {limit:.0f} s; {free.get('CPU', 0):g} CPUs and "
+            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
+        ) from None
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    return group
+
+
+def _lacking(bundles: Sequence[Mapping[str, float]]) -> str:
+    """The first resource of which the cluster has less than is asked for, in words; empty: it has enough of all."""
     available = ray.cluster_resources()
     for name in ("CPU", "GPU", *sorted({name for bundle in bundles for name in bundle} - {"CPU", "GPU"})):
         wanted = sum(bundle.get(name, 0) for bundle in bundles)
         if wanted > available.get(name, 0):
-            raise InputError(
-                f"{what} needs {wanted:g} {name}s; the Ray cluster has {available.get(name, 0):g}: lower it or add nodes"
-            )
-    group = placement_group(bundles, strategy="STRICT_PACK" if len(bundles) == 1 else "PACK")
-    if not group.wait(min(timeout_s, 60)):
-        remove_placement_group(group)
-        free = ray.available_resources()
-        raise InputError(
-            f"{what}: no place for {bundles} on the Ray cluster, of which {free.get('CPU', 0):g} CPUs and "
-            f"{free.get('GPU', 0):g} GPUs are free: lower it, add nodes, or wait for other jobs"
-        )
-    return group
+            return f"{wanted:g} {name}{'s' if name.isupper() else ''}; the Ray cluster has {available.get(name, 0):g}"
+    return ""
+
+
+async def reserve_all(parts: Sequence[tuple[Mapping[str, float], str]], room: Room) -> list[PlacementGroup]:
+    """A group for each (bundle, what asks for it), all of them or none; asked for at once, as an autoscaler wants it. Raises
+    as `reserve` does."""
+    waits = [asyncio.ensure_future(reserve([bundle], what, room)) for bundle, what in parts]
+    try:
+        return list(await asyncio.gather(*waits))
+    except BaseException:
+        for wait in waits:
+            wait.cancel()
+        for group in await asyncio.gather(*waits, return_exceptions=True):
+            if isinstance(group, PlacementGroup):
+                remove_placement_group(group)
+        raise
 
 
 def unreserve(group: PlacementGroup) -> None:

@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from rollout.actors import SharedGpus, compute_environment, reserve, within
+from rollout.actors import ANY_ROOM, Room, SharedGpus, compute_environment, reserve_all, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
@@ -125,6 +125,7 @@ class RolloutPool:
         threads: int,
         timeout_s: float,
         start_timeout_s: float,
+        room: Room = ANY_ROOM,
         name: str = "rollout",
         shared: SharedGpus | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -134,6 +135,7 @@ class RolloutPool:
         Args:
             model: the folder or hub id, once it is there.
             resources: custom ones of the cluster's nodes that each replica takes.
+            room: how their places are waited for.
             shared: GPUs that learner ranks use too, in place of some of their own.
 
         Raises:
@@ -144,7 +146,7 @@ class RolloutPool:
         if spec.device == "cuda":
             bundle["GPU"] = shared.share if shared else gpus * spec.tensor_parallel
         what = f"rollout.replicas = {replicas}, replica"
-        groups = [] if shared else [reserve([bundle], f"{what} {i}", start_timeout_s) for i in range(replicas)]
+        groups = [] if shared else await reserve_all([(bundle, f"{what} {i}") for i in range(replicas)], room)
         places = [(shared.group, i) for i in range(replicas)] if shared else [(group, 0) for group in groups]
         remote = ray.remote(RolloutReplica)
         actors = [

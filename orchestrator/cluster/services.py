@@ -17,7 +17,7 @@ from orchestrator.display import Display
 from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rewards.types import Sample
-from rollout.actors import Device, SharedGpus, reserve, unreserve
+from rollout.actors import Device, Room, SharedGpus, reserve, unreserve
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 
@@ -84,6 +84,8 @@ class Services:
     display: Display
     waited: BusyClock = field(default_factory=BusyClock)
     """Runs while somebody waits for a service that is not up yet."""
+    wait_s: float = 0.0
+    """Longest wait for nodes that an autoscaler may bring; 0: what the cluster does not have is refused."""
     _learner: Background[LearnerGroup] = field(default_factory=Background, init=False)
     _rollout: Background[RolloutPool] = field(default_factory=Background, init=False)
     _rewards: Background[RewardPool] = field(default_factory=Background, init=False)
@@ -93,6 +95,10 @@ class Services:
     _shared: SharedGpus | None = field(default=None, init=False)
     _engine_gpus: float = field(default=0.0, init=False)
     """GPUs that the engines have for themselves."""
+
+    @property
+    def _room(self) -> Room:
+        return Room(coming_s=self.wait_s, say=self.display.line)
 
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
@@ -118,6 +124,7 @@ class Services:
                 threads=threads,
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
+                room=self._room,
             ),
         )
 
@@ -147,6 +154,7 @@ class Services:
                 threads=threads,
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
+                room=self._room,
                 tell=self.display.line,
             ),
         )
@@ -263,7 +271,7 @@ class Services:
             await asyncio.gather(self._rollout.close(), self._learner.close())
             self._end_sharing()
             bundle = {"GPU": part, "CPU": engine.cpus + learner.cpus, **learner.resources, **engine.resources}
-            group = reserve([bundle] * ranks, f"learner.ranks = {ranks}, with an engine each,", self.start_timeout_s)
+            group = await reserve([bundle] * ranks, f"learner.ranks = {ranks}, with an engine each,", self._room)
             self._shared = SharedGpus(group, part / 2)
         return self._shared
 

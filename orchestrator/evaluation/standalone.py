@@ -30,7 +30,7 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         display.line(note)
 
     async def run(device: Device) -> list[EvalResult]:
-        services = Services(device, recipe.cluster.start_timeout_s, display)
+        services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
         try:
             model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             model.set_result(model_path)

@@ -20,6 +20,9 @@ class ClusterSection(Section):
     """Port at which the private cluster gives its metrics as Prometheus text; 0: a free port."""
     env: dict[str, str | int | float] = {}
     """Environment variables of every actor, such as `{ NCCL_SOCKET_IFNAME = "eth0", HF_HOME = "/data/hf" }`."""
+    wait_s: Annotated[float, Field(ge=0)] = 0
+    """Longest wait, in seconds, for nodes that the cluster does not have yet and an autoscaler may bring; 0: what is not
+    there is refused."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Longest wait for actors and engines to start, in seconds."""
 

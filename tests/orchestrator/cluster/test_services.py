@@ -213,7 +213,7 @@ class Sharing:
         monkeypatch.setattr("orchestrator.cluster.services.LearnerGroup.start", self.starting("ranks"))
         monkeypatch.setattr("orchestrator.cluster.services.RolloutPool.start", self.starting("engines"))
 
-    def reserve(self, bundles: list[dict[str, float]], *_: Any) -> Group:
+    async def reserve(self, bundles: list[dict[str, float]], *_: Any) -> Group:
         self.told.append(f"reserved {len(bundles)} x {bundles[0]['GPU']:g}")
         return Group(bundles)
 
