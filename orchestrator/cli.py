@@ -20,7 +20,8 @@ from orchestrator.commands.export import export
 from orchestrator.commands.info import doctor, recipes
 from orchestrator.commands.runs import report, scale, status, stop
 from orchestrator.commands.score import score
-from orchestrator.commands.train import submit, train
+from orchestrator.commands.submit import submit
+from orchestrator.commands.train import train
 from rollout.errors import InputError, ServiceError, visible
 
 INTERRUPTED = 130

@@ -12,6 +12,7 @@ import rollout.ray_defaults  # noqa: F401
 
 import ray
 
+from orchestrator.cluster import job_environment
 from orchestrator.config.sections.cluster import ClusterSection
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
@@ -35,6 +36,8 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
     if cluster.env:
         # Of the job, so that every actor has it; what an actor is given itself stands above it.
         common["runtime_env"] = {"env_vars": {name: str(value) for name, value in cluster.env.items()}}
+    if job_environment.load():
+        common.setdefault("runtime_env", {})["worker_process_setup_hook"] = job_environment.HOOK
     try:
         with _interrupts_later(), nullcontext() if cluster.address else _on_loopback():
             _start(cluster, common)

@@ -35,8 +35,22 @@ def scale(
         typer.echo(f"{service}: {before} → {after} workers")
 
 
-def stop(run_dir: RunArgument) -> None:
-    """End a run on this machine as Ctrl-C does; it can be continued."""
+def stop(
+    run_dir: RunArgument,
+    address: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Dashboard of the cluster whose job trains the run, as for rayzero submit."),
+    ] = "",
+) -> None:
+    """End a run as Ctrl-C does; it can be continued. It is one on this machine, or with --address a job of a cluster."""
+    if address:
+        from orchestrator.cluster.jobs import stop_job
+        from orchestrator.cluster.submit import checked_address, run_on
+
+        address = checked_address(address)
+        stopped = stop_job(address, run_on(address, run_dir))
+        typer.echo(f"stopped {stopped}; submit it again to continue")
+        return
     from orchestrator.run.control import stop_run
 
     typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")

@@ -1,4 +1,4 @@
-"""`rayzero train` and `rayzero submit`: run a recipe, here or as a job of a Ray cluster."""
+"""`rayzero train`: run a recipe, or continue a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,12 +31,14 @@ def train(
     runs/arithmetic
     """
     from orchestrator.checks.preflight import preflight
+    from orchestrator.cluster import job_environment
     from orchestrator.config.load import run_folder
     from orchestrator.config.wiring import select_stages
     from orchestrator.run.resume import check_run_dir
 
     if run_dir == "":
         raise InputError("--run: is empty; name a folder, or leave it out for runs/<recipe name>")
+    job_environment.load()
     resolved = load(recipe, overrides, address, seed)
     selected = select_stages(resolved.stages, first=first, last=last, only=only)
     folder = run_folder(recipe)
@@ -52,61 +54,3 @@ def train(
         train_run(resolved, target, selected)
     except ServiceError as error:
         raise ServiceError(f"{error}\ncontinue with: rayzero train {target}") from error
-
-
-def submit(
-    recipe: RecipeArgument,
-    address: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://HOST:8265."
-        ),
-    ],
-    overrides: Overrides = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Stream the log until the job ends; Ctrl-C leaves the job running.")
-    ] = False,
-    run_dir: Annotated[
-        str,
-        typer.Option(
-            "--run", metavar="DIR", help="Folder of the run, seen by all nodes. [default, here only: runs/<name>]"
-        ),
-    ] = "",
-    working_dir: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder to send along; relative paths of the recipe are inside it.")
-    ] = "",
-    command: Annotated[
-        str, typer.Option(metavar="CMD", help="How rayzero is called on the cluster. [default: rayzero]")
-    ] = "",
-    seed: Seed = None,
-) -> None:
-    """Run a recipe as a job of a Ray cluster.
-
-    The nodes of the cluster need rayzero installed. On this machine (http://127.0.0.1:8265) relative paths mean what
-    they mean here. On another one the job gets the resolved recipe and nothing else: give data and model by absolute
-    paths or hub ids, or send a folder along with --working-dir; --run must be absolute.
-
-    The cluster's token is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; for a cluster
-    without tokens set RAY_AUTH_MODE=disabled.
-    """
-    from orchestrator.checks.preflight import preflight
-    from orchestrator.cluster.submit import checked_address, is_loopback
-    from orchestrator.cluster.submit import submit as submit_run
-    from orchestrator.config.load import run_folder
-
-    resolved = load(recipe, overrides, seed=seed)
-    if is_loopback(checked_address(address)) and not working_dir:
-        # The cluster is this machine: what would fail there can be found here.
-        preflight(load(recipe, overrides, "auto", seed))
-    settings = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
-    code = submit_run(
-        resolved,
-        name=recipe,
-        overrides=settings,
-        address=address,
-        run_dir=run_dir or str(run_folder(recipe) or ""),
-        working_dir=working_dir,
-        command=command,
-        follow=follow,
-    )
-    raise typer.Exit(code)

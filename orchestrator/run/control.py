@@ -107,7 +107,9 @@ def stop_run(run_dir: Path) -> Holder:
     """
     found = _running(run_dir, "")
     if found.host != socket.gethostname():
-        raise InputError(f"{run_dir} is being written by {found}; stop it there, or with `ray job stop`")
+        raise InputError(
+            f"{run_dir} is being written by {found}; stop it there, or a job of a cluster with --address URL"
+        )
     os.kill(found.pid, signal.SIGTERM)  # a run in the background may ignore SIGINT
     return found
 

@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rewards.models.pair_encoding import Pair, PairEncoder, PairTokens, Scope, pair_of
@@ -24,7 +24,7 @@ PROBE_WORDS = (1, 2, 5, 10, 20, 40, 80, 160)
 class RewardModelSpec:
     """Settings of a reward model, as the recipe has them."""
 
-    path: str
+    path: str = field(metadata={"names": "model"})
     """Folder or hub id of the model with its tokenizer."""
     scope: Scope = "answer"
     """Part of the response that is scored: the final answer alone, or the whole with its thought."""

@@ -1,6 +1,7 @@
-"""The base of all sections of a recipe."""
+"""The base of all sections of a recipe, and the types that several of them use."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -12,6 +13,17 @@ class Section(BaseModel):
     """Refuses unknown keys, is not changed after it is read, and takes the docstring of a key as its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the text of a key may name in a file system; orchestrator/plan/local_paths.py tells when it does.
+
+    A key without this mark holds no path, and a test asks it of every text key.
+    """
+
+    what: Literal["data", "model", "template", "function"]
+    """`function`: a file with the name of a function behind it."""
 
 
 def _custom(resources: dict[str, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Names, Section
 from rollout.data.known_sets import KNOWN_SETS, PLACEHOLDER, KnownSet
 from rollout.data.rows import HUB, Source
 from rollout.data.template_settings import CHAT, Dress, FewShot, is_chat
@@ -14,7 +14,7 @@ from rollout.data.template_settings import CHAT, Dress, FewShot, is_chat
 class SourceSection(Section):
     """A source of prompts: a file, a directory, a generated task, or the rows of an earlier stage."""
 
-    path: str = ""
+    path: Annotated[str, Names("data")] = ""
     """File of the source (JSONL, JSON or CSV, compressed or not, Parquet or Arrow), a folder of such files, a pattern
     (`data/train-*.parquet`), a saved `datasets` directory, or a data set of the Hugging Face hub (`hub:openai/gsm8k`)."""
     set: Literal[
@@ -132,7 +132,7 @@ class SourceSection(Section):
 class FewShotSection(Section):
     """Worked examples, or a text, before every question."""
 
-    path: str = ""
+    path: Annotated[str, Names("data")] = ""
     """File of worked examples that stand before every question, in training and evaluation: as turns in a chat template,
     elsewhere as text. Kinds of files as of a source; any other, such as `shots.txt`, is text that is put before the
     question. Empty: none."""
@@ -147,7 +147,7 @@ class FewShotSection(Section):
 class DataSection(Section):
     sources: dict[str, SourceSection] = {}
     """Data source, by a name of your choice; several are mixed by weight."""
-    template: str = "plain"
+    template: Annotated[str, Names("template")] = "plain"
     """Template of prompts: `plain`, `r1-zero`, `chat` (the model's own chat template), a chat template in a Jinja file
     (`my.jinja`), which exports then carry, or a text file with `{prompt}` in it."""
     system: str = ""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Names, Section
 
 
 class BuildSection(Section):
@@ -41,7 +41,7 @@ class BuildSection(Section):
 
 
 class ModelSection(Section):
-    path: str = ""
+    path: Annotated[str, Names("model")] = ""
     """Hugging Face model folder or hub id that the first stage starts from; empty: the model that `model.build`
     describes."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from orchestrator.config.sections.base import Resources, Section
+from orchestrator.config.sections.base import Names, Resources, Section
 from rewards.processes.forms import Form
 
 
@@ -14,7 +14,7 @@ class FunctionSection(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
-    name: str = ""
+    name: Annotated[str, Names("function")] = ""
     """Reward function: one that ships (`rayzero recipes --rewards` lists them), `path/to/file.py:function` or
     `package.module:function`; empty: LABEL is the name."""
     weight: float = 1.0
