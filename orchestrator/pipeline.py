@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.clock import PhaseClocks
+from orchestrator.cluster.folders import check_folders
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe, Stage
@@ -71,6 +72,8 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: 
     try:
         if not all(stage.name in finished for stage in selected):
             with ray_session(recipe.cluster, run_dir.name) as device:
+                if recipe.cluster.address:
+                    check_folders(recipe, selected, store.folder)
                 asyncio.run(_run(recipe, selected, store, display, device))
     except KeyboardInterrupt:
         display.note(f"\nstopped; continue with: rayzero train {run_dir}")

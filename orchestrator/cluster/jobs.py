@@ -85,7 +85,7 @@ def connect(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    class Client(JobSubmissionClient):  # type: ignore[misc]
+    class Client(JobSubmissionClient):
         """Ray's, which waits for ever for an answer where it is not told otherwise."""
 
         def _do_request(self, *args: Any, **options: Any) -> Any:

@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from orchestrator.config.load import parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sections.base import Names
-from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.config.sections.rewards import FunctionSection
 from orchestrator.config.trained_rewards import PREFIX
 from orchestrator.plan.model_folder import is_local
@@ -73,7 +72,9 @@ def _within(section: BaseModel, way: tuple[str | int, ...]) -> Iterator[LocalPat
     for name, field in type(section).model_fields.items():
         what = next((mark.what for mark in field.metadata if isinstance(mark, Names)), "")
         value, here = getattr(section, name), (*way, name)
-        if what:
+        if what == "anything":
+            yield from _looked_at(value, here)
+        elif what:
             path = _named(what, value)
             if path:
                 yield LocalPath(keys=here, path=path, behind=value[len(path) :])
@@ -81,12 +82,6 @@ def _within(section: BaseModel, way: tuple[str | int, ...]) -> Iterator[LocalPat
             yield from _inside(value, here)
     if isinstance(section, FunctionSection):
         yield from _of_arguments(section, way)
-    if isinstance(section, ClusterSection):
-        yield from (
-            LocalPath(keys=(*way, "env", name), path=str(value))
-            for name, value in section.env.items()
-            if _is_there(value)
-        )
 
 
 def _inside(value: Any, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
@@ -102,16 +97,29 @@ def _inside(value: Any, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
 
 
 def _of_arguments(function: FunctionSection, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
-    """Of the arguments of a reward function: those that a model that scores says to be paths, else what is there."""
+    """Of the arguments of a reward function: a model that scores says which are paths, a function of the user's does not."""
+    arguments = function.model_extra or {}
     kind = KINDS.get(function.name)
-    marked = {each.name: str(each.metadata.get("names", "")) for each in fields(kind[0])} if kind else {}
-    for name, value in (function.model_extra or {}).items():
-        if kind is None:
-            path = str(value) if _is_there(value) else ""
-        else:
-            path = _named(marked.get(name, ""), value) if isinstance(value, str) else ""
+    if kind is None:
+        yield from _looked_at(arguments, way)
+        return
+    for field in fields(kind[0]):
+        value = arguments.get(field.name)
+        path = _named(str(field.metadata.get("names", "")), value) if isinstance(value, str) else ""
         if path:
-            yield LocalPath(keys=(*way, name), path=path)
+            yield LocalPath(keys=(*way, field.name), path=path)
+
+
+def _looked_at(value: Any, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
+    """Texts, however deep, that are paths by what they look like."""
+    if isinstance(value, str) and _is_there(value):
+        yield LocalPath(keys=way, path=value)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _looked_at(each, (*way, name))
+    elif isinstance(value, tuple | list):
+        for place, each in enumerate(value):
+            yield from _looked_at(each, (*way, place))
 
 
 def _named(what: str, value: str) -> str:
@@ -129,14 +137,11 @@ def _named(what: str, value: str) -> str:
     return ""
 
 
-def _is_there(value: Any) -> bool:
-    """Whether a value that nothing is known of reads like a path, and a file or a folder stands there or it is absolute."""
-    if not isinstance(value, str) or "\n" in value or "://" in value or len(value) > 1024:
-        return False
-    path = Path(value)
-    if path.is_absolute():
-        return False  # the same wherever the job runs, or none at all
+def _is_there(value: str) -> bool:
+    """Whether a text that nothing is known of reads like a relative path, and a file or a folder stands there."""
+    if "\n" in value or "://" in value or len(value) > 1024 or Path(value).is_absolute():
+        return False  # an absolute one is the same wherever the job runs
     try:
-        return ("/" in value or bool(path.suffix) or value.startswith("~")) and path.expanduser().exists()
+        return ("/" in value or bool(Path(value).suffix) or value.startswith("~")) and Path(value).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
         return False

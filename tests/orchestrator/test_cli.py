@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import run
-from orchestrator.cluster.submit import _job_in, absolute_paths, checked_address, is_loopback
+from orchestrator.cluster.submit import checked_address, is_loopback
 from orchestrator.config.load import load_recipe, parse_recipe
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.run.store import RunStore
@@ -84,6 +84,10 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         (["submit", "arithmetic"], ["--address"]),
         (["submit", "arithmetic", "--address", "http://127.0.0.1:1"], ["no answer (Connection refused)", "ray start"]),
         (["submit", "arithmetic", "--address", "ray://h:10001"], ["write http://HOST:8265"]),
+        (["submit", "--address", "http://127.0.0.1:1"], ["RECIPE is missing", "--list"]),
+        (["submit", "--list", "--address", "http://127.0.0.1:1"], ["no answer (Connection refused)", "ray start"]),
+        (["stop", "runs/a", "--address", "http://127.0.0.1:1"], ["no answer (Connection refused)", "ray start"]),
+        (["stop", "runs/a", "--address", "http://h.invalid:1"], ["--run runs/a", "absolute folder"]),
         (["submit", "arithmetic", "--address", "http://h.invalid:1"], ["--run", "absolute folder", "--run /shared"]),
         (
             ["submit", "arithmetic", "--address", "http://127.0.0.1:1", "--working-dir", "none"],
@@ -360,70 +364,3 @@ def test_loopback_is_this_machine() -> None:
         False,
         False,
     ]
-
-
-LOCAL = """
-name = "mine"
-[model]
-path = "models/qwen"
-[data]
-template = "prompt.txt"
-few_shot = "shots.jsonl"
-sources.a = { path = "train.jsonl" }
-[rewards]
-rubrics.default = { "rewards/mine.py:score" = 1.0, accuracy = 0.5, "package.module:other" = 0.1, rm = { name = "reward_model", path = "models/rm" } }
-[eval]
-sets.b = { path = "/data/test.jsonl" }
-[[stages]]
-name = "rl"
-kind = "grpo"
-"""
-
-
-def test_paths_are_made_absolute_where_the_cluster_is_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "models" / "qwen").mkdir(parents=True)
-    (stage,) = absolute_paths(parse_recipe(tomllib.loads(LOCAL))).stages
-    assert stage.model.path == f"{tmp_path}/models/qwen"
-    assert stage.data.template == f"{tmp_path}/prompt.txt"
-    assert stage.data.few_shot.path == f"{tmp_path}/shots.jsonl"
-    assert stage.data.sources["a"].path == f"{tmp_path}/train.jsonl"
-    assert stage.eval.sets["b"].path == "/data/test.jsonl"
-    assert (stage.rewards.rubrics["default"]["rm"].model_extra or {})["path"] == f"{tmp_path}/models/rm"
-    rubric = {
-        f"{tmp_path}/rewards/mine.py:score": 1.0,
-        "accuracy": 0.5,
-        "package.module:other": 0.1,
-        "reward_model": 1.0,
-    }
-    assert {each.name: each.weight for each in stage.rewards.rubrics["default"].values()} == rubric
-
-
-def test_a_hub_id_is_no_path() -> None:
-    assert absolute_paths(load_recipe("arithmetic", ["model.path=org/model"])).stages[0].model.path == "org/model"
-
-
-@pytest.mark.parametrize("path", ["org/helpful", "stage:helpful", "/models/helpful"])
-def test_other_paths_of_a_reward_model_stay(path: str) -> None:
-    changed = LOCAL.replace("models/rm", path)
-    (stage,) = absolute_paths(parse_recipe(tomllib.loads(changed))).stages
-    assert (stage.rewards.rubrics["default"]["rm"].model_extra or {})["path"] == path
-
-
-def test_relative_paths_are_refused_where_the_cluster_is_another_machine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.toml").write_text(LOCAL)
-    assert run(["submit", "mine.toml", "--address", "http://head.invalid:8265", "--run", "/shared/r"]) == 2
-    error = capsys.readouterr().err
-    assert "data.sources.a.path = 'train.jsonl'" in error
-    assert "--working-dir DIR" in error
-
-
-def test_a_job_in_the_users_folder_keeps_relative_paths_and_quotes(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "mine.toml").write_text(LOCAL)
-    job = _job_in(tmp_path / "work", "work/mine.toml", ["data.template=a b.txt"], "rayzero", "/runs/x y")
-    assert job.entrypoint == ("rayzero train ./mine.toml 'data.template=a b.txt' --address auto --run '/runs/x y'")
-    (tmp_path / "mine.toml").write_text(LOCAL)
-    with pytest.raises(InputError, match="is outside of --working-dir"):
-        _job_in(tmp_path / "work", "mine.toml", [], "rayzero", "/runs/x")

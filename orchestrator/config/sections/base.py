@@ -22,8 +22,9 @@ class Names:
     A key without this mark holds no path, and a test asks it of every text key.
     """
 
-    what: Literal["data", "model", "template", "function"]
-    """`function`: a file with the name of a function behind it."""
+    what: Literal["data", "model", "template", "function", "anything"]
+    """`function`: a file with the name of a function behind it. `anything`: a table that is handed on to what is not ours; a text
+    in it is a path where it reads like one and something is there."""
 
 
 def _custom(resources: dict[str, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.sections.base import Section
+from orchestrator.config.sections.base import Names, Section
 
 SET_BY_RAY = ("CUDA_VISIBLE_DEVICES",)
 """Variables that say what an actor was given."""
@@ -18,7 +18,7 @@ class ClusterSection(Section):
     """Port of the private cluster's dashboard, on loopback; 0: no dashboard."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port at which the private cluster gives its metrics as Prometheus text; 0: a free port."""
-    env: dict[str, str | int | float] = {}
+    env: Annotated[dict[str, str | int | float], Names("anything")] = {}
     """Environment variables of every actor, such as `{ NCCL_SOCKET_IFNAME = "eth0", HF_HOME = "/data/hf" }`."""
     wait_s: Annotated[float, Field(ge=0)] = 0
     """Longest wait, in seconds, for nodes that the cluster does not have yet and an autoscaler may bring; 0: what is not

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from orchestrator.config.sections.base import Resources, Section
+from orchestrator.config.sections.base import Names, Resources, Section
 from orchestrator.config.sections.temperature import Temperature
 
 
@@ -34,7 +34,7 @@ class RolloutSection(Section):
     """Share of GPU memory that one engine takes; less where a rank on the same GPU leaves less."""
     eager: bool = False
     """Whether engines never compile or capture graphs (on a CPU they never do)."""
-    engine: dict[str, Any] = {}
+    engine: Annotated[dict[str, Any], Names("anything")] = {}
     """Further arguments of vLLM's engine by their own names, such as `{ quantization = "fp8" }`."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """CPU cores reserved for each tensor-parallel worker of each engine."""
