@@ -223,8 +223,9 @@ class Follower:
         self._heard, pause, told = time.monotonic(), 1.0, False
         while True:
             try:
-                asyncio.run(self._print())
                 status = self._status()
+                asyncio.run(self._print())
+                # A log that was opened after the job's end is whole; one that closes at some time may only look so.
                 if status.is_terminal():
                     return str(status.value).lower()
             except (LostConnectionError, RuntimeError, OSError, aiohttp.ClientError) as error:

@@ -36,9 +36,8 @@ ALLOWED = (
     | {f"stages.data.sources.{name}" for name in SOURCE.split()}
     | {f"stages.eval.sets.{name}" for name in SOURCE.split()}
 )
-OF_SCORERS = set(
-    "scope device dtype endpoint model template sampling api_key_env".split()
-)  # `template` of a judge is the text itself
+OF_SCORERS = {"scope", "device", "dtype", "endpoint", "model", "template", "sampling", "api_key_env"}
+"""`template` of a judge is the text itself."""
 
 
 def text_keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, bool]]:
