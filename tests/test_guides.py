@@ -155,7 +155,9 @@ def check_rayzero(words: list[str], complete: bool) -> None:
     if len(words) == 1 and not complete:
         return  # only named
     given = command.make_context(words[0], words[1:]).params
-    if words[0] in ("train", "check", "submit"):
+    if words[0] == "submit" and given["listed"]:
+        assert not given["recipe"]
+    elif words[0] in ("train", "check", "submit"):
         recipe = given["recipe"].removeprefix("runs/")
         recipe = "arithmetic" if PLACEHOLDER.fullmatch(recipe) else recipe
         needed = () if complete else NEEDED.get(recipe, ())

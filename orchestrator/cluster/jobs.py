@@ -46,7 +46,7 @@ class RunJob:
     start: float
     """Unix time in seconds."""
     digest: str
-    """Of what it was asked to do; equal for equal recipes."""
+    """Hash of what it was asked to do; equal for equal recipes."""
 
     @property
     def goes_on(self) -> bool:

@@ -8,47 +8,52 @@ import typer
 from orchestrator.commands.arguments import Overrides, Seed, load
 from rollout.errors import InputError
 
+RecipeOrNone = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe by name, a TOML file, or the folder of a run.")
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://HOST:8265."
+    ),
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Stream the log until the job ends; Ctrl-C leaves the job running.")
+]
+Listed = Annotated[bool, typer.Option("--list", help="Show the cluster's jobs with their runs, and submit none.")]
+RunFolder = Annotated[
+    str,
+    typer.Option(
+        "--run", metavar="DIR", help="Folder of the run, seen by all nodes. [default, here only: runs/<name>]"
+    ),
+]
+WorkingFolder = Annotated[
+    str, typer.Option(metavar="DIR", help="Folder to send along; relative paths of the recipe are inside it.")
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME[=VALUE]", help="Variable of the job; NAME alone: with the value it has here."),
+]
+Pip = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PACKAGE", help="Package, or file of them (.txt), that pip installs for the job."),
+]
+Uv = Annotated[list[str] | None, typer.Option(metavar="PACKAGE", help="The same by uv.")]
+Command = Annotated[str, typer.Option(metavar="CMD", help="How rayzero is called on the cluster. [default: rayzero]")]
+
 
 def submit(
-    address: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://HOST:8265."
-        ),
-    ],
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A shipped recipe by name, a TOML file, or the folder of a run.")
-    ] = "",
+    address: Address,
+    recipe: RecipeOrNone = "",
     overrides: Overrides = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Stream the log until the job ends; Ctrl-C leaves the job running.")
-    ] = False,
-    listed: Annotated[
-        bool, typer.Option("--list", help="Show the cluster's jobs with their runs, and submit none.")
-    ] = False,
-    run_dir: Annotated[
-        str,
-        typer.Option(
-            "--run", metavar="DIR", help="Folder of the run, seen by all nodes. [default, here only: runs/<name>]"
-        ),
-    ] = "",
-    working_dir: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder to send along; relative paths of the recipe are inside it.")
-    ] = "",
-    variables: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env", metavar="NAME[=VALUE]", help="Variable of the job; NAME alone: with the value it has here."
-        ),
-    ] = None,
-    pip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PACKAGE", help="Package, or file of them (.txt), that pip installs for the job."),
-    ] = None,
-    uv: Annotated[list[str] | None, typer.Option(metavar="PACKAGE", help="The same by uv.")] = None,
-    command: Annotated[
-        str, typer.Option(metavar="CMD", help="How rayzero is called on the cluster. [default: rayzero]")
-    ] = "",
+    follow: Follow = False,
+    listed: Listed = False,
+    run_dir: RunFolder = "",
+    working_dir: WorkingFolder = "",
+    variables: Variables = None,
+    pip: Pip = None,
+    uv: Uv = None,
+    command: Command = "",
     seed: Seed = None,
 ) -> None:
     """Run a recipe as a job of a Ray cluster.

@@ -97,7 +97,7 @@ def _inside(value: Any, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
 
 
 def _of_arguments(function: FunctionSection, way: tuple[str | int, ...]) -> Iterator[LocalPath]:
-    """Of the arguments of a reward function: a model that scores says which are paths, a function of the user's does not."""
+    """Paths among the arguments of a reward function: a model that scores says which are some, a function of the user's does not."""
     arguments = function.model_extra or {}
     kind = KINDS.get(function.name)
     if kind is None:

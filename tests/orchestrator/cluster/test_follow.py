@@ -81,7 +81,7 @@ def test_a_cluster_that_does_not_come_back_is_told(monkeypatch: pytest.MonkeyPat
         yield ""
 
     client.tail_job_logs = nothing  # type: ignore[method-assign]
-    with pytest.raises(ServiceError, match=r"no connection to job j for .* Connection refused"):
+    with pytest.raises(ServiceError, match=r"no connection to job j for .* timed out"):
         Follower(client, "j").follow()
 
 
