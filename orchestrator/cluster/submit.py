@@ -68,6 +68,8 @@ class Job:
     """What travels, and what Ray makes of it."""
     metadata: Mapping[str, str]
     """`run`, `recipe` and `digest`."""
+    needs: Mapping[str, str]
+    """Relative path in the user's folder → how it is named to the user: all that the job looks for there."""
 
 
 def submit(recipe: Recipe, *, name: str, overrides: Sequence[str], address: str, wish: Wish) -> int:
@@ -88,6 +90,7 @@ def submit(recipe: Recipe, *, name: str, overrides: Sequence[str], address: str,
     with tempfile.TemporaryDirectory(prefix="rayzero-") as scratch:
         job = make_job(recipe, name, overrides, address, run, wish, Path(scratch))
         client = connect(address)
+        _check_sent(job)
         before = jobs_of(run, run_jobs(client))
         going = next((each for each in before if each.goes_on), None)
         if going is not None:
@@ -167,11 +170,13 @@ def make_job(
     if wish.working_dir:
         folder = Path(wish.working_dir)
         name, sent = _in_folder(folder, name, overrides)
+        needs = {place.path: f"{place.key} = {place.path!r}" for place in local_paths(sent) if place.relative}
+        needs |= {name: f"recipe {name}"} if name.startswith("./") else {}
     else:
         folder, sent = scratch / "job", recipe if not is_loopback(address) else with_paths(recipe, _made_absolute)
         if not is_loopback(address):
             _refuse_relative(recipe)
-        name, overrides = _write_recipe(sent, folder), ()
+        name, overrides, needs = _write_recipe(sent, folder), (), {}
     runtime_env: dict[str, Any] = {
         "working_dir": str(folder),
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
@@ -182,7 +187,7 @@ def make_job(
     entrypoint = f"{command} {shlex.join(['train', name, *overrides, '--address', 'auto', '--run', run])}"
     digest = hashlib.sha256(json.dumps([to_toml(sent), command, packages], sort_keys=True).encode()).hexdigest()[:16]
     metadata = {"recipe": recipe.name, "run": run, "digest": digest}
-    return Job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata)
+    return Job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, needs=needs)
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> str:
@@ -235,6 +240,29 @@ def _is_inside(path: str) -> bool:
     if not Path(path).resolve().is_relative_to(Path.cwd().resolve()):
         return False
     return Path(path).exists() or (any(sign in path for sign in "*?[") and any(Path().glob(path)))
+
+
+def _check_sent(job: Job) -> None:
+    """Raises InputError when Ray would leave behind, by a `.gitignore` or `.rayignore`, what the job looks for in the folder."""
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+
+    by_git = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
+    root = Path(job.runtime_env["working_dir"]).resolve()
+
+    def left_behind(file: Path) -> bool:
+        folders = [*reversed(file.parents)][len(root.parents) :]
+        return any(
+            ignored(entry)
+            for place, folder in enumerate(folders)
+            for ignored in get_excludes_from_ignore_files(folder, by_git)
+            for entry in (*folders[place + 1 :], file)
+        )
+
+    for path, named in job.needs.items():
+        if all(map(left_behind, root.glob(os.path.normpath(path)))):
+            raise InputError(
+                f"{named}: a .gitignore or .rayignore in --working-dir keeps it here; name it there with a ! in front"
+            )
 
 
 def _packages(tool: str, given: Sequence[str]) -> list[str]:

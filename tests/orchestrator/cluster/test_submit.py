@@ -111,6 +111,26 @@ def test_patterns_and_absolute_paths_may_stand_in_a_folders_recipe(here: Path) -
         job(here / f"s{len(path)}", AWAY, overrides=[f"data.sources.q.path={path}"], working_dir=".")
 
 
+@pytest.mark.parametrize(
+    ("ignored", "said"),
+    [
+        ("data/.gitignore:*.jsonl", "data.sources.q.path = 'data/q.jsonl': a .gitignore"),
+        (".rayignore:own/", "'own/mine.py': a .gitignore or .rayignore"),
+        (".gitignore:mine.toml", "recipe ./mine.toml: a .gitignore"),
+        (".gitignore:*.jsonl\n!q.jsonl", ""),
+        (".gitignore:runs", ""),
+    ],
+)
+def test_what_git_ignores_is_missed_before_the_job_is_sent(
+    ignored: str, said: str, here: Path, cluster: "Cluster", capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _, text = ignored.partition(":")
+    (here / file).write_text(text)
+    code = run(["submit", "mine.toml", "--working-dir", ".", "--address", AWAY, "--run", "/runs/a"])
+    assert (code, len(cluster.jobs)) == ((2, 0) if said else (0, 1))
+    assert said in capsys.readouterr().err
+
+
 # --- Variables
 
 
