@@ -1,12 +1,13 @@
 """`rayzero submit` as a person uses it, from a host that is no member of the cluster: the folder and the variables that it sends,
 a lost connection, a second submission, the list, the stop; and nodes that do not see a folder."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import STDOUT
 
 import pytest
 
@@ -81,10 +82,11 @@ def test_a_job_from_its_first_submission_to_its_end(client: Host) -> None:
     shared, head = client.hosts.shared, client.hosts.hosts["head"]
     run = str(shared / "runs" / "away")
     secret = {"JUDGE_KEY": SECRET}
-    first = client.popen(*submit(client, "--run", run, "--follow"), env=secret, stdout=PIPE, stderr=STDOUT)
-    metrics = Path(run) / "metrics.jsonl"
-    seen_in_ps = _watch(head, lambda: metrics.exists() and '"kind": "step"' in metrics.read_text(), 180)
-    assert not seen_in_ps
+    log, metrics = shared / "first.log", Path(run) / "metrics.jsonl"
+    with log.open("w") as file:
+        first = client.popen(*submit(client, "--run", run, "--follow"), env=secret, stdout=file, stderr=STDOUT)
+    shown = _command_lines(head, lambda: metrics.exists() and '"kind": "step"' in metrics.read_text(), log)
+    assert not shown
 
     client.cut()
     time.sleep(40)
@@ -96,8 +98,8 @@ def test_a_job_from_its_first_submission_to_its_end(client: Host) -> None:
         client.run(*submit(client, "--run", run), env=secret)
     stopped = client.run(RAYZERO, "stop", run, "--address", address(client))
     assert stopped.startswith("stopped away-")
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 1
+    assert first.wait(120) == 1
+    said = log.read_text()
     assert said.count("starting the run in") == 1
     assert "connection lost" in said
     assert said.rstrip().endswith(": stopped")
@@ -111,11 +113,12 @@ def test_a_job_from_its_first_submission_to_its_end(client: Host) -> None:
         for host in (head, client.hosts.hosts["other"]):
             found = host.run("sh", "-c", f"grep -rlF {SECRET} {folder} || true").split()
             assert all(each.endswith("/values.json") for each in found), found
+            assert host.run("find", folder, "-name", "values.json", "-perm", "/077") == ""
 
 
 def test_a_node_that_does_not_see_a_folder_is_named(client: Host) -> None:
     head = client.hosts.hosts["head"]
-    head.run("sh", "-c", "mkdir /tmp/mine && echo '{}' > /tmp/mine/q.jsonl")
+    head.run("sh", "-c", f"mkdir /tmp/mine && cp {client.hosts.shared}/work/data/q.jsonl /tmp/mine")
     for words, said in (
         (("--run", "/tmp/runs/x"), "--run /tmp/runs/x: node other (10.77.0.2) does not see this folder"),
         (
@@ -129,17 +132,14 @@ def test_a_node_that_does_not_see_a_folder_is_named(client: Host) -> None:
         assert ": failed" in str(caught.value)
 
 
-def _watch(host: Host, done: object, seconds: float) -> list[str]:
-    """Command lines on the host that show the secret, until `done()`."""
-    deadline, found = time.monotonic() + seconds, []
-    while not done():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "no step was trained"
+def _command_lines(host: Host, done: Callable[[], bool], log: Path) -> list[str]:
+    """Command lines on the host that show the secret, until it is done."""
+    deadline, found = time.monotonic() + 180, []
+    while not done():
+        assert time.monotonic() < deadline, log.read_text()
         for pid in host.processes():
-            try:
-                text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-            except OSError:
-                continue
-            if SECRET in text:
-                found.append(text)
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
         time.sleep(0.02)
-    return found
+    assert any("default_worker.py" in each for each in found), "no worker was seen"
+    return [each for each in found if SECRET in each]
