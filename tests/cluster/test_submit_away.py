@@ -134,12 +134,12 @@ def test_a_node_that_does_not_see_a_folder_is_named(client: Host) -> None:
 
 def _command_lines(host: Host, done: Callable[[], bool], log: Path) -> list[str]:
     """Command lines on the host that show the secret, until it is done."""
-    deadline, found = time.monotonic() + 180, []
+    deadline, found = time.monotonic() + 180, set[str]()
     while not done():
         assert time.monotonic() < deadline, log.read_text()
         for pid in host.processes():
             with contextlib.suppress(OSError):
-                found.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
+                found.add(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
         time.sleep(0.02)
     assert any("default_worker.py" in each for each in found), "no worker was seen"
     return [each for each in found if SECRET in each]
