@@ -23,9 +23,9 @@ ANSWER_TIMEOUT_S = 5
 """Longest wait for the dashboard to say who it is."""
 REQUEST_TIMEOUT_S = 60
 """Longest silence of the dashboard in one request."""
-SILENCE_S = 20
+SILENCE_S = 10
 """Silence of a log after which the connection is looked at."""
-QUIET_CHECKS = 15
+QUIET_CHECKS = 30
 """Looks at a connection on which nothing comes, until the log is asked for anew: what lies between may have forgotten it."""
 RECONNECT_S = 600
 """Longest time that a lost connection is tried again."""

@@ -89,7 +89,7 @@ def test_a_job_from_its_first_submission_to_its_end(client: Host) -> None:
     assert not shown
 
     client.cut()
-    time.sleep(40)
+    time.sleep(25)  # the silence is noticed after 10
     client.mend()
     listed = client.run(RAYZERO, "submit", "--list", "--address", address(client), env=secret)
     assert "running" in listed
