@@ -235,7 +235,7 @@ class Follower:
                         f"no connection to job {self._job} for {RECONNECT_S // 60} min, which may go on: {first_line(error)}"
                     ) from None
                 if not told and not isinstance(error, LostConnectionError):
-                    print(f"connection lost ({first_line(error)[:120]}); trying again", file=sys.stderr, flush=True)
+                    print(f"connection lost; trying again for {RECONNECT_S // 60} min", file=sys.stderr, flush=True)
                     told = True
                 pause = min(2 * pause, 15.0)
             else:
