@@ -59,13 +59,13 @@ def test_a_stage_does_not_hold_the_one_before_it_nor_load_beside_it(
     rank.open(learner_spec(folder))
     rank._drop_models()
     others = storages()
-    load, at_load, trained = TrainedModel._load_module, [], []
+    load, at_load, trained = TrainedModel._read, [], []
 
-    def counted(model: TrainedModel) -> Any:
+    def counted(model: TrainedModel, empty: bool) -> Any:
         at_load.append(bytes_beside(others, collect=False))
-        return load(model)
+        return load(model, empty)
 
-    monkeypatch.setattr(TrainedModel, "_load_module", counted)
+    monkeypatch.setattr(TrainedModel, "_read", counted)
     for _ in range(3):
         count = rank.open(spec)
         rank.train(one_step(), "grpo")
