@@ -48,8 +48,7 @@ class MlflowRun:
     def _config(self, config: Mapping[str, Any], sent: set[str]) -> None:
         """The recipe as a file, and setting by setting as parameters, which MLflow never changes: the first start's stay."""
         self._client.log_text(self._run_id, json.dumps(config, indent=1), "recipe.json")
-        stages = {f"stages.{stage['name']}": stage for stage in config["stages"]}
-        values = flat({**{key: value for key, value in config.items() if key != "stages"}, **stages})
+        values = flat({**config, "stages": {stage["name"]: stage for stage in config["stages"]}})
         texts = {_name_of(key): json.dumps(value, ensure_ascii=False)[:PARAM_LENGTH] for key, value in values.items()}
         params = [Param(key[-250:], text) for key, text in texts.items() if key[-250:] not in sent]
         for first in range(0, len(params), PARAMS_AT_ONCE):

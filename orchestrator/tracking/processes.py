@@ -81,6 +81,8 @@ class Process:
                 self._process.kill()
                 self._process.wait()
         self._listener.join(1.0)
+        if self._process.stdout is not None and not self._listener.is_alive():
+            self._process.stdout.close()
         if code:
             self._display.line(
                 f"{self._name}: has not got all of the run; the next `rayzero train {self._folder}` sends the rest "

@@ -28,11 +28,13 @@ def without_passwords(text: str) -> str:
     return _IN_ADDRESS.sub("", text)
 
 
-def _public(name: str, value: Any) -> Any:
+def _public(name: str, value: Any, secret: bool = False) -> Any:
+    """`secret`: whether a table or list that it is in is called as what is kept back."""
+    secret = secret or bool(_SECRET.search(name))
     if isinstance(value, dict):
-        return {key: _public(key, inner) for key, inner in value.items()}
+        return {key: _public(key, inner, secret) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_public(name, inner) for inner in value]
+        return [_public(name, inner, secret) for inner in value]
     if isinstance(value, str):
-        return HIDDEN if value and _SECRET.search(name) else without_passwords(value)
+        return HIDDEN if value and secret else without_passwords(value)
     return value
