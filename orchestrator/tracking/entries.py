@@ -109,7 +109,7 @@ class Selection:
         if record.get("kind") == "step":
             stage = str(record.get("stage"))
             self._steps[stage] = max(self._steps.get(stage, -1), _step(record))
-        elif record.get("kind") in ("eval", "reject"):
+        else:
             self._others.add(_key(record))
 
     def _entry(self, line: int, record: Record) -> Entry | None:

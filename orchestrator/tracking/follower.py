@@ -23,9 +23,10 @@ from orchestrator.results.table import as_json, results_of
 from orchestrator.run.folder import stored_recipe
 from orchestrator.run.record import read_run
 from orchestrator.tracking.entries import MetricsTail, Selection, results_entry
+from orchestrator.tracking.libraries import tracker_of
 from orchestrator.tracking.mark import Mark, MarkFile
 from orchestrator.tracking.public_recipe import public_recipe, without_passwords
-from orchestrator.tracking.tracker import Ending, TrackedRun, Tracker, tracker_of
+from orchestrator.tracking.tracker import Ending, TrackedRun, Tracker
 from rollout.errors import visible
 
 LOOK_S = 5.0

@@ -1,11 +1,11 @@
-"""The small interface between a run and a tracker's library, and which class is which tracker."""
+"""The small interface between a run and a tracker's library."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.config.sections.tracking import TrackerName, TrackingSection
+from orchestrator.config.sections.tracking import TrackingSection
 from orchestrator.tracking.entries import Entry
 
 Ending = Literal["finished", "stopped", "failed"]
@@ -39,27 +39,3 @@ class Tracker(Protocol):
 
     def close(self, ending: Ending) -> None:
         """End the run there."""
-
-
-def tracker_of(name: TrackerName) -> Tracker:
-    """The tracker of a name; its library is imported here, and nowhere else. Raises ImportError."""
-    makers: Mapping[TrackerName, Callable[[], Tracker]] = {"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}
-    return makers[name]()
-
-
-def _wandb() -> Tracker:
-    from orchestrator.tracking.wandb_run import WandbRun
-
-    return WandbRun()
-
-
-def _mlflow() -> Tracker:
-    from orchestrator.tracking.mlflow_run import MlflowRun
-
-    return MlflowRun()
-
-
-def _trackio() -> Tracker:
-    from orchestrator.tracking.trackio_run import TrackioRun
-
-    return TrackioRun()
