@@ -1,11 +1,15 @@
 """The process of a tracker beside a run: whatever its library does, the run ends as it would without, and in time."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.tracking import processes
+from orchestrator.tracking.follower import LATE
 from orchestrator.tracking.processes import tracked
 from tests.orchestrator.stage_context import Lines
 from tests.orchestrator.tracking.followed import mark_of, store_in, tracked_recipe, train
@@ -90,6 +94,28 @@ def test_a_library_that_fails_or_hangs_is_told_of_once_and_ends_in_time(
     assert sum(told in line for line in display.lines) == 1
     assert not seen.exists()
     assert mark_of(store_in(tmp_path / "r")).lines == 0
+
+
+def test_a_process_that_hears_of_no_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Path) -> None:
+    library(tmp_path, monkeypatch, "pass")
+    monkeypatch.setattr(processes, "GRACE_S", 0.5)
+    monkeypatch.setattr(processes, "MODULE", "tests.orchestrator.tracking.deaf")
+    display = Lines()
+    assert run(tmp_path, display, wait_s=0.5) < 5
+    assert "wandb: has not got all of the run" in display.lines[-1]
+
+
+def test_the_process_of_a_run_that_was_killed_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Path
+) -> None:
+    library(tmp_path, monkeypatch, "time.sleep(600)")
+    store = store_in(tmp_path / "r", "wandb", wait_s=2)
+    command = [sys.executable, "-m", processes.MODULE, str(store.folder), "wandb"]
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path}, timeout=30, check=False
+    )
+    assert done.returncode == LATE
 
 
 def test_a_tracker_that_is_not_installed_has_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
