@@ -34,7 +34,7 @@ class Process:
     """The process of one tracker."""
 
     def __init__(self, name: TrackerName, folder: Path, display: Display) -> None:
-        self._name, self._folder, self._display = name, folder, display
+        self.name, self._folder, self._display = name, folder, display
         self._warned = False
         self._process: subprocess.Popen[str] | None = None
         logs = tracker_folder(folder)
@@ -85,8 +85,8 @@ class Process:
             self._process.stdout.close()
         if code:
             self._display.line(
-                f"{self._name}: has not got all of the run; the next `rayzero train {self._folder}` sends the rest "
-                f"(log: {tracker_folder(self._folder) / f'{self._name}.log'})"
+                f"{self.name}: has not got all of the run; the next `rayzero train {self._folder}` sends the rest "
+                f"(log: {tracker_folder(self._folder) / f'{self.name}.log'})"
             )
 
     def _listen(self) -> None:
@@ -98,7 +98,7 @@ class Process:
     def _warn(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            self._display.line(f"warning: {self._name}: {text} (the run goes on without it; tried again meanwhile)")
+            self._display.line(f"warning: {self.name}: {text} (the run goes on without it; tried again meanwhile)")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Trackers that a recipe asks for and this machine does not have."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from orchestrator.checks.trackers import check_trackers, is_installed
+from orchestrator.config.sections.tracking import LIBRARIES
 from rollout.errors import InputError
 from tests.orchestrator.factories import recipe
 
@@ -22,6 +24,12 @@ def test_the_folder_that_wandb_leaves_is_no_library(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     (tmp_path / "wandb").mkdir()
     assert not is_installed("wandb")
+
+
+def test_every_tracker_has_an_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert all(extras[name][0].startswith(name) for name in LIBRARIES)
 
 
 @pytest.mark.parametrize(
