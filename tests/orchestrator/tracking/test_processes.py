@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import pipeline
 from orchestrator.tracking import processes
 from orchestrator.tracking.follower import LATE
 from orchestrator.tracking.processes import tracked
@@ -64,6 +65,18 @@ def test_a_run_is_sent_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert end == "end 0"
     assert not [line for line in display.lines if "warning" in line or "has not got" in line]
     assert "hello" in (tmp_path / "r" / "trackers" / "wandb.log").read_text()
+
+
+def test_the_next_start_of_a_finished_run_sends_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Path
+) -> None:
+    library(tmp_path, monkeypatch, "pass")
+    store = store_in(tmp_path / "r", "wandb")
+    train(store, 1, 2)
+    for stage in ("warm", "rl"):
+        store.finish(stage)
+    pipeline.train(tracked_recipe("wandb"), store.folder)
+    assert [line.split()[0] for line in seen.read_text().splitlines()] == ["0", "2", "end"]
 
 
 def test_a_run_that_failed_fails_as_before_and_is_sent(
