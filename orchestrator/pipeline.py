@@ -32,6 +32,7 @@ from orchestrator.stages.grpo import run_grpo
 from orchestrator.stages.reject import run_reject
 from orchestrator.stages.reward_model import run_reward_model
 from orchestrator.stages.sft import run_sft
+from orchestrator.tracking.processes import tracked
 from rollout.actors import Device
 from rollout.errors import InputError
 
@@ -59,7 +60,8 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
     display = Display()
     with run_lock(run_dir.absolute()):
         store = RunStore(run_dir.absolute(), recipe)
-        _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
+        with tracked(recipe, store.folder, display):
+            _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
     path = write_report(store.folder)
     print_results(results_of(read_run(store.folder)), display)
     display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")

@@ -20,7 +20,7 @@ ROOMS = (
     ("plan", "data", "sampling", "convert"),
     ("checks", "cluster", "run"),
     ("results",),
-    ("evaluation", "report", "export"),
+    ("evaluation", "report", "export", "tracking"),
     ("loop",),
     ("stages",),
     ("pipeline",),
@@ -31,6 +31,9 @@ HOLDERS = {
     "ray": r"(rollout|rewards|learner)\.service|rollout\.actors|orchestrator\.cluster\..+",
     "vllm": r"rollout\.engine|rollout\.weights\..+|learner\.publish\.gpu",
     "deepspeed": r"learner\..+",
+    "wandb": r"orchestrator\.tracking\.wandb_run",
+    "mlflow": r"orchestrator\.tracking\.mlflow_run",
+    "trackio": r"orchestrator\.tracking\.trackio_run",
 }
 """Library → modules that may import it."""
 LIGHT = r"orchestrator\.(config|plan|checks)\..+"

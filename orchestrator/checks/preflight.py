@@ -13,6 +13,7 @@ from orchestrator.checks.machine import check_cluster, check_engine, check_memor
 from orchestrator.checks.model import check_model
 from orchestrator.checks.own_rewards import check_own_rewards
 from orchestrator.checks.rewards import check_reward_models, check_rewards, check_sandbox
+from orchestrator.checks.trackers import check_trackers
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import check_stage_models
 
@@ -51,4 +52,6 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
         notes += check_own_rewards(recipe, training=training)
         notes += check_memory(recipe, training)
         notes += check_sandbox(recipe)
+    if training:
+        notes += check_trackers(recipe)
     return list(dict.fromkeys(notes))

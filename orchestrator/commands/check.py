@@ -63,7 +63,9 @@ def _differences(recipe: "Recipe") -> list[str]:
 
     head = f"recipe {recipe.name}: {recipe.description}" if recipe.description else f"recipe {recipe.name}"
     lines = [head, f"  seed = {recipe.seed}"]
-    lines += _settings(flat({"cluster": recipe.cluster.model_dump(mode="json", exclude_defaults=True)}))
+    lines += _settings(
+        flat(recipe.model_dump(mode="json", exclude_defaults=True, include={"cluster", "track", "tracking"}))
+    )
     dumps = (stage.model_dump(mode="json", exclude_defaults=True, exclude={"schedule"}) for stage in recipe.stages)
     stages = [flat(dump) for dump in dumps]
     shared = {

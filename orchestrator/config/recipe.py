@@ -15,6 +15,7 @@ from orchestrator.config.sections.model import ModelSection
 from orchestrator.config.sections.rewards import RewardsSection, SandboxSection
 from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.config.sections.schedule import Change
+from orchestrator.config.sections.tracking import Trackers, TrackingSection
 from orchestrator.config.stage_kinds import StageKind, in_words
 
 OWN = "own"
@@ -61,6 +62,9 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Seed from which every random choice of the run derives."""
     cluster: ClusterSection = ClusterSection()
+    track: Trackers = ()
+    """Experiment trackers that the run is sent to besides its own files; each is an extra: `pip install -e '.[wandb]'`."""
+    tracking: TrackingSection = TrackingSection()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Stages in their order; each starts from the model that the one before it left, unless it says otherwise."""
 

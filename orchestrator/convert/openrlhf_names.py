@@ -201,7 +201,7 @@ NEWER: Mapping[str, Any] = {
 }
 """Defaults that are others in the versions with dotted names."""
 
-_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory"
+_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory; `track` sends them on"
 LOST: Mapping[str, str] = {
     r"wandb|tensorboard|logging_steps|^logger": _LOG,
     r"^(save_path|ckpt_path|ckpt\.|save_hf|disable_ds|max_ckpt_mem|load_checkpoint|use_ds_universal|ds\.use_universal|best_metric)": (

@@ -147,7 +147,7 @@ REWARDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 """Name in TRL or in open-r1's recipes → (function of ours with arguments, what differs)."""
 
-_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory"
+_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory; `track` sends them on"
 _HUB = "nothing is uploaded; the model is in export/ of the run directory"
 LOST: Mapping[str, str] = {
     r"^(logging_|log_|report_to|run_name|wandb|trackio|num_completions_to_print|disable_tqdm|project$)": _LOG,

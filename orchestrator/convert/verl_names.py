@@ -111,7 +111,7 @@ KL: Mapping[str, tuple[str, str]] = {
 }
 """Estimator of verl → (ours, what differs). With `+` verl takes the gradient of k2."""
 
-_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory"
+_LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run directory; `track` sends them on"
 LOST: Mapping[str, str] = {
     r"profiler": "the times of all parts are in metrics.jsonl and the report",
     r"^(critic|algorithm\.(gamma|lam|horizon))\b": "there is no value network, and a reward is of the whole completion",

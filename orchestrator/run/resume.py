@@ -88,7 +88,7 @@ def begun_stages(run_dir: Path, recipe: Recipe) -> set[str]:
 def changes(before: Recipe, after: Recipe, begun: set[str], finished: set[str]) -> list[str]:
     """What keeps `after` from continuing a run of `before`: `learner.lr: 1e-05 → 2e-05 (stage reasoning)`.
 
-    The cluster, the description, the keys of FREE and stages that have not begun may differ; of an unfinished stage `loop.steps`
+    The cluster, trackers, the description, the keys of FREE and stages that have not begun may differ; of an unfinished stage `loop.steps`
     may grow, and the keys of SELECTION may differ.
     """
     found = [

@@ -10,6 +10,7 @@ STAGE/data/                          Parquet files of the rows that the stage le
 STAGE/done                           the stage is finished
 export                               link to the newest export
 tensorboard/STAGE/                   event files
+trackers/, wandb/                    ids and logs of the trackers that the run is sent to; what W&B has not sent yet
 report.html, table.md, table.json
 lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/run/control.py)
 """

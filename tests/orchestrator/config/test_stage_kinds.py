@@ -113,7 +113,9 @@ def test_nobody_else_decides_by_the_name_of_a_kind() -> None:
         place = file.relative_to(FOLDER).as_posix()
         if place in MAY_KNOW or place.startswith("stages/"):
             continue
-        # In run/ a bare `kind` is that of a line of metrics.jsonl.
-        lines = decisions(ast.parse(file.read_text(encoding="utf-8")), of_stages=place.startswith("run/"))
+        # In run/ and tracking/ a bare `kind` is that of a line of metrics.jsonl.
+        lines = decisions(
+            ast.parse(file.read_text(encoding="utf-8")), of_stages=place.startswith(("run/", "tracking/"))
+        )
         found += [f"orchestrator/{place}:{line}" for line in lines]
     assert not found, f"ask a property of kind_of(stage) (config/stage_kinds.py), not its name: {', '.join(found)}"
