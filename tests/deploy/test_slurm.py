@@ -97,6 +97,7 @@ def test_a_job_trains_on_two_nodes_and_the_same_command_continues_it(cluster: Sl
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.engine
 @on_slurm
 def test_a_mistake_in_the_recipe_ends_the_job_with_its_exit_code(cluster: Slurm, tmp_path: Path) -> None:
     """And the cluster that was started for it ends too."""
