@@ -133,7 +133,7 @@ pick_engine() {
 
 # Sets `driver`: the version of NVIDIA's driver, such as 580.95.05; empty where there is none.
 read_driver() {
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || driver=
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n 1p) || driver=
   # A container without NVIDIA's tools sees the kernel's own account.
   [ -n "$driver" ] || driver=$(sed -nE 's/^NVRM version:.* ([0-9]+\.[0-9.]+) .*/\1/p' /proc/driver/nvidia/version 2>/dev/null) || true
   case $driver in [0-9]*.*) ;; *) driver= ;; esac
@@ -164,6 +164,12 @@ check_compiler() {
     refuse "$include/Python.h is missing; compiled ops need it. On Debian and Ubuntu: apt-get install python3-dev"
 }
 
+# vLLM's build for CPUs links to it, says so in a warning alone, and its engine then lacks half of its operations.
+check_numa() {
+  "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+    refuse "libnuma.so.1 is missing; vLLM's engine for CPUs needs it. On Debian and Ubuntu: apt-get install libnuma1"
+}
+
 # ---- the work --------------------------------------------------------------------------------------------------------
 
 [ "$(uname -s)" = Linux ] || refuse "vLLM, Ray and DeepSpeed run together on Linux only; this is $(uname -s)."
@@ -181,7 +187,7 @@ fi
 
 check_compiler
 read_driver
-[ "$engine" = cpu ] || check_driver
+if [ "$engine" = cpu ]; then check_numa; else check_driver; fi
 if command -v flock >/dev/null; then # a second call waits for the first
   exec 9<pyproject.toml
   flock -w 1200 9 || refuse "another make install has held this folder for 20 minutes."

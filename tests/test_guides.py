@@ -58,6 +58,8 @@ SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(rf"(?:{'|'.join(ROOMS)}|\.ci|\.github)/[\w./-]*")
 KEY = re.compile(r"""(?:stages\.\w+\.)?([a-z_]+(?:\.(?:[\w-]+|"[^"]+"))+)(?:\.\*)?(?: ?=.*)?""", re.DOTALL)
+ELSEWHERE = ("docker", "kubectl", "sbatch", "scancel", "tail")
+"""Programs of other people's that the guides call."""
 PLACEHOLDER = re.compile(r"[A-Z]+(/[A-Z]+)?")
 
 
@@ -147,6 +149,8 @@ def test_a_command_runs_as_it_stands(piece: Piece, words: list[str]) -> None:
         assert load_config(ROOT / ".pre-commit-config.yaml")["repos"]
     elif program == "bash":
         assert (ROOT / rest[0]).is_file()
+    elif program in ELSEWHERE:
+        check_elsewhere(rest)
     else:
         assert program == "echo" or words == ["source", ".venv/bin/activate"], f"unknown program {program}"
 
@@ -198,11 +202,23 @@ def check_module(words: list[str]) -> None:
             assert not option.startswith("--") or f'"{option}"' in text, f"{module} has no {option}"
 
 
+def check_elsewhere(words: list[str]) -> None:
+    """A command of a scheduler or a container engine: files of ours in it are there, and what it runs of ours runs."""
+    files = [word for word in words if word.startswith("deploy/")]
+    assert all((ROOT / file).is_file() for file in files)
+    if words[0] == "run":  # docker
+        check_rayzero(words[words.index("rayzero") + 1 :], complete=True)
+    elif "deploy/slurm/rayzero.sh" in files:
+        run, *rest = words[words.index("deploy/slurm/rayzero.sh") + 1 :]
+        check_rayzero(["train", *rest, "--run", run], complete=True)
+
+
 def check_ray(words: list[str]) -> None:
     from ray.scripts.scripts import cli
 
     known = {option for parameter in cli.commands[words[0]].params for option in parameter.opts}
-    assert {option.partition("=")[0] for option in words[1:]} <= known
+    assert {word.partition("=")[0] for word in words[1:] if word.startswith("-")} <= known
+    assert all((ROOT / word).is_file() for word in words[1:] if word.startswith("deploy/"))
 
 
 @pytest.mark.parametrize("block", [each for each in of_language("console") if "rayzero score" in each.values[0].text])

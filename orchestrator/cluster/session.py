@@ -14,6 +14,7 @@ import ray
 
 from orchestrator.cluster import job_environment
 from orchestrator.config.sections.cluster import ClusterSection
+from orchestrator.plan import machine
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
 
@@ -55,7 +56,7 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
         else:
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=machine.cpu_count(),
                 include_dashboard=cluster.dashboard_port > 0,
                 dashboard_host="127.0.0.1",
                 dashboard_port=cluster.dashboard_port or None,

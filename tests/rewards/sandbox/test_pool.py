@@ -435,6 +435,26 @@ def test_an_ordinary_user_has_both_tiers() -> None:
     assert (tier, outcomes) == ("A", [GOOD, GOOD])
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become somebody else")
+@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="no interpreter that everybody can run")
+@pytest.mark.skipif(not readable_by_others(REPOSITORY), reason="this checkout is not readable by other users")
+@pytest.mark.parametrize(
+    ("masks", "tier", "told"),
+    [("", "A", ""), ("mount -t tmpfs -o ro tmpfs /proc/sys/fs;", "B", "systempaths=unconfined")],
+    ids=["open", "masked"],
+)
+def test_in_a_container_an_ordinary_user_without_any_rights_has_tier_a_unless_proc_is_masked(
+    masks: str, tier: str, told: str
+) -> None:
+    """deploy/README.md tells what to open in a container; nothing of it is a capability."""
+    user = "setpriv --reuid 12345 --regid 12345 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all"
+    before = ("unshare", "-m", "sh", "-c", f'{masks} exec {user} "$@"', "sh")
+    found, findings, outcomes = as_another(_AS_ANOTHER, *before, python=SYSTEM_PYTHON)
+    assert found == tier
+    assert outcomes[-1] == GOOD
+    assert told in findings[0][3]
+
+
 def test_without_namespaces_tier_b_holds() -> None:
     tier, findings, outcomes = as_another(_AS_ANOTHER, sys.executable, "-c", _WITHOUT_NAMESPACES, "nothing")
     assert (tier, outcomes) == ("B", [GOOD])
