@@ -110,8 +110,11 @@ class LearnerGroup:
     """The ranks as one service. Every verb goes to all of them, and they fail together: when the process of one ends, or
     a verb raises or hangs on it, all are ended, and the error names it."""
 
-    def __init__(self, actors: list[Any], group: PlacementGroup | None, timeout_s: float) -> None:
+    def __init__(
+        self, actors: list[Any], group: PlacementGroup | None, timeout_s: float, name: str = "learner"
+    ) -> None:
         """`group`: reserved for these actors alone."""
+        self._name = name
         self._actors = actors
         self._group = group
         self.timeout_s = timeout_s
@@ -165,13 +168,18 @@ class LearnerGroup:
             ).remote(rank)
             for rank in range(ranks)
         ]
-        learner = cls(actors, group, timeout_s)
+        learner = cls(actors, group, timeout_s, name)
         place, node = await within(actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start")
         settings = (threads, timeout_s, device, shared is not None)
         meetings = [actor.meet.remote(ranks, place, *settings) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
         learner.node = node
         return learner
+
+    def members(self) -> list[dict[str, Any]]:
+        """Every rank by the name of its actor, and its state: `serving`, or `dead` as all of them once one has failed."""
+        state = "dead" if self._ended else "serving"
+        return [{"name": f"{self._name}-{rank}", "state": state} for rank in range(self.ranks)]
 
     @property
     def ranks(self) -> int:

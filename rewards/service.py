@@ -198,6 +198,17 @@ class RewardPool:
             "rewards/waiting": self._dispatcher.num_waiting,
         }
 
+    def members(self) -> list[dict[str, Any]]:
+        """Every worker by the name of its actor: its state (`serving`, `down`: expected back, `dead`), and completions that it has."""
+        return [
+            {
+                "name": worker.name,
+                "state": "dead" if worker.gone else "down" if worker.down else "serving",
+                "completions": worker.outstanding,
+            }
+            for worker in self._dispatcher.workers
+        ]
+
     async def close(self) -> None:
         """End the workers and what they started."""
         for task in self._tasks:
@@ -272,7 +283,7 @@ class RewardPool:
             runtime_env=_sees(gpus=0),
         )
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
-        return Worker(remote.remote(self._rubrics, self._settings, scorers))
+        return Worker(remote.remote(self._rubrics, self._settings, scorers), name)
 
 
 class GroupScoring:

@@ -62,8 +62,7 @@ def step_metrics(
         "throughput/tokens_per_s": float(lengths.sum() / times["time/step_s"]),
         "throughput/trained_tokens": batch.num_tokens,
         **learner_speed(batch, stats),
-        "queue/in_flight": buffer.num_in_flight,
-        "queue/waiting": buffer.num_waiting,
+        **{f"queue/{name}": count for name, count in buffer.queues().items()},
         **buffer.counts(),
         **times,
     }
