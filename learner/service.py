@@ -28,7 +28,7 @@ from learner.rendezvous import Rendezvous, listen
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
-from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, both, compute_environment, reserve, within
+from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, actor_name, both, compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.link import FileServer, Source
@@ -53,6 +53,9 @@ class LearnerActor:
         self._rank: RankVerbs | None = None
         self._server: FileServer | None = None
         self._listening: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     def address(self) -> tuple[str, int]:
         """(ip, free port) of this actor's host, for the engines' group."""
@@ -177,8 +180,8 @@ class LearnerGroup:
         return learner
 
     def members(self) -> list[dict[str, Any]]:
-        """Every rank by the name of its actor, and its state: `serving`, or `dead` as all of them once one has failed."""
-        state = "dead" if self._ended else "serving"
+        """Every rank by the name of its actor, and its state: `ready`, or `dead` as all of them once one has failed."""
+        state = "dead" if self._ended else "ready"
         return [{"name": f"{self._name}-{rank}", "state": state} for rank in range(self.ranks)]
 
     @property

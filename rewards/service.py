@@ -18,7 +18,7 @@ from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
-from rollout.actors import last_line, within
+from rollout.actors import actor_name, last_line, within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
@@ -39,6 +39,9 @@ class RewardWorker:
         """
         self._resources = Resources(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
         self._rubrics = {name: Rubric(name, functions, self._resources) for name, functions in rubrics.items()}
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     async def ready(self) -> None:
         """Answers once the actor is up."""

@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from rollout.actors import ANY_ROOM, Room, SharedGpus, compute_environment, reserve_all, within
+from rollout.actors import ANY_ROOM, Room, SharedGpus, actor_name, compute_environment, reserve_all, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
@@ -31,6 +31,9 @@ class RolloutReplica:
     def __init__(self, index: int, spec: EngineSpec) -> None:
         self._index = index
         self._spec = spec
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     async def prepare(self) -> None:
         """Import what the engine needs; a model is not needed yet."""

@@ -21,8 +21,13 @@ class Header:
     headline: tuple[HeadlineFigure, ...]
 
 
-def header(run: RunRecord, results: Results, stands: Standing, reason: str = "") -> Header:
-    """Everything above the sections. `reason`: why the run failed, if it did."""
+def header(run: RunRecord, results: Results, stands: Standing, reason: str = "", refresh_s: int = 0) -> Header:
+    """Everything above the sections.
+
+    Args:
+        reason: why the run failed, if it did.
+        refresh_s: seconds after which the page is loaded again; 0: it is not.
+    """
     return Header(
         name=str(run.recipe.get("name", run.directory.name)),
         lead=str(run.recipe.get("description", "")),
@@ -32,6 +37,11 @@ def header(run: RunRecord, results: Results, stands: Standing, reason: str = "")
             "Started": _date(run.first_time),
             "Took": duration(sum(stage.seconds for stage in run.stages)),
             "Seed": str(run.recipe.get("seed", UNKNOWN)),
+            **(
+                {"This page": f"{datetime.now(UTC):%H:%M:%S} UTC, loads itself again every {refresh_s} s"}
+                if refresh_s
+                else {}
+            ),
         },
         headline=headline(results),
     )

@@ -79,10 +79,11 @@ def _page(run: RunRecord, results: Results) -> str:
     shown = [section for section in sections if section]
     state = read_state(run.directory)
     stands, _ = standing(run.directory, state, finished=run.finished, begun=bool(run.first_time))
+    refresh = REFRESH_S if stands == "running" else 0
     return render(
         "page.html.j2",
-        header=header(run, results, stands, str(state.get("reason", ""))),
-        refresh=REFRESH_S if stands == "running" else 0,
+        header=header(run, results, stands, str(state.get("reason", "")), refresh),
+        refresh=refresh,
         sections=shown,
         samples=samples.stages,
     )

@@ -7,7 +7,9 @@ rebinding), ask under it: the name that a request asks for must be this machine'
 import ipaddress
 import os
 import socket
+import sys
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -69,6 +71,11 @@ class ReportServer(ThreadingHTTPServer):
             return name in self._names
         except ValueError:
             return False
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has gone is no news; anything else is."""
+        if not isinstance(sys.exception(), ConnectionError):
+            traceback.print_exc()
 
     def page(self) -> bytes:
         """The report, made again where the run's files have changed. Raises InputError where they cannot be read."""

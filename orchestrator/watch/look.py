@@ -14,6 +14,8 @@ from orchestrator.run.record import RunRecord, StageRecord, read_run
 from orchestrator.run.state import SILENT_S, Standing, read_state, standing
 from rollout.errors import visible
 
+AWAY = ("dead", "down")
+"""States of an actor that does nothing."""
 RECENT = 20
 """Steps that rates and phases are means of."""
 SLOW_S = 300.0
@@ -83,7 +85,7 @@ class Look:
         if last and self.now - last > max(SLOW_S, SLOW_STEPS * self.step_s):
             yield f"nothing recorded for {age(self.now - last)}"
         for name, members in self.members().items():
-            away = [f"{one.get('name')} {one.get('state')}" for one in members if one.get("state") in ("dead", "down")]
+            away = [f"{one.get('name')} {one.get('state')}" for one in members if one.get("state") in AWAY]
             if away:
                 yield f"{name}: {', '.join(away)}"
         steps = self.stage.steps if self.stage else []

@@ -14,7 +14,7 @@ from orchestrator.report.phases import PHASES, phases_of
 from orchestrator.results.columns import SHARES, shares
 from orchestrator.results.words import age, as_finite, decimal, duration, percent
 from orchestrator.run.record import StageRecord
-from orchestrator.watch.look import RECENT, Look
+from orchestrator.watch.look import AWAY, RECENT, Look
 from orchestrator.watch.signs import Signs
 from rollout.errors import visible
 
@@ -27,20 +27,20 @@ MOST_MEMBERS = 16
 COLOURS = {"running": "green", "finished": "green", "stopped": "yellow", "failed": "red", "crashed": "red"}
 PHASE_COLOURS = {"generate": "cyan", "score": "magenta", "train": "green", "publish": "yellow", "idle": "red"}
 CURVES = (
-    ("reward", "reward/mean", 3, ""),
-    ("length", "completion/length_mean", 0, " tokens"),
-    ("loss", "learner/loss", 3, ""),
-    ("in order", "preference/accuracy", 3, ""),
-    ("entropy", "policy/entropy", 3, ""),
-    ("KL", "kl/ref", 4, ""),
+    ("reward", "reward/mean", "{:.3f}", ""),
+    ("length", "completion/length_mean", "{:,.0f}", " tokens"),
+    ("loss", "learner/loss", "{:.3g}", ""),
+    ("in order", "preference/accuracy", "{:.1%}", " of pairs"),
+    ("entropy", "policy/entropy", "{:.3f}", " nats/token"),
+    ("KL", "kl/ref", "{:.3g}", " nats/token"),
 )
-"""(name, metric, places, unit)."""
+"""(name, metric, form of a value, unit)."""
 RATES = (
     ("throughput/tokens_per_s", "{:,.0f} tokens/s"),
     ("learner/tokens_per_s", "learner alone {:,.0f}/s"),
     ("publish/seconds", "publish {:.2f} s"),
 )
-STATES = {"serving": "green", "asleep": "yellow", "down": "red", "dead": "red"}
+STATES = {"serving": "green", "ready": "green", "asleep": "yellow", "down": "red", "dead": "red"}
 
 
 def view(look: Look, width: int, signs: Signs) -> RenderableType:
@@ -117,6 +117,8 @@ def _stage(look: Look, stage: StageRecord, room: int, signs: Signs) -> Iterator[
         yield "rates", Text(", ".join(rates))
     if queues := _queues(look, last):
         yield "queues", Text(queues)
+    if (mean := as_finite(last.get("staleness/mean"))) is not None:
+        yield "staleness", Text(f"{mean:.2g} batches behind, {decimal(last.get('staleness/max'), 0)} at most")
     yield from _curves(stage, room, signs)
 
 
@@ -156,7 +158,7 @@ def _phases(stage: StageRecord, room: int, signs: Signs) -> Iterator[tuple[str, 
     if not shown:
         return
     longest = max(shown.values())
-    words = {name: f" {duration(spent):>8} {percent(spent / seconds, 0):>5}" for name, spent in shown.items()}
+    words = {name: f" {_brief(spent):>8} {percent(spent / seconds, 0):>5}" for name, spent in shown.items()}
     width = max(4, min(40, room - max(map(len, words.values()))))
     yield "", Text(f"where a step's time goes (mean of the last {len(recent)})", style="dim")
     for name, spent in shown.items():
@@ -172,16 +174,14 @@ def _queues(look: Look, last: Mapping[str, Any]) -> str:
         ("completions to score", now.get("to_score", last.get("rewards/waiting"))),
     )
     parts = [f"{value:,.0f} {name}" for name, given in kept if (value := as_finite(given)) is not None]
-    if (mean := as_finite(last.get("staleness/mean"))) is not None:
-        parts.append(f"staleness {mean:.2g} (most {decimal(last.get('staleness/max'), 0)})")
     return ", ".join(parts)
 
 
 def _curves(stage: StageRecord, room: int, signs: Signs) -> Iterator[tuple[str, RenderableType]]:
-    for name, key, places, unit in CURVES:
+    for name, key, form, unit in CURVES:
         values = _finite(one.get(key) for one in stage.steps)
         if len(values) > 1:
-            yield name, _curve(values, room, signs, lambda v, p=places, u=unit: f"{decimal(v, p)}{u}")
+            yield name, _curve(values, room, signs, form.format, unit)
     sets: dict[tuple[str, str], list[float]] = defaultdict(list)
     for record in stage.evals:
         # The first of the shares that a set has is its most telling one.
@@ -205,9 +205,9 @@ def _services(look: Look) -> Iterator[tuple[str, RenderableType]]:
         if not members:
             yield name, Text(str(service.get("state", "")), style="yellow")
             continue
-        well = sum(one.get("state") == "serving" for one in members)
-        text = Text(f"{well} of {len(members)} serving: ")
-        named = members if len(members) <= MOST_MEMBERS else [one for one in members if one.get("state") != "serving"]
+        away = [one for one in members if one.get("state") in AWAY]
+        named = members if len(members) <= MOST_MEMBERS else away
+        text = Text(f"{len(members) - len(away)} of {len(members)} up{': ' if named else ''}")
         for number, one in enumerate(named):
             text.append(", " if number else "")
             text.append(f"{one.get('name')}\u00a0")
@@ -223,6 +223,10 @@ def _load(member: Mapping[str, Any]) -> str:
     if held := as_finite(member.get("completions")):
         parts.append(f"{held:,.0f} to score")
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def _brief(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.95 else duration(seconds)
 
 
 def _per_time(step_s: float) -> str:

@@ -161,7 +161,7 @@ def test_the_run_tells_what_it_is_doing(run: tuple[Path, int]) -> None:
         member["name"]: member["state"] for service in state["services"].values() for member in service["members"]
     }
     assert {"learner-0", "rollout-0", "reward-0"} <= set(members)
-    assert set(members.values()) == {"serving"}
+    assert set(members.values()) == {"serving", "ready"}
     assert state["services"]["rollout"]["members"][0]["node"] == socket.gethostname()
 
 
