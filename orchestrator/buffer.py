@@ -62,10 +62,6 @@ class Buffer:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    def queues(self) -> dict[str, int]:
-        """Groups by where they are now."""
-        return {"in_flight": self.num_in_flight, "waiting": self.num_waiting}
-
     async def admit(self) -> int:
         """Wait until one more group may be sampled; returns its number, counted from 0."""
         async with self._changed:

@@ -97,9 +97,7 @@ def report(
             raise InputError("--serve: shows the report of one run; give one folder, and no --table")
         from orchestrator.report.server import ReportServer, serve_report
 
-        server = ReportServer(Path(run_dirs[0]), host, port)
-        typer.echo(f"{server.url} (Ctrl-C ends it)")
-        serve_report(server)
+        serve_report(ReportServer(Path(run_dirs[0]), host, port), typer.echo)
         return
     if table:
         tables = [results_of(read_run(Path(run_dir))) for run_dir in run_dirs]

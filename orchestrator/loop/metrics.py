@@ -62,7 +62,8 @@ def step_metrics(
         "throughput/tokens_per_s": float(lengths.sum() / times["time/step_s"]),
         "throughput/trained_tokens": batch.num_tokens,
         **learner_speed(batch, stats),
-        **{f"queue/{name}": count for name, count in buffer.queues().items()},
+        "queue/in_flight": buffer.num_in_flight,
+        "queue/waiting": buffer.num_waiting,
         **buffer.counts(),
         **times,
     }

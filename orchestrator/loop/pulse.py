@@ -56,11 +56,11 @@ class Pulse:
         report_at = time.monotonic() + REPORT_EVERY_S
         while True:
             state: dict[str, Any] = {"state": "running"}
-            self._try("what the run is doing", lambda: state.update(self._observe()))  # noqa: B023
+            self._try("what the run is doing is not known", lambda: state.update(self._observe()))  # noqa: B023
             await asyncio.to_thread(self._write, state)
             if time.monotonic() >= report_at:
                 began = time.monotonic()
-                await asyncio.to_thread(self._try, "report", lambda: write_report(self._store.folder))
+                await asyncio.to_thread(self._try, "the report could not be written", lambda: write_report(self._store.folder))
                 took = time.monotonic() - began
                 report_at = time.monotonic() + max(REPORT_EVERY_S, took / REPORT_SHARE)
             await asyncio.sleep(BEAT_S)
@@ -112,7 +112,7 @@ class Pulse:
             "warnings": [{"time": round(at, 3), "text": text} for at, text in self.display.warnings],
             **state,
         }
-        self._try("state.json", lambda: write_state(self._store.folder, whole))
+        self._try("state.json could not be written", lambda: write_state(self._store.folder, whole))
 
     def _try(self, what: str, write: Any) -> None:
         """A full disk, or a report with a defect, is told once and is no end of a run."""
@@ -121,5 +121,5 @@ class Pulse:
             self._failed.discard(what)
         except Exception as problem:  # noqa: BLE001
             if what not in self._failed:
-                self.display.warn(f"{what} could not be written: {type(problem).__name__}: {problem}")
+                self.display.warn(f"{what}: {type(problem).__name__}: {problem}")
             self._failed.add(what)

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -131,9 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 503, "text/plain", f"{str(problem)[:LINE]}\n".encode("utf-8", "replace")
 
 
-def serve_report(server: ReportServer) -> None:
-    """Answer until Ctrl-C, which is the ordinary end."""
+def serve_report(server: ReportServer, tell: Callable[[str], None]) -> None:
+    """Say where the report is, and answer until Ctrl-C, which is the ordinary end."""
     try:
+        tell(f"{server.url} (Ctrl-C ends it)")
         server.serve_forever()
     except KeyboardInterrupt:
         pass

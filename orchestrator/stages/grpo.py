@@ -35,7 +35,11 @@ async def run_grpo(context: StageContext) -> None:
     await context.begin_rewards(sets)
     await context.publish(start)
     rewards = await context.services.rewards()
-    context.queues = lambda: {**buffer.queues(), "to_score": rewards.num_waiting}
+    context.queues = lambda: {
+        "in_flight": buffer.num_in_flight,
+        "waiting": buffer.num_waiting,
+        "to_score": rewards.num_waiting,
+    }
     if not state and context.needs_first_evaluation():
         await context.evaluate(start, "before")
     await buffer.published(start)
