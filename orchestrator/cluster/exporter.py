@@ -42,7 +42,7 @@ STAGE = {
 """Prometheus name → meaning. Tagged by run and stage."""
 RUN = {
     "rayzero_heartbeat_timestamp_seconds": "Unix time at which the run last said that it lives",
-    "rayzero_progress_timestamp_seconds": "Unix time of the run's last record: a step, an evaluation, a stage's begin",
+    "rayzero_progress_timestamp_seconds": "Unix time at which the run last got on: a record, or a group that was sampled",
     "rayzero_replicas": "Rollout replicas of the run",
     "rayzero_replicas_dead": "Rollout replicas that serve no more",
     "rayzero_ranks": "Ranks of the learner",

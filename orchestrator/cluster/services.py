@@ -67,9 +67,10 @@ class Background(Generic[Service]):
             return "starting"
         return "failed" if self._start.cancelled() or self._start.exception() else "up"
 
-    def members(self) -> list[dict[str, Any]]:
-        """Its actors and their states; none before it is up."""
-        return self._start.result().members() if self._start is not None and self.state == "up" else []
+    @property
+    def up(self) -> Service | None:
+        """The service; None before it is up."""
+        return self._start.result() if self._start is not None and self.state == "up" else None
 
     def check(self) -> None:
         """Raises what its start has raised so far."""
@@ -277,10 +278,15 @@ class Services:
             if service.begun:
                 members = [
                     {key: self._host(value) if key == "node" else value for key, value in member.items()}
-                    for member in service.members()
+                    for member in (service.up.members() if service.up else ())
                 ]
                 found[name] = {"state": service.state, "members": members}
         return found
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens that the engines of now have sampled."""
+        return self._rollout.up.num_tokens if self._rollout.up else 0
 
     def _host(self, node: str) -> str:
         if node not in self._hosts:

@@ -32,6 +32,8 @@ class Pulse:
         self._services: Services | None = None
         self._exporter: RunExporter | None = None
         self._failed: set[str] = set()
+        self._moved: object = None
+        self._moved_at = self._began
         self.context: StageContext | None = None
         """The stage that goes on; None: none does."""
 
@@ -60,7 +62,9 @@ class Pulse:
             await asyncio.to_thread(self._write, state)
             if time.monotonic() >= report_at:
                 began = time.monotonic()
-                await asyncio.to_thread(self._try, "the report could not be written", lambda: write_report(self._store.folder))
+                await asyncio.to_thread(
+                    self._try, "the report could not be written", lambda: write_report(self._store.folder)
+                )
                 took = time.monotonic() - began
                 report_at = time.monotonic() + max(REPORT_EVERY_S, took / REPORT_SHARE)
             await asyncio.sleep(BEAT_S)
@@ -83,6 +87,11 @@ class Pulse:
             }
         if bar is not None:
             state["progress"] = bar.state()
+        # An evaluation, or the samples of a rejection stage, may take hours between two records.
+        moved = (self._store.recorded, state.get("progress"), self._services.num_tokens if self._services else 0)
+        if moved != self._moved:
+            self._moved, self._moved_at = moved, time.time()
+        state["moved"] = round(self._moved_at, 3)
         return state
 
     def _export(self, state: dict[str, Any]) -> None:
@@ -92,7 +101,7 @@ class Pulse:
         assert self._exporter is not None
         self._exporter.export(
             heartbeat_timestamp_seconds=time.time(),
-            progress_timestamp_seconds=self._store.recorded or self._began,
+            progress_timestamp_seconds=self._moved_at,
             replicas=len(replicas),
             replicas_dead=sum(one["state"] == "dead" for one in replicas),
             ranks=len(members.get("learner", [])),

@@ -49,7 +49,7 @@ def standing(run_dir: Path, state: Mapping[str, Any], *, finished: bool, begun: 
     writer = holder(run_dir)
     said = str(state.get("state", ""))
     # A lock on a network file system may not reach other hosts: a fresh beat is as good.
-    if writer is None and said == "running" and 0 <= time.time() - _seconds(state.get("time")) < SILENT_S:
+    if writer is None and said == "running" and abs(time.time() - _seconds(state.get("time"))) < SILENT_S:
         host = str(state.get("host"))
         if host != socket.gethostname():
             writer = Holder(pid=int(_seconds(state.get("pid"))), host=host)

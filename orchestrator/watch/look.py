@@ -19,7 +19,7 @@ AWAY = ("dead", "down")
 RECENT = 20
 """Steps that rates and phases are means of."""
 SLOW_S = 300.0
-"""Seconds without a record that are worth a word, at least."""
+"""Seconds in which nothing is recorded and no group is sampled that are worth a word, at least."""
 SLOW_STEPS = 10.0
 """The same in terms of the usual time between two records of the stage."""
 
@@ -81,9 +81,9 @@ class Look:
         silent = self.now - (as_finite(self.state.get("time")) or self.now)
         if silent > SILENT_S:
             yield f"the run has said nothing for {age(silent)}: its process is stuck or stopped, or the folder is not written"
-        last = self.run.last_time if self.run else 0.0
+        last = max(self.run.last_time if self.run else 0.0, as_finite(self.state.get("moved")) or 0.0)
         if last and self.now - last > max(SLOW_S, SLOW_STEPS * self.step_s):
-            yield f"nothing recorded for {age(self.now - last)}"
+            yield f"nothing recorded and no group sampled for {age(self.now - last)}"
         for name, members in self.members().items():
             away = [f"{one.get('name')} {one.get('state')}" for one in members if one.get("state") in AWAY]
             if away:

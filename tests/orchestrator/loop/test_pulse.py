@@ -16,7 +16,7 @@ from tests.orchestrator.factories import recipe
 from tests.orchestrator.stage_context import Lines, context_of
 
 MEMBERS = [{"name": "rollout-0", "state": "serving"}, {"name": "rollout-1", "state": "dead"}]
-SERVICES: Any = SimpleNamespace(states=lambda: {"rollout": {"state": "up", "members": MEMBERS}})
+SERVICES: Any = SimpleNamespace(num_tokens=0, states=lambda: {"rollout": {"state": "up", "members": MEMBERS}})
 
 
 class Exporter:
@@ -97,7 +97,7 @@ def test_what_cannot_be_written_or_known_is_told_once_and_ends_nothing(
     def refuse(*_: Any) -> None:
         raise OSError("no space left")
 
-    def gone() -> None:
+    def gone() -> Any:
         raise RuntimeError("Ray is gone")
 
     monkeypatch.setattr(pulse_module, "write_report", refuse)
@@ -111,3 +111,19 @@ def test_what_cannot_be_written_or_known_is_told_once_and_ends_nothing(
         "the report could not be written: OSError: no space left",
         "what the run is doing is not known: RuntimeError: Ray is gone",
     ]
+
+
+def test_getting_on_is_a_record_or_a_sampled_group(tmp_path: Path) -> None:
+    pulse = pulse_of(tmp_path)
+    services = SimpleNamespace(num_tokens=0, states=dict)
+
+    def moved() -> float:
+        asyncio.run(beat(pulse, services, 0.03))
+        return float(read_state(tmp_path)["moved"])
+
+    first = moved()
+    assert moved() == first == Exporter.said["progress_timestamp_seconds"].__round__(3)
+    services.num_tokens = 64
+    assert (second := moved()) > first
+    pulse._store.record("time", "reasoning")
+    assert moved() > second

@@ -154,9 +154,12 @@ def test_what_is_worth_a_word(tmp_path: Path) -> None:
     dead = {"rollout": {"state": "up", "members": [{"name": "rollout-1", "state": "dead"}]}}
     warned = state(now, services=dead, warnings=[{"time": now - 60, "text": "replica 1 serves no more"}])
     text = shown(write(tmp_path / "run", said=warned, ago=400))
-    assert "nothing recorded for 7 min" in text
+    assert "nothing recorded and no group sampled for 7 min" in text
     assert "rollout: rollout-1 dead" in text
     assert "60 s ago: replica 1 serves no more" in text
+    # As in a long evaluation.
+    sampling = state(now, moved=now - 3)
+    assert "nothing recorded" not in shown(write(tmp_path / "run", said=sampling, ago=400))
     with run_lock(tmp_path / "run"):
         write_state(tmp_path / "run", state(now - 50))
         assert "the run has said nothing for 50 s" in shown(tmp_path / "run")
