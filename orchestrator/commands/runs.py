@@ -81,9 +81,12 @@ def report(
     serve: Annotated[
         bool, typer.Option("--serve", help="Show the report in a browser, as the run stands; Ctrl-C ends it.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0: a free one.")] = 8360,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port of --serve; 0: a free one.")] = 8360,
     host: Annotated[
-        str, typer.Option(help="Address that --serve listens on; whoever reaches another one may read the report.")
+        str,
+        typer.Option(
+            metavar="ADDR", help="Address that --serve listens on; whoever reaches another one may read the report."
+        ),
     ] = "127.0.0.1",
 ) -> None:
     """Write the HTML report of a run, and its table as table.md and table.json. The page of a run that goes on loads itself again."""
