@@ -16,7 +16,7 @@ from rich.text import Text
 from orchestrator.run.record import read_run
 from orchestrator.watch.look import Watcher
 from orchestrator.watch.signs import signs_for
-from orchestrator.watch.view import view
+from orchestrator.watch.view import fitted, view
 from rollout.errors import InputError, visible
 
 PLAIN_WIDTH = 100
@@ -44,7 +44,7 @@ def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0) -> Non
             with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
                 while True:
                     last, done = _picture(watcher, console)
-                    live.update(last, refresh=True)
+                    live.update(fitted(last, console), refresh=True)
                     if done:
                         break
                     time.sleep(every_s)

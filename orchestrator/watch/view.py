@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,15 +26,18 @@ MOST_MEMBERS = 16
 """Actors of a service that are shown by name; of more only those that are not as they should be."""
 COLOURS = {"running": "green", "finished": "green", "stopped": "yellow", "failed": "red", "crashed": "red"}
 PHASE_COLOURS = {"generate": "cyan", "score": "magenta", "train": "green", "publish": "yellow", "idle": "red"}
-CURVES = (
+RESULTS = (
     ("reward", "reward/mean", "{:.3f}", ""),
     ("length", "completion/length_mean", "{:,.0f}", " tokens"),
-    ("loss", "learner/loss", "{:.3g}", ""),
     ("in order", "preference/accuracy", "{:.1%}", " of pairs"),
+)
+"""Curves that stand above: (name, metric, form of a value, unit)."""
+TRAINING = (
+    ("loss", "learner/loss", "{:.3g}", ""),
     ("entropy", "policy/entropy", "{:.3f}", " nats/token"),
     ("KL", "kl/ref", "{:.3g}", " nats/token"),
 )
-"""(name, metric, form of a value, unit)."""
+"""Curves that stand below, where a low terminal ends."""
 RATES = (
     ("throughput/tokens_per_s", "{:,.0f} tokens/s"),
     ("learner/tokens_per_s", "learner alone {:,.0f}/s"),
@@ -55,6 +58,16 @@ def view(look: Look, width: int, signs: Signs) -> RenderableType:
     return Group(_head(look), grid)
 
 
+def fitted(picture: RenderableType, console: Console) -> RenderableType:
+    """A picture cut to the height of the terminal, and how much of it is missing."""
+    lines = console.render_lines(picture, pad=False)
+    if len(lines) <= console.height:
+        return picture
+    shown = lines[: console.height - 1]
+    rest = Text(f"{len(lines) - len(shown)} more lines in a higher terminal, or with --once", style="dim")
+    return Group(*(Text.assemble(*((part.text, part.style or "") for part in line)) for line in shown), rest)
+
+
 def _rows(look: Look, room: int, signs: Signs) -> Iterator[tuple[str, RenderableType]]:
     for number, notice in enumerate(list(look.notices())[:MOST_NOTICES]):
         first, *_ = notice.splitlines() or [""]
@@ -66,10 +79,10 @@ def _rows(look: Look, room: int, signs: Signs) -> Iterator[tuple[str, Renderable
     stage = look.stage
     if stage is None:
         yield "", Text("nothing recorded yet")
+        if look.stands == "running":
+            yield from _services(look)
     else:
         yield from _stage(look, stage, room, signs)
-    if look.stands == "running":
-        yield from _services(look)
 
 
 def _head(look: Look) -> Text:
@@ -108,7 +121,8 @@ def _stage(look: Look, stage: StageRecord, room: int, signs: Signs) -> Iterator[
     if look.stands == "running" and (phases := look.state.get("phases")):
         names = ", ".join(PHASES.get(name, name) for name in phases)
         yield "now", Text(f"{names}; {duration(as_finite(look.state.get('step_seconds')) or 0.0)} into this step")
-    yield from _phases(stage, room, signs)
+    yield from _curves(stage, RESULTS, room, signs)
+    yield from _evaluations(stage, room, signs)
     last: Mapping[str, Any] = stage.steps[-1] if stage.steps else {}
     rates = [text.format(value) for key, text in RATES if (value := as_finite(last.get(key))) is not None]
     if look.step_s:
@@ -119,7 +133,10 @@ def _stage(look: Look, stage: StageRecord, room: int, signs: Signs) -> Iterator[
         yield "queues", Text(queues)
     if (mean := as_finite(last.get("staleness/mean"))) is not None:
         yield "staleness", Text(f"{mean:.2g} batches behind, {decimal(last.get('staleness/max'), 0)} at most")
-    yield from _curves(stage, room, signs)
+    if look.stands == "running":
+        yield from _services(look)
+    yield from _phases(stage, room, signs)
+    yield from _curves(stage, TRAINING, room, signs)
 
 
 def _progress(look: Look, stage: StageRecord, room: int, signs: Signs) -> Iterator[tuple[str, RenderableType]]:
@@ -177,11 +194,16 @@ def _queues(look: Look, last: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _curves(stage: StageRecord, room: int, signs: Signs) -> Iterator[tuple[str, RenderableType]]:
-    for name, key, form, unit in CURVES:
+def _curves(
+    stage: StageRecord, curves: Sequence[tuple[str, str, str, str]], room: int, signs: Signs
+) -> Iterator[tuple[str, RenderableType]]:
+    for name, key, form, unit in curves:
         values = _finite(one.get(key) for one in stage.steps)
         if len(values) > 1:
             yield name, _curve(values, room, signs, form.format, unit)
+
+
+def _evaluations(stage: StageRecord, room: int, signs: Signs) -> Iterator[tuple[str, RenderableType]]:
     sets: dict[tuple[str, str], list[float]] = defaultdict(list)
     for record in stage.evals:
         # The first of the shares that a set has is its most telling one.

@@ -97,6 +97,14 @@ def test_it_ends_with_the_run(tmp_path: Path) -> None:
     assert terminal.process.returncode == 0
 
 
+def test_a_low_terminal_says_that_there_is_more(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", steps=3, said=state(time.time()))
+    with watching(folder, LINES="12") as terminal:
+        terminal.until(b"more lines in a higher terminal")
+        assert b"11 of 40 steps" in terminal.text
+        assert b"publish" not in terminal.text
+
+
 def test_a_dumb_terminal_gets_one_block(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", steps=3, said=state(time.time()))
     with watching(folder, TERM="dumb") as terminal:
