@@ -12,7 +12,8 @@ from orchestrator.run.state import SILENT_S, STATE, Standing, read_state, standi
 
 
 def said(state: str, *, ago: float = 0.0, host: str = "elsewhere") -> dict[str, Any]:
-    return {"state": state, "time": time.time() - ago, "pid": 7, "host": host}
+    """`time`: how long ago it was said, in seconds, until the test begins."""
+    return {"state": state, "time": ago, "pid": 7, "host": host}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ def said(state: str, *, ago: float = 0.0, host: str = "elsewhere") -> dict[str, 
     ],
 )
 def test_a_run_that_nobody_holds(tmp_path: Path, state: dict[str, Any], begun: bool, expected: Standing) -> None:
+    if isinstance(state.get("time"), float):
+        state = {**state, "time": time.time() - state["time"]}
     found, writer = standing(tmp_path, state, finished=False, begun=begun)
     assert found == expected
     assert (writer is not None) == (expected == "running")
@@ -39,7 +42,7 @@ def test_a_run_that_nobody_holds(tmp_path: Path, state: dict[str, Any], begun: b
 
 def test_a_run_that_is_held(tmp_path: Path) -> None:
     with run_lock(tmp_path):
-        found, writer = standing(tmp_path, said("running", ago=1000), finished=False, begun=False)
+        found, writer = standing(tmp_path, said("running"), finished=False, begun=False)
         assert found == "running"
         assert writer is not None
         assert writer.host == socket.gethostname()
