@@ -28,7 +28,7 @@ from learner.rendezvous import Rendezvous, listen
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
-from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, both, compute_environment, reserve, within
+from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, actor_name, both, compute_environment, reserve, within
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.link import FileServer, Source
@@ -53,6 +53,9 @@ class LearnerActor:
         self._rank: RankVerbs | None = None
         self._server: FileServer | None = None
         self._listening: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     def address(self) -> tuple[str, int]:
         """(ip, free port) of this actor's host, for the engines' group."""
@@ -110,8 +113,11 @@ class LearnerGroup:
     """The ranks as one service. Every verb goes to all of them, and they fail together: when the process of one ends, or
     a verb raises or hangs on it, all are ended, and the error names it."""
 
-    def __init__(self, actors: list[Any], group: PlacementGroup | None, timeout_s: float) -> None:
+    def __init__(
+        self, actors: list[Any], group: PlacementGroup | None, timeout_s: float, name: str = "learner"
+    ) -> None:
         """`group`: reserved for these actors alone."""
+        self._name = name
         self._actors = actors
         self._group = group
         self.timeout_s = timeout_s
@@ -165,13 +171,18 @@ class LearnerGroup:
             ).remote(rank)
             for rank in range(ranks)
         ]
-        learner = cls(actors, group, timeout_s)
+        learner = cls(actors, group, timeout_s, name)
         place, node = await within(actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start")
         settings = (threads, timeout_s, device, shared is not None)
         meetings = [actor.meet.remote(ranks, place, *settings) for actor in actors]
         await learner._together("meet", meetings, start_timeout_s)
         learner.node = node
         return learner
+
+    def members(self) -> list[dict[str, Any]]:
+        """Every rank by the name of its actor, and its state: `ready`, or `dead` as all of them once one has failed."""
+        state = "dead" if self._ended else "ready"
+        return [{"name": f"{self._name}-{rank}", "state": state} for rank in range(self.ranks)]
 
     @property
     def ranks(self) -> int:

@@ -18,7 +18,7 @@ from orchestrator.commands.convert import convert
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.export import export
 from orchestrator.commands.info import doctor, recipes
-from orchestrator.commands.runs import report, scale, status, stop
+from orchestrator.commands.runs import report, scale, status, stop, watch
 from orchestrator.commands.score import score
 from orchestrator.commands.submit import submit
 from orchestrator.commands.train import train
@@ -109,6 +109,7 @@ app.command("eval")(evaluate)
 app.command()(score)
 app.command()(export)
 app.command()(status)
+app.command()(watch)
 app.command()(scale)
 app.command()(stop)
 app.command()(report)

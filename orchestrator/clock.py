@@ -26,6 +26,11 @@ class BusyClock:
                 self._seconds += time.perf_counter() - self._since
 
     @property
+    def is_open(self) -> bool:
+        """Whether a block is open now."""
+        return self._open > 0
+
+    @property
     def seconds(self) -> float:
         """Seconds so far, the stretch now running included."""
         return self._seconds + (time.perf_counter() - self._since if self._open else 0.0)
@@ -75,6 +80,17 @@ class PhaseClocks:
         spent["idle"] = max(0.0, spent["step"] - busy)
         del spent["produce"]
         return {f"time/{name}_s": seconds for name, seconds in spent.items()}
+
+    def going_on(self) -> dict[str, float]:
+        """Phase that is going on now → its seconds since the last call of `step`."""
+        now = self._read()
+        names = ("start", "generate", "score", "train", "publish", "save", "evaluate")
+        return {name: now[name] - self._last[name] for name in names if getattr(self, name).is_open}
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds since the last call of `step`."""
+        return time.perf_counter() - self._began - self._last["step"]
 
     def _read(self) -> dict[str, float]:
         return {

@@ -1,6 +1,7 @@
 """What a run prints: live bars on a terminal, plain lines in a log."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ _LOG_WIDTH = 100
 """Columns that a table may take where there is no terminal."""
 _QUESTION, _COMPLETION = 60, 200
 """Characters of a sample's question and of its completion that are shown."""
+_WARNINGS_KEPT = 8
 _MARKS: Mapping[Any, tuple[str, str]] = {True: ("right", "green"), False: ("wrong", "red")}
 
 
@@ -37,6 +39,7 @@ class Bar:
     def __init__(self, display: "Display", title: str, total: int, done: int) -> None:
         self._display, self._title, self._total, self._done = display, title, total, done
         self._last_line = 0.0
+        self._status = ""
         self._progress: Progress | None = None
         if display.console.is_terminal:
             self._progress = Progress(
@@ -55,12 +58,16 @@ class Bar:
             self._progress.start()
 
     def advance(self, status: str, by: int = 1) -> None:
-        self._done += by
+        self._done, self._status = self._done + by, status
         if self._progress is not None:
             self._progress.update(self._task, advance=by, status=status)
         elif time.monotonic() - self._last_line >= _LOG_EVERY_S or self._done >= self._total:
             self._last_line = time.monotonic()
             self._display.line(f"{self._title} {self._done}/{self._total}  {status}")
+
+    def state(self) -> dict[str, Any]:
+        """How far it has come, as plain values."""
+        return {"title": self._title, "done": self._done, "total": self._total, "status": self._status}
 
     def close(self) -> None:
         if self._progress is not None:
@@ -75,6 +82,10 @@ class Display:
         if not self.console.is_terminal:
             self.console.width = max(self.console.width, _LOG_WIDTH)
         self._began = time.monotonic()
+        self.warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS_KEPT)
+        """The last warnings: (Unix seconds, text)."""
+        self.open_bar: Bar | None = None
+        """The bar that is shown now."""
 
     @property
     def width(self) -> int:
@@ -86,12 +97,18 @@ class Display:
         elapsed = time.monotonic() - self._began
         self.console.print(f"[dim]{int(elapsed // 60):3d}:{int(elapsed % 60):02d}[/]  {escape(visible(text))}")
 
+    def warn(self, text: str) -> None:
+        """A line about something that should not have happened and that the run goes on after; the last ones are kept."""
+        self.warnings.append((time.time(), text))
+        self.line(text)
+
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        bar = Bar(self, title, total, done)
+        bar = self.open_bar = Bar(self, title, total, done)
         try:
             yield bar
         finally:
+            self.open_bar = None
             bar.close()
 
     def note(self, text: str) -> None:

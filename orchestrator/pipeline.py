@@ -19,6 +19,7 @@ from orchestrator.config.trained_rewards import missing_models, with_stage_model
 from orchestrator.config.wiring import missing_before
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
+from orchestrator.loop.pulse import Pulse
 from orchestrator.loop.start import open_model, with_rows_of_stages
 from orchestrator.report.page import write_report
 from orchestrator.results.table import results_of
@@ -60,14 +61,14 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
     display = Display()
     with run_lock(run_dir.absolute()):
         store = RunStore(run_dir.absolute(), recipe)
-        with tracked(recipe, store.folder, display):
-            _train(recipe, recipe.stages if selected is None else selected, store, display, run_dir)
+        with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
+            _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir)
     path = write_report(store.folder)
     print_results(results_of(read_run(store.folder)), display)
     display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
-def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, run_dir: Path) -> None:
+def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, run_dir: Path) -> None:
     finished = {stage.name for stage in recipe.stages if store.is_finished(stage.name)}
     for missing in chain(missing_before(recipe.stages, selected, finished), missing_models(selected, finished)):
         raise InputError(f"{missing}; run that first")
@@ -76,23 +77,26 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: 
             with ray_session(recipe.cluster, run_dir.name) as device:
                 if recipe.cluster.address:
                     check_folders(recipe, selected, store.folder)
-                asyncio.run(_run(recipe, selected, store, display, device))
+                asyncio.run(_run(recipe, selected, store, pulse, device))
     except KeyboardInterrupt:
-        display.note(f"\nstopped; continue with: rayzero train {run_dir}")
+        pulse.display.note(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
 
 
-async def _run(recipe: Recipe, selected: Sequence[Stage], store: RunStore, display: Display, device: Device) -> None:
+async def _run(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, device: Device) -> None:
+    display = pulse.display
     services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
     requests = asyncio.create_task(serve_requests(store.folder, scale(services, display)))
+    beats = asyncio.create_task(pulse.beat(services))
     try:
         for stage in selected:
             if store.is_finished(stage.name):
                 display.line(f"{stage.name}: finished before")
             else:
-                await run_stage(recipe, stage, store, services, display)
+                await run_stage(recipe, stage, store, services, pulse)
     finally:
         requests.cancel()
+        beats.cancel()
         await services.close()
 
 
@@ -108,8 +112,9 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
     return change
 
 
-async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display) -> None:
+async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, pulse: Pulse) -> None:
     """One stage to its end: the model it starts from, its services, its kind's loop."""
+    display = pulse.display
     stage = with_stage_models(recipe, stage, store.export_folder)
     store.record("stage", stage.name, event="start")
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
@@ -120,9 +125,11 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
         stage = with_rows_of_stages(stage, store)
         model_path, tokenizer = await open_model(recipe, stage, store, services, display)
     context = StageContext(recipe, stage, model_path, tokenizer, store, services, display, clocks)
+    pulse.context = context
     try:
         await KINDS[stage.kind](context)
     finally:
+        pulse.context = None
         context.close()
     store.record("stage", stage.name, event="end")
     store.finish(stage.name)

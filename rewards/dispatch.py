@@ -28,6 +28,8 @@ class Worker:
 
     actor: Any
     """Handle that the worker is called through; the queue does not look into it."""
+    name: str = ""
+    """Name of its actor."""
     outstanding: int = 0
     """Completions that it has been given and has not answered. `DEPTH` for one that has a suspect for itself."""
     down: bool = False

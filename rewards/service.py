@@ -18,7 +18,7 @@ from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
-from rollout.actors import last_line, within
+from rollout.actors import actor_name, last_line, within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
@@ -39,6 +39,9 @@ class RewardWorker:
         """
         self._resources = Resources(settings, {key: ray.get_actor(name) for key, name in scorers.items()})
         self._rubrics = {name: Rubric(name, functions, self._resources) for name, functions in rubrics.items()}
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     async def ready(self) -> None:
         """Answers once the actor is up."""
@@ -198,6 +201,17 @@ class RewardPool:
             "rewards/waiting": self._dispatcher.num_waiting,
         }
 
+    def members(self) -> list[dict[str, Any]]:
+        """Every worker by the name of its actor: its state (`serving`, `down`: expected back, `dead`), and completions that it has."""
+        return [
+            {
+                "name": worker.name,
+                "state": "dead" if worker.gone else "down" if worker.down else "serving",
+                "completions": worker.outstanding,
+            }
+            for worker in self._dispatcher.workers
+        ]
+
     async def close(self) -> None:
         """End the workers and what they started."""
         for task in self._tasks:
@@ -272,7 +286,7 @@ class RewardPool:
             runtime_env=_sees(gpus=0),
         )
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
-        return Worker(remote.remote(self._rubrics, self._settings, scorers))
+        return Worker(remote.remote(self._rubrics, self._settings, scorers), name)
 
 
 class GroupScoring:

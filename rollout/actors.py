@@ -194,3 +194,10 @@ def last_line(problem: BaseException) -> str:
     """The last line of a failure's text, where Ray has the cause; its type where it has no text."""
     lines = [line for line in str(problem).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(problem).__name__
+
+
+def actor_name() -> str:
+    """Name of the actor that asks, such as `rollout-0`; empty outside of one. As an actor's `repr` it is what the dashboard shows
+    and what stands before the lines of its log.
+    """
+    return str(ray.get_runtime_context().get_actor_name() or "") if ray.is_initialized() else ""

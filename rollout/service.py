@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from rollout.actors import ANY_ROOM, Room, SharedGpus, compute_environment, reserve_all, within
+from rollout.actors import ANY_ROOM, Room, SharedGpus, actor_name, compute_environment, reserve_all, within
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
 from rollout.router import Health, Router
@@ -31,6 +31,9 @@ class RolloutReplica:
     def __init__(self, index: int, spec: EngineSpec) -> None:
         self._index = index
         self._spec = spec
+
+    def __repr__(self) -> str:
+        return actor_name() or super().__repr__()
 
     async def prepare(self) -> None:
         """Import what the engine needs; a model is not needed yet."""
@@ -105,6 +108,8 @@ class RolloutPool:
         self._timeout_s = timeout_s
         self._relays = Relays(name, timeout_s)
         self._tell = tell
+        self._name = name
+        self._asleep = False
         self.version = 0
         """Policy version that every serving replica holds."""
         self.holding: Holding | None = None
@@ -267,6 +272,7 @@ class RolloutPool:
             await self._relays.release()
         _agree(reports, manifest)
         self.version, self.holding = manifest.version, manifest.holding
+        self._asleep = False
         return PublishReport(
             version=manifest.version,
             num_bytes=manifest.num_bytes,
@@ -300,6 +306,7 @@ class RolloutPool:
 
     async def sleep(self) -> None:
         """Let every serving engine leave its GPU's memory to others until the next `load`."""
+        self._asleep = True
         calls = [self._actors[i].sleep.remote() for i in self._router.serving]
         if not all(await within(asyncio.gather(*calls), self._timeout_s, "engines to fall asleep")):
             self.holding = None
@@ -308,6 +315,15 @@ class RolloutPool:
     def serving(self) -> tuple[int, ...]:
         """Replicas that are not dead."""
         return tuple(self._router.serving)
+
+    def members(self) -> list[dict[str, Any]]:
+        """Every replica by the name of its actor: its state (`serving`, `dead`, `asleep`), and tokens that it owes at most."""
+        serving = "asleep" if self._asleep else "serving"
+        states = [serving if i in self.serving else "dead" for i in range(self.replicas)]
+        return [
+            {"name": f"{self._name}-{i}", "state": state, "node": self._nodes[i], "owed_tokens": owed}
+            for i, (state, owed) in enumerate(zip(states, self._router.outstanding, strict=True))
+        ]
 
     @property
     def workers(self) -> int:

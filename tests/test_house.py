@@ -21,6 +21,7 @@ ROOMS = (
     ("checks", "cluster", "run"),
     ("results",),
     ("evaluation", "report", "export", "tracking"),
+    ("watch",),
     ("loop",),
     ("stages",),
     ("pipeline",),

@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from learner.service import LearnerGroup
 from orchestrator.clock import BusyClock
-from orchestrator.cluster.session import gpus
+from orchestrator.cluster.session import gpus, host_names
 from orchestrator.cluster.specs import cores, engine_spec, shares
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
@@ -23,9 +23,11 @@ from rollout.service import RolloutPool
 
 
 class Closable(Protocol):
-    """What a service can do at its end."""
+    """What every service can do."""
 
     async def close(self) -> None: ...
+
+    def members(self) -> list[dict[str, Any]]: ...
 
 
 Service = TypeVar("Service", bound=Closable)
@@ -55,6 +57,20 @@ class Background(Generic[Service]):
         """Wait until it is up. Raises whatever its start raises."""
         assert self._start is not None
         return await self._start
+
+    @property
+    def state(self) -> str:
+        """`starting`, `up` or `failed`; empty before it is begun."""
+        if self._start is None:
+            return ""
+        if not self._start.done():
+            return "starting"
+        return "failed" if self._start.cancelled() or self._start.exception() else "up"
+
+    @property
+    def up(self) -> Service | None:
+        """The service; None before it is up."""
+        return self._start.result() if self._start is not None and self.state == "up" else None
 
     def check(self) -> None:
         """Raises what its start has raised so far."""
@@ -93,6 +109,8 @@ class Services:
     """Reward workers that were asked for while the run went on; 0: as many as the recipe says."""
     _met: tuple[LearnerGroup, RolloutPool, tuple[int, ...]] | None = field(default=None, init=False)
     _shared: SharedGpus | None = field(default=None, init=False)
+    _hosts: dict[str, str] = field(default_factory=dict, init=False)
+    """Id of a node → name of its host."""
     _engine_gpus: float = field(default=0.0, init=False)
     """GPUs that the engines have for themselves."""
 
@@ -155,7 +173,7 @@ class Services:
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
                 room=self._room,
-                tell=self.display.line,
+                tell=self.display.warn,
             ),
         )
 
@@ -247,6 +265,33 @@ class Services:
         self._reward_replicas = sizes["rewards"]
         await pool.scale(sizes["rewards"])
         return {"rewards": [before, pool.replicas]}
+
+    def states(self) -> dict[str, Any]:
+        """Service that was begun → its state, and those of its actors with the hosts they live on, as far as known."""
+        services: dict[str, Background[Any]] = {
+            "rollout": self._rollout,
+            "learner": self._learner,
+            "rewards": self._rewards,
+        }
+        found = {}
+        for name, service in services.items():
+            if service.begun:
+                members = [
+                    {key: self._host(value) if key == "node" else value for key, value in member.items()}
+                    for member in (service.up.members() if service.up else ())
+                ]
+                found[name] = {"state": service.state, "members": members}
+        return found
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens that the engines of now have sampled."""
+        return self._rollout.up.num_tokens if self._rollout.up else 0
+
+    def _host(self, node: str) -> str:
+        if node not in self._hosts:
+            self._hosts |= {node: node[:8]} | host_names()
+        return self._hosts[node]
 
     async def close(self) -> None:
         """End everything that was started, in whatever state it is."""

@@ -139,3 +139,8 @@ def gpus() -> int:
 def cores_per_node() -> int:
     """CPU cores of the smallest node."""
     return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+
+
+def host_names() -> dict[str, str]:
+    """Id of a node → name of its host, of all nodes that the cluster has had."""
+    return {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}

@@ -1,4 +1,4 @@
-"""`rayzero status`, `scale`, `stop` and `report`: what is done with a run in its folder."""
+"""`rayzero status`, `watch`, `scale`, `stop` and `report`: what is done with a run in its folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +16,22 @@ def status(run_dir: RunArgument) -> None:
 
     for line in describe(Path(run_dir)):
         typer.echo(line)
+
+
+def watch(
+    run_dir: RunArgument,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show it once and end, as where the output is no terminal.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.2, max=3600, metavar="S", help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Watch a run: phases, rates, queues, curves, replicas. Reads the folder alone, on any host that sees it.
+
+    It ends when the run is finished, and by Ctrl-C, which the run does not notice.
+    """
+    from orchestrator.watch.live import watch_run
+
+    watch_run(Path(run_dir), once=once, every_s=every)
 
 
 def scale(
@@ -62,13 +78,30 @@ def report(
         bool,
         typer.Option("--table", help="Print the table as Markdown instead; of several runs (seeds) mean and range."),
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the report in a browser, as the run stands; Ctrl-C ends it.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port of --serve; 0: a free one.")] = 8360,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDR", help="Address that --serve listens on; whoever reaches another one may read the report."
+        ),
+    ] = "127.0.0.1",
 ) -> None:
-    """Write the HTML report of a run, and its table as table.md and table.json."""
+    """Write the HTML report of a run, and its table as table.md and table.json. The page of a run that goes on loads itself again."""
     from orchestrator.report.page import write_report
     from orchestrator.results.table import results_of
     from orchestrator.results.table_text import markdown, markdown_of_runs
     from orchestrator.run.record import read_run
 
+    if serve:
+        if table or len(run_dirs) != 1:
+            raise InputError("--serve: shows the report of one run; give one folder, and no --table")
+        from orchestrator.report.server import ReportServer, serve_report
+
+        serve_report(ReportServer(Path(run_dirs[0]), host, port), typer.echo)
+        return
     if table:
         tables = [results_of(read_run(Path(run_dir))) for run_dir in run_dirs]
         typer.echo(markdown(tables[0]) if len(tables) == 1 else markdown_of_runs(tables), nl=False)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines
 from orchestrator.export.best import best_step
 from orchestrator.loop.cadence import Cadence
-from orchestrator.results.columns import in_words
+from orchestrator.results.columns import in_words, shares
 from orchestrator.run.files import begin_folder, complete
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
@@ -69,12 +69,17 @@ class StageContext:
         problems = self.stage.eval.prompt_sets if kind_of(self.stage).generates else {}
         self._sets = load_prompts(problems, self.stage, self.tokenizer, seed=0)
         self._scores = False
+        self.queues: Callable[[], dict[str, int]] = dict
+        """Queue → how many are in it now. Of the stage's page, where it has any."""
         self._baselines = Baselines()
         for note in self._sets.notes():
             self.display.line(note)
         self.schedule = Schedule(self.stage)
         self.cadence = Cadence(self.stage.loop, self.stage.loop.steps, self.schedule.steps)
         self._exporter = MetricsExporter(self.store.folder.name, self.stage.name)
+        self._exporter.stage(
+            stage_running=1, stage_steps=self.stage.loop.steps, staleness_limit=self.stage.loop.max_staleness
+        )
         self._board: Any = None
 
     @property
@@ -213,6 +218,7 @@ class StageContext:
         for result in results:
             record = result.record()
             self.store.record("eval", self.stage.name, step=step, label=label, **record)
+            self._exporter.evaluated(result.set, shares(record))
             self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(in_words(record))}")
         return results
 
@@ -287,6 +293,7 @@ class StageContext:
     def close(self) -> None:
         """Record what no step has recorded: the time after the last one, or all of it in a stage without steps."""
         self.store.record("time", self.stage.name, **self.clocks.step())
+        self._exporter.stage(stage_running=0)
         if self._board is not None:
             self._board.close()
 

@@ -25,7 +25,10 @@ from orchestrator.results.table import as_json as results_as_json
 from orchestrator.results.table_text import markdown
 from orchestrator.run.files import write_file
 from orchestrator.run.record import RunRecord, read_run
+from orchestrator.run.state import read_state, standing
 
+REFRESH_S = 20
+"""Seconds after which the page of a run that goes on is loaded again."""
 POINTS_A_SERIES = 200
 """A longer curve is thinned to this."""
 
@@ -44,6 +47,12 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / "report.html"
     _write(path, _page(run, results))
     return path
+
+
+def report_page(run_dir: Path) -> str:
+    """The page alone, written nowhere. Raises InputError as `write_report` does."""
+    run = read_run(run_dir)
+    return _page(run, results_of(run))
 
 
 def _write(path: Path, text: str) -> None:
@@ -68,4 +77,13 @@ def _page(run: RunRecord, results: Results) -> str:
         Section(anchor="recipe", title="Recipe", template="recipe.html.j2", content=run.recipe_text),
     )
     shown = [section for section in sections if section]
-    return render("page.html.j2", header=header(run, results), sections=shown, samples=samples.stages)
+    state = read_state(run.directory)
+    stands, _ = standing(run.directory, state, finished=run.finished, begun=bool(run.first_time))
+    refresh = REFRESH_S if stands == "running" else 0
+    return render(
+        "page.html.j2",
+        header=header(run, results, stands, str(state.get("reason", "")), refresh),
+        refresh=refresh,
+        sections=shown,
+        samples=samples.stages,
+    )

@@ -21,6 +21,11 @@ NO_FIGURES = {"step", "time", "problems", "k", "compared"}
 """Keys of an evaluation record whose numbers say what its figures were measured on, and are none themselves."""
 
 
+def shares(record: Record) -> dict[str, float]:
+    """Those of `SHARES` that an evaluation record has."""
+    return {key: value for key in SHARES if (value := as_finite(record.get(key))) is not None}
+
+
 def cons_name(records: Iterable[Record]) -> str:
     """`cons@4` where every record has the same k, else `cons@k`."""
     ks = {int(k) for record in records if (k := as_finite(record.get("k")))}

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.results.words import age
-from orchestrator.run.control import holder
 from orchestrator.run.record import StageRecord, as_number, read_run
+from orchestrator.run.state import read_state, standing
 
 SHOWN = (
     ("reward/mean", "reward {:.3f}"),
@@ -26,10 +26,13 @@ def describe(run_dir: Path) -> Iterator[str]:
         InputError: the folder holds no run, or one that cannot be read.
     """
     run = read_run(run_dir)
-    writer = holder(run_dir)
-    state = f"running, {writer}" if writer else "finished" if run.finished else "stopped"
+    said = read_state(run_dir)
+    state, writer = standing(run_dir, said, finished=run.finished, begun=bool(run.first_time))
+    words = f"running, {writer}" if writer else state
     ago = f", last record {age(time.time() - run.last_time)} ago" if run.last_time else ""
-    yield f"{run_dir}: {state}{ago}"
+    yield f"{run_dir}: {words}{ago}"
+    if state == "failed":
+        yield f"  {(str(said.get('reason', '')).splitlines() or [''])[0]}"
     width = max((len(stage.name) for stage in run.stages), default=0)
     for stage in run.stages:
         yield f"  {stage.name:<{width}}  {_stage(stage)}"

@@ -89,6 +89,8 @@ def holder(run_dir: Path) -> Holder | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _read_holder(run_dir) or Holder(pid=0, host="an unknown host")
+        except OSError:
+            return None  # a file system without locks; state.json tells (orchestrator/run/state.py)
     return None
 
 

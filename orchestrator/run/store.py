@@ -12,6 +12,7 @@ export                               link to the newest export
 tensorboard/STAGE/                   event files
 trackers/, wandb/                    ids and logs of the trackers that the run is sent to; what W&B has not sent yet
 report.html, table.md, table.json
+state.json                           what the run is doing at this moment (orchestrator/run/state.py)
 lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/run/control.py)
 """
 
@@ -37,6 +38,8 @@ class RunStore:
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / STORED, tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
+        self.recorded = 0.0
+        """Unix seconds of the last record of this process; 0: none yet."""
         _end_torn_line(self._metrics)
         sweep_files(folder)
         for stage in recipe.stages:
@@ -44,7 +47,8 @@ class RunStore:
 
     def record(self, kind: str, stage: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
-        line = json.dumps({"kind": kind, "stage": stage, "time": round(time.time(), 3), **values})
+        self.recorded = round(time.time(), 3)
+        line = json.dumps({"kind": kind, "stage": stage, "time": self.recorded, **values})
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

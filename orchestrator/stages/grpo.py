@@ -34,7 +34,12 @@ async def run_grpo(context: StageContext) -> None:
 
     await context.begin_rewards(sets)
     await context.publish(start)
-    await context.services.rewards()
+    rewards = await context.services.rewards()
+    context.queues = lambda: {
+        "in_flight": buffer.num_in_flight,
+        "waiting": buffer.num_waiting,
+        "to_score": rewards.num_waiting,
+    }
     if not state and context.needs_first_evaluation():
         await context.evaluate(start, "before")
     await buffer.published(start)

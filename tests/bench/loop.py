@@ -40,6 +40,7 @@ from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
+from orchestrator.loop.pulse import Pulse
 from orchestrator.pipeline import run_stage
 from orchestrator.run.store import RunStore
 from rollout.types import Prompt, Sampling
@@ -128,7 +129,7 @@ async def bench(name: str, overrides: list[str], runs: dict[str, str], steps: in
                 stage = recipe.stages[0]
                 if base and not stage.model.path:
                     shutil.copytree(base, store.folder / "base")  # the same model again, in the run's own folder
-                await run_stage(recipe, stage, store, services, services.display)
+                await run_stage(recipe, stage, store, services, Pulse(store, services.display))
                 base = stage.model.path or str(store.folder / "base")
                 rows.append(told((label, phases(store))))
                 if i == 0:

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +34,30 @@ def on_ranks(program: str, given: Any = None, ranks: int = 2) -> list[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", BEGIN + program, str(number), str(ranks), str(port), json.dumps(given)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(ranks)
-    ]
-    try:
-        said = [process.communicate(timeout=150) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with ExitStack() as open_now:
+        # Files: a pipe that nobody reads yet would hold one rank back, and all wait for it.
+        files = [[open_now.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in range(ranks)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", BEGIN + program, str(number), str(ranks), str(port), json.dumps(given)],
+                env=environment,
+                stdout=output,
+                stderr=errors,
+            )
+            for number, (output, errors) in enumerate(files)
+        ]
+        try:
+            codes = [process.wait(timeout=150) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        for pair in files:
+            for file in pair:
+                file.seek(0)
+        said = [(output.read(), errors.read()) for output, errors in files]
     answers = []
-    for process, (output, errors) in zip(processes, said, strict=True):
-        assert process.returncode == 0, errors[-3000:]
+    for code, (output, errors) in zip(codes, said, strict=True):
+        assert code == 0, errors[-3000:]
         line = next(line for line in output.splitlines() if line.startswith("ANSWER "))
         answers.append(json.loads(line.removeprefix("ANSWER ")))
     return answers

@@ -25,7 +25,7 @@ from rollout.errors import InputError, ServiceError
 pytestmark = pytest.mark.usefixtures("laptop")
 
 COMMANDS = (
-    "train", "check", "convert", "submit", "eval", "score", "export", "status", "scale", "stop", "report", "recipes", "doctor",
+    "train", "check", "convert", "submit", "eval", "score", "export", "status", "watch", "scale", "stop", "report", "recipes", "doctor",
 )  # fmt: skip
 
 
@@ -100,6 +100,11 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         (["eval", "org/model", "--recipe", "arithmetic", "--top-p", "2"], ["eval.top_p = 2.0"]),
         (["eval", "org/model", "--recipe", "arithmetic", "--out", "taken"], ["--out taken", "is a folder"]),
         (["report", "none"], ["none"]),
+        (["report", "none", "--serve"], ["none", "holds no run"]),
+        (["report", "none", "more", "--serve"], ["--serve", "one run"]),
+        (["report", "none", "--serve", "--port", "70000"], ["--port", "65535"]),
+        (["watch", "none", "--once"], ["none", "holds no run"]),
+        (["watch", "none", "--every", "0"], ["--every", "0"]),
     ],
 )
 def test_a_mistake_is_told_in_lines_with_exit_code_2(

@@ -153,3 +153,17 @@ def test_starts_and_evaluations_are_told_apart_from_the_step(hands: Hands) -> No
     figures = clocks.step()
     assert (figures["time/start_s"], figures["time/evaluate_s"]) == (20, 8)
     assert (figures["time/step_s"], figures["time/train_s"], figures["time/idle_s"]) == (3, 3, 0)
+
+
+def test_what_is_going_on_and_for_how_long(hands: Hands) -> None:
+    clocks = PhaseClocks()
+    assert clocks.going_on() == {}
+    with clocks.training(), clocks.generate.running():
+        hands.now += 3
+        assert clocks.going_on() == {"generate": 3, "train": 3}
+        assert clocks.step_seconds == 3
+        clocks.step()
+        hands.now += 1
+        assert clocks.going_on() == {"generate": 1, "train": 1}
+        assert clocks.step_seconds == 1
+    assert clocks.going_on() == {}

@@ -34,6 +34,8 @@ def test_who_does_not_answer_serves_no_more() -> None:
     asyncio.run(pool.roll_call())
     assert pool.serving == (0, 3)
     assert pool.workers == 2
+    told = [(member["name"], member["state"]) for member in pool.members()]
+    assert told == [("rollout-0", "serving"), ("rollout-1", "dead"), ("rollout-2", "dead"), ("rollout-3", "serving")]
 
 
 def test_when_nobody_answers_the_reasons_are_told() -> None:

@@ -1,5 +1,5 @@
 "use strict";
-// Tooltips of the charts and the browser of training samples. Whatever a model wrote is put in with textContent only.
+// Tooltips of the charts, the browser of training samples, and loading the page of a run that goes on again. Whatever a model wrote is put in with textContent only.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -161,7 +161,61 @@
   addEventListener("hashchange", reveal);
   reveal();
 
+  // The page of a run that goes on -----------------------------------------------------------------------------------
+
+  // What a reader has opened and where he stands is kept over a load.
+  const KEPT = `rayzero ${location.pathname}`;
+  const foldable = () => [...document.querySelectorAll("details")];
+  const controls = () => [...document.querySelectorAll(".browser input")];
+
+  const keep = () => {
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({
+        y: scrollY,
+        open: foldable().map((one) => one.open),
+        controls: controls().map((one) => (one.type === "range" ? [one.value, one.value === one.max] : one.checked)),
+      }));
+    } catch { /* a browser that keeps nothing for files */ }
+  };
+  const restore = () => {
+    try {
+      const kept = JSON.parse(sessionStorage.getItem(KEPT));
+      sessionStorage.removeItem(KEPT);
+      if (!kept) return null;
+      if (kept.open.length === foldable().length) foldable().forEach((one, index) => { one.open = kept.open[index]; });
+      if (kept.controls.length === controls().length) {
+        controls().forEach((one, index) => {
+          if (one.type === "range") one.value = kept.controls[index][1] ? one.max : kept.controls[index][0];
+          else one.checked = kept.controls[index];
+        });
+      }
+      return kept.y;
+    } catch {
+      return null;
+    }
+  };
+
+  const refresh = Number(document.documentElement.dataset.refresh);
+  let touched = 0;
+  const load = () => {
+    // Not under the eyes of somebody who selects text or reads a tooltip.
+    const busy = String(getSelection()) || document.querySelector(".tooltip") || document.hidden;
+    if (busy || Date.now() - touched < 3000) {
+      setTimeout(load, 1000);
+      return;
+    }
+    keep();
+    location.reload();
+  };
+  if (refresh) {
+    ["pointerdown", "keydown", "wheel", "input"].forEach((kind) =>
+      addEventListener(kind, () => { touched = Date.now(); }, { passive: true }));
+    setTimeout(load, 1000 * refresh);
+  }
+
   document.querySelectorAll("figure[data-chart]").forEach(addTooltip);
   const samples = JSON.parse(document.getElementById("samples-data").textContent);
+  const stood = restore();
   document.querySelectorAll(".browser").forEach((root) => addBrowser(root, samples[Number(root.dataset.stage)]));
+  if (stood !== null) scrollTo({ top: stood, behavior: "instant" });
 })();

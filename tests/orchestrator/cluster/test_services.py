@@ -19,7 +19,7 @@ from rollout.errors import InputError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe
 
-QUIET = SimpleNamespace(line=lambda _: None)
+QUIET = SimpleNamespace(line=lambda _: None, warn=lambda _: None)
 """In place of a display."""
 
 

@@ -153,7 +153,7 @@ def test_a_run_that_has_recorded_nothing_gets_a_report(tmp_path: Path) -> None:
 def test_an_sft_only_run_shows_its_loss_and_where_it_stands(tmp_path: Path) -> None:
     page = report(make_run(tmp_path, sft_records()))
     assert page.chart_titles == ["Loss"]
-    assert "not finished: cold-start, step 3 of 3" in page.text
+    assert "stopped: cold-start, step 3 of 3" in page.text
     assert "Training samples" not in page.text
 
 
@@ -174,7 +174,7 @@ def test_a_stage_of_epochs_says_how_many_steps_they_are_once_it_has_counted(tmp_
     start, *steps = sft_records()
     plan = {"kind": "stage", "stage": "cold-start", "event": "plan", "steps": 12, "time": 1000.0}
     page = report(make_run(tmp_path, [start, plan, *steps[:-1]]))
-    assert "not finished: cold-start, step 3 of 12" in page.text
+    assert "stopped: cold-start, step 3 of 12" in page.text
 
 
 def test_a_finished_run_says_so_and_how_long_it_took_without_the_time_it_was_down(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_no_module_writes_markup() -> None:
 
 def test_style_and_script_are_on_the_page_as_they_are_and_pass_its_policy() -> None:
     header = {"name": "n", "lead": "", "facts": {}, "headline": ()}
-    page = render("page.html.j2", header=header, sections=[], samples=[])
+    page = render("page.html.j2", header=header, refresh=0, sections=[], samples=[])
     for tag, name in (("style", "report.css"), ("script", "report.js")):
         own = (REPORT / "templates" / name).read_text(encoding="utf-8").removesuffix("\n")
         (found,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

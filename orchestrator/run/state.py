@@ -1,0 +1,68 @@
+"""What a run is doing at this moment: RUN/state.json, written anew every few seconds, read by whoever watches.
+
+Whether a run goes on is known by its lock where the lock reaches, and by the age of this file everywhere: a process that was
+killed says nothing more.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.run.control import Holder, holder
+from orchestrator.run.files import write_file
+
+STATE = "state.json"
+BEAT_S = 2.0
+"""Seconds between two beats of a run."""
+SILENT_S = 30.0
+"""Seconds after which a run that says nothing is taken for ended where its lock does not tell."""
+
+Standing = Literal["not begun", "running", "finished", "stopped", "failed", "crashed"]
+"""Where a run stands. `stopped`: by Ctrl-C or `rayzero stop`; `failed`: with an error; `crashed`: it ended without a word."""
+
+
+def write_state(run_dir: Path, state: Mapping[str, Any]) -> None:
+    """Replace what a run said of itself. Keys: README of the recipes, "The run directory"."""
+    write_file(run_dir / STATE, json.dumps(state, allow_nan=False, default=str).encode("utf-8", "replace"))
+
+
+def read_state(run_dir: Path) -> dict[str, Any]:
+    """What a run last said of itself; empty: nothing, as runs of before do."""
+    try:
+        state = json.loads((run_dir / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def standing(run_dir: Path, state: Mapping[str, Any], *, finished: bool, begun: bool) -> tuple[Standing, Holder | None]:
+    """Where a run stands, and who writes it.
+
+    Args:
+        state: what it last said of itself.
+        finished: whether its records say that all stages have ended.
+        begun: whether it has recorded anything.
+    """
+    writer = holder(run_dir)
+    said = str(state.get("state", ""))
+    # A lock on a network file system may not reach other hosts: a fresh beat is as good.
+    if writer is None and said == "running" and abs(time.time() - _seconds(state.get("time"))) < SILENT_S:
+        host = str(state.get("host"))
+        if host != socket.gethostname():
+            writer = Holder(pid=int(_seconds(state.get("pid"))), host=host)
+    if writer is not None:
+        return "running", writer
+    if finished:
+        return "finished", None
+    if said == "running":
+        return "crashed", None
+    if said == "failed":
+        return "failed", None
+    return ("stopped" if begun or said else "not begun"), None
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
