@@ -205,7 +205,7 @@ _LOG = "figures are in metrics.jsonl, TensorBoard and the report of the run dire
 LOST: Mapping[str, str] = {
     r"wandb|tensorboard|logging_steps|^logger": _LOG,
     r"^(save_path|ckpt_path|ckpt\.|save_hf|disable_ds|max_ckpt_mem|load_checkpoint|use_ds_universal|ds\.use_universal|best_metric)": (
-        "a run is in runs/NAME, or where --out says, with checkpoints and a Hugging Face export, and goes on when it is started again"
+        "a run is in runs/NAME, or where --run says, with checkpoints and a Hugging Face export, and goes on when it is started again"
     ),
     r"critic|value_|save_value|freezing_actor|^(lambd|gamma)$|advantage\.(lambd|gamma)": "there is no value network",
     r"^(ref_num|ref\.|ref_reward_offload|reward_num|reward\.num|reward\.offload|colocate|train\.colocate)": (

@@ -152,7 +152,7 @@ _HUB = "nothing is uploaded; the model is in export/ of the run directory"
 LOST: Mapping[str, str] = {
     r"^(logging_|log_|report_to|run_name|wandb|trackio|num_completions_to_print|disable_tqdm|project$)": _LOG,
     r"^(push_to_hub|hub_)": _HUB,
-    r"^output_dir$|^overwrite_output_dir$|^logging_dir$": "a run is in runs/NAME, or where --out says",
+    r"^output_dir$|^overwrite_output_dir$|^logging_dir$": "a run is in runs/NAME, or where --run says",
     r"^(eval_|evaluation_|dataset_test_split|num_generations_eval)": "nothing is evaluated there (eval_strategy); here what eval.sets name",
     r"^(max_length|max_seq_length|eos_token|packing)": "of another trainer of TRL's",
     r"^(config_file|accelerate_config)$": "not beside the file, so not read: --processes, learner.zero_stage",

@@ -118,7 +118,7 @@ LOST: Mapping[str, str] = {
     r"^trainer\.critic_warmup": "there is no value network",
     r"^trainer\.(logger|project_name|experiment_name|log_|rollout_data_dir|validation_data_dir)": _LOG,
     r"^trainer\.(default_local_dir|default_hdfs_dir|resume|del_local|max_critic)": (
-        "a run is in runs/NAME, or where --out says, and goes on from its last checkpoint when it is started again"
+        "a run is in runs/NAME, or where --run says, and goes on from its last checkpoint when it is started again"
     ),
     r"^trainer\.val_(before|only)": "evaluations run before and after the stage, and every loop.eval_every batches; `rayzero eval` alone",
     r"^trainer\.(balance_batch|use_legacy|device|ray_wait|esi)": "packs are balanced over the ranks by themselves",

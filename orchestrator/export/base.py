@@ -27,6 +27,8 @@ class Base:
     """The model for a reader, without a path of this machine."""
     licence: dict[str, str] = field(default_factory=dict)
     """Keys of LICENCE as the base's own card has them; empty: not known."""
+    built: bool = False
+    """Whether the run built it from random weights, so that no terms of another model hold."""
 
 
 def base_of(recipe: Recipe, stage: Stage, hub_id: str = "") -> Base:
@@ -34,7 +36,8 @@ def base_of(recipe: Recipe, stage: Stage, hub_id: str = "") -> Base:
     model = root_of(recipe.stages, stage).model
     if not model.path and not hub_id:
         build = model.build
-        return Base(hub_id="", words=f"a model built for it from scratch, {build.layers} layers of {build.hidden}")
+        words = f"a model built for it from scratch, {build.layers} layers of {build.hidden}"
+        return Base(hub_id="", words=words, built=True)
     hub_id = hub_id or _hub_id(model.path)
     return Base(hub_id=hub_id, words=hub_id or Path(model.path).name, licence=_licence(model.path, hub_id))
 

@@ -113,7 +113,7 @@ def _lead(chosen: Chosen, base: Base, *, adapter: bool) -> str:
     said += f"Trained with RayZero{' ' + version if version else ''}."
     if chosen.recipe.description:
         said += f"\n\nThe recipe: {_plain(chosen.recipe.description)}"
-    if not base.licence:
+    if not base.licence and not base.built:
         said += "\n\nThe licence of the base was not known where this was written; its terms hold for this model too."
     return said
 

@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from orchestrator.cli import run
+from orchestrator.cli import app, run
 from orchestrator.config.load import load_recipe
 from orchestrator.convert.forms import convert_text
 from orchestrator.convert.settings import shown
@@ -232,3 +233,23 @@ def test_mistakes_of_the_command(
     told = capsys.readouterr()
     assert re.search(message, told.err)
     assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name"),
+    [
+        ("run.yaml", "model_name_or_path: m\ndataset_name: d\nreward_funcs: accuracy_reward\nnum_generations: 8\nnum_processes: 1\n"
+         "max_steps: 8\noutput_dir: out\n", "output_dir"),
+        ("run.sh", "python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo trainer.total_training_steps=8 "
+         "actor_rollout_ref.rollout.n=8 data.train_files=d.parquet actor_rollout_ref.model.path=m "
+         "trainer.default_local_dir=out\n", "trainer.default_local_dir"),
+        ("run.sh", "python3 -m openrlhf.cli.train_ppo_ray --pretrain m --prompt_data d.jsonl --advantage_estimator group_norm "
+         "--n_samples_per_prompt 8 --remote_rm_url http://127.0.0.1:5000/r --save_path out\n", "save_path"),
+    ],
+)  # fmt: skip
+def test_the_option_that_is_named_for_the_folder_of_a_run_is_one_of_train(file: str, text: str, name: str) -> None:
+    comment = Converted(text, file=file, rows=64).comment(name)
+    named = re.findall(r"--[a-z-]+", comment)
+    options = [option for each in get_command(app).commands["train"].params for option in each.opts]  # type: ignore[attr-defined]
+    assert named, comment
+    assert set(named) <= set(options), comment

@@ -1,5 +1,6 @@
 """The model card: what a hub reads of it, and that it says nothing of this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,11 @@ def test_a_model_built_by_the_recipe_has_no_base(tmp_path: Path) -> None:
     made = recipe(tmp_path, model={"build": {"tokenizer": "characters", "layers": 3, "hidden": 128}, "max_tokens": 64})
     base = base_of(made, made.stages[1])
     assert (base.hub_id, base.words) == ("", "a model built for it from scratch, 3 layers of 128")
+
+
+def test_the_licence_of_a_base_is_missed_only_where_there_is_a_base(run_dir: Path, tmp_path: Path) -> None:
+    chosen = choose(f"{run_dir}/rl")
+    built = recipe(tmp_path, model={"build": {"tokenizer": "characters"}, "max_tokens": 64})
+    for made, missed in ((built, False), (recipe(tmp_path), True)):
+        _, text = card_of(replace(chosen, recipe=made, stage=made.stages[1]))
+        assert ("licence of the base was not known" in text) == missed
