@@ -1,13 +1,13 @@
 # One command each. Every target that needs the environment makes it first; a second `make install` takes a second.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format clean
+.PHONY: help install demo test test-fast test-long lint format clean
 .NOTPARALLEL:
 
 BIN := .venv/bin
 ARGS ?=
 # One more than two cores: it works where the tests of the sandbox wait.
 JOBS ?= 3
-FAST := -m "not gpu and not engine" -n $(JOBS) --dist loadfile
+FAST := -m "not gpu and not engine and not long" -n $(JOBS) --dist loadfile
 
 # Where Python may not keep compiled modules, every process of a run or a test compiles torch and the rest anew: 5 to 10 s.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,10 +24,13 @@ demo: install  ## run the shipped recipe `arithmetic` (ARGS="key=value …" chan
 # Exit status 5: ARGS left no such test. The engine tests take all cores, one after the other.
 test: lint  ## lint, then every test that needs no GPU (ARGS goes to pytest)
 	$(BIN)/python -m pytest $(FAST) $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -m "engine and not gpu" $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "engine and not gpu and not long" $(ARGS) || [ $$? -eq 5 ]
 
 test-fast: install  ## only the tests without Ray, vLLM and DeepSpeed, JOBS (3) at a time
 	$(BIN)/python -m pytest $(FAST) $(ARGS)
+
+test-long: install  ## what `test` leaves out: jobs on several hosts for minutes, a real Slurm
+	$(BIN)/python -m pytest -m "long and not gpu" $(ARGS)
 
 lint: install  ## ruff, format check, mypy, spelling
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.hosts import DASHBOARD, Host, Hosts, obstacle
 
-pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle())
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(obstacle()), reason=obstacle())]
 
 RAYZERO = str(Path(sys.executable).with_name("rayzero"))
 SECRET = "sECRET-of-a-judge-71b3"

@@ -84,6 +84,7 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.engine
+@pytest.mark.long
 @on_slurm
 def test_a_job_trains_on_two_nodes_and_the_same_command_continues_it(cluster: Slurm, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -98,6 +99,7 @@ def test_a_job_trains_on_two_nodes_and_the_same_command_continues_it(cluster: Sl
 
 
 @pytest.mark.engine
+@pytest.mark.long
 @on_slurm
 def test_a_mistake_in_the_recipe_ends_the_job_with_its_exit_code(cluster: Slurm, tmp_path: Path) -> None:
     """And the cluster that was started for it ends too."""
@@ -108,6 +110,7 @@ def test_a_mistake_in_the_recipe_ends_the_job_with_its_exit_code(cluster: Slurm,
     assert_nothing_is_left(job, tmp_path)
 
 
+@pytest.mark.long
 @on_slurm
 @pytest.mark.parametrize(
     ("run", "words", "told"),
@@ -158,6 +161,7 @@ def stand_ins(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 @on_slurm
 def test_nodes_on_which_ray_does_not_start_end_the_job_at_once(cluster: Slurm, tmp_path: Path, stand_ins: Path) -> None:
     """Not after the 300 s in which nodes may join."""
@@ -172,6 +176,7 @@ def test_nodes_on_which_ray_does_not_start_end_the_job_at_once(cluster: Slurm, t
     assert_nothing_is_left(job, tmp_path)
 
 
+@pytest.mark.long
 @on_slurm
 def test_a_job_whose_time_is_over_ends_the_run_in_order_and_is_put_in_the_queue_again(
     cluster: Slurm, tmp_path: Path, stand_ins: Path
@@ -190,6 +195,7 @@ def test_a_job_whose_time_is_over_ends_the_run_in_order_and_is_put_in_the_queue_
     cluster.ask("scancel", str(job))
 
 
+@pytest.mark.long
 @on_slurm
 def test_a_job_that_is_told_to_end_ends_the_run_in_order_and_stays_away(
     cluster: Slurm, tmp_path: Path, stand_ins: Path
@@ -204,6 +210,7 @@ def test_a_job_that_is_told_to_end_ends_the_run_in_order_and_stays_away(
     assert not list(tmp_path.glob(".rayzero-token*"))
 
 
+@pytest.mark.long
 @on_slurm
 def test_a_cancelled_job_leaves_nothing(cluster: Slurm, tmp_path: Path, stand_ins: Path) -> None:
     run = tmp_path / "run"
