@@ -25,6 +25,7 @@ stages.rollout.resources stages.learner.resources stages.rewards.resources
 stages.sandbox.packages stages.learner.warmup_steps
 stages.rewards.rubrics.gate stages.rewards.rubrics.entry
 stages.learner.lora_targets stages.learner.lora_modules
+tracking.project tracking.run tracking.entity tracking.mlflow_uri tracking.trackio_space
 """
 SOURCE = """
 set task stage split subset revision prompt_column answer_column answer_pattern starter_column completion_column prompt_form
