@@ -21,6 +21,7 @@ import ray
 
 import learner.service, rewards.service, rollout.service
 from orchestrator.cluster.services import Services
+from learner.rendezvous import Rendezvous
 from rewards.types import FunctionSpec
 from tests.orchestrator.factories import recipe
 
@@ -29,7 +30,7 @@ class Seen:
     def gpus(self): return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 class Rank(Seen):
-    def address(self): return "here", 1, "node"
+    def rendezvous(self): return Rendezvous("here", 1), "node"
     def meet(self, *_): return True
     def progress(self): ...
     def free(self): ...
@@ -48,7 +49,7 @@ rewards.service.KINDS.update(reward_model=(Spec, Seen))
 rewards.service.check_scorer = lambda spec: None
 
 async def places(models, before=(), **sections):
-    services = Services("cuda", 60.0, SimpleNamespace(line=lambda _: None))
+    services = Services("cuda", 60.0, SimpleNamespace(line=lambda _: None, warn=lambda _: None))
     model = asyncio.get_running_loop().create_future()
     model.set_result("m")
     for each in (*before, sections):
