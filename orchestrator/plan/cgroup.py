@@ -41,7 +41,7 @@ def _quota(folder: Path) -> float:
         limit, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         return math.inf if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
-        pass
+        pass  # no group of version 2, so its quota is where version 1 has it
     period_us = _number(folder / "cpu.cfs_period_us")
     quota_us = _number(folder / "cpu.cfs_quota_us")  # -1: no limit
     return quota_us / period_us if 0 < quota_us < math.inf and 0 < period_us < math.inf else math.inf

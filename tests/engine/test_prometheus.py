@@ -121,7 +121,7 @@ def prometheus(run: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) 
                 if server.ask("ray_rayzero_step") and server.ask("ray_rayzero_evaluation_share"):
                     break
             except OSError:
-                pass
+                pass  # it does not listen yet
             time.sleep(0.5)
         yield server
     finally:

@@ -108,7 +108,8 @@ def test_what_is_not_in_the_users_folder_is_refused(folder: str, settings: list[
 
 def test_patterns_and_absolute_paths_may_stand_in_a_folders_recipe(here: Path) -> None:
     for path in ("data/*.jsonl", "/data/on/the/cluster.jsonl"):
-        job(here / f"s{len(path)}", AWAY, overrides=[f"data.sources.q.path={path}"], working_dir=".")
+        made = job(here / f"s{len(path)}", AWAY, overrides=[f"data.sources.q.path={path}"], working_dir=".")
+        assert path in made.entrypoint, "handed on as it is"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ray job submit --address="http://127.0.0.1:8265" \
    --colocate_all_models \
    --vllm_gpu_memory_utilization 0.6 \
    --pretrain /models/sft \
-   --remote_rm_url /work/reward_func.py \
+   --remote_rm_url /data/reward_func.py \
    --advantage_estimator group_norm \
    --use_kl_loss \
    --kl_estimator k3 \
@@ -113,7 +113,7 @@ def test_groups_under_ray() -> None:
     }  # fmt: skip
     assert {key: run.get(key) for key in expected} == expected
     (function,) = run.get("rewards.rubrics.default").values()
-    assert function.name == "/work/reward_func.py:reward_func"
+    assert function.name == "/data/reward_func.py:reward_func"
     assert "always packed" in run.comment("packing_samples")
     assert "completions of an optimizer step" in run.comment("train_batch_size")
 

@@ -82,7 +82,7 @@ PYTHONUNBUFFERED=1 python3 -m verl.trainer.main_ppo \
  actor_rollout_ref.actor.ppo_mini_batch_size=64 \
  critic.optim.lr=1e-5 critic.model.path=/models/small \
  algorithm.kl_ctrl.kl_coef=0.001 algorithm.use_kl_in_reward=True \
- custom_reward_function.path=/work/reward.py custom_reward_function.name=score \
+ custom_reward_function.path=/data/reward.py custom_reward_function.name=score \
  +custom_reward_function.reward_kwargs.limit=400 \
  trainer.n_gpus_per_node=1 trainer.total_epochs=2
 """
@@ -170,7 +170,7 @@ def test_ppo_with_a_value_network_becomes_groups_of_as_many_completions() -> Non
     assert "no value network" in run.comment("critic.optim.lr")
     assert "no value network" in run.comment("algorithm.adv_estimator")
     (function,) = run.get("rewards.rubrics.default").values()
-    assert (function.name, function.model_extra) == ("/work/reward.py:score", {"limit": 400})
+    assert (function.name, function.model_extra) == ("/data/reward.py:score", {"limit": 400})
     # The default of two GPUs an engine is no wish.
     assert (run.get("rollout.tensor_parallel"), run.get("rollout.share_gpus")) == (1, True)
 
