@@ -9,6 +9,7 @@ Needs root, and iproute2 (`ip`, `tc`) and util-linux (`unshare`, `nsenter`); `ob
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -183,8 +184,13 @@ class Host:
         _run("ip", "-n", self._switch, "link", "set", self._port, "down")
 
     def mend(self) -> None:
-        """Put it back."""
+        """Put it back, and wait until both ends have noticed. Who asked for the host meanwhile may get no answer for 3 s more."""
         _run("ip", "-n", self._switch, "link", "set", self._port, "up")
+        deadline = time.monotonic() + 20
+        for space, device in ((self._switch, self._port), (self._space, "eth0")):
+            while not re.search(r"\bstate UP\b", _said("ip", "-n", space, "link", "show", device)):
+                assert time.monotonic() < deadline, f"{self.name}: no link after 20 s"
+                time.sleep(0.01)
 
     def slow(self, mbit: float, delay_ms: float = 0, loss_percent: float = 0) -> None:
         """Limit what the host sends and gets to a rate each; delay and loss where the kernel has netem (RuntimeError: it has not)."""
@@ -233,9 +239,14 @@ class Host:
 
 
 def _run(*command: str) -> None:
+    _said(*command)
+
+
+def _said(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _try(*command: str) -> str:
