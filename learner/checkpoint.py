@@ -6,6 +6,7 @@ converted or written. DeepSpeed's universal form does not serve this: its conver
 and what they write from stages 1 and 2 stage 3 cannot read, nor the other way round.
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -76,6 +77,16 @@ def load_random_state(folder: Path, rank: int) -> None:
     random.setstate(state["python"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def file_digests(folder: Path, part: int, parts: int) -> dict[str, str]:
+    """Path inside a folder → digest (BLAKE2b), of every `parts`-th of its files, from number `part` on."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {}
+    for path in files[part::parts]:
+        with path.open("rb") as file:
+            found[str(path.relative_to(folder))] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return found
 
 
 def load_other_layout(engine: Any, folder: Path) -> None:
@@ -221,6 +232,17 @@ def _write_partitioned(engine: Any, parameters: dict[str, nn.Parameter], saved: 
             *((saved.tensor(name, m), state[m]) for m in _moments_in(state)),
         ):
             flat.narrow(0, target.start, target.numel).copy_(whole.narrow(0, source.start, source.numel))
+
+
+def optimized_weights(engine: Any) -> Iterator[tuple[str, Tensor]]:
+    """(name, float32 weights) of all that this rank's optimizer steps: parameters at stage 0, flat partitions of them else."""
+    match engine.zero_optimization_stage():
+        case 0:
+            yield from ((name, p) for name, p in engine.module.named_parameters() if p.requires_grad)
+        case 1 | 2:
+            yield from ((str(i), flat) for i, flat in enumerate(_partitions(engine.optimizer)))
+        case _:
+            yield from ((str(i), flat) for i, flat in enumerate(engine.optimizer.fp32_partitioned_groups_flat))
 
 
 def _partitions(zero: Any) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack, TrainingBatch
-from learner.checkpoint import load_random_state, read_record, save_random_state
+from learner.checkpoint import file_digests, load_random_state, read_record, save_random_state
 from learner.export import export_model
 from learner.losses.kl import kl_estimate
 from learner.model.policy import PackTensors
@@ -33,6 +33,7 @@ from learner.stats import RankStats, merge_figures
 from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
 from rollout.errors import InputError, ServiceError
+from rollout.faults import reach
 from rollout.weights.manifest import WeightManifest
 
 _HOST = torch.device("cpu")
@@ -143,7 +144,7 @@ class LearnerRank:
         peak_flops = matmul_peak(self.device, model.dtype)
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), model.optimizer_steps
-        self.progress.at("log-probabilities before the first step")
+        self._at("anchors", "log-probabilities before the first step")
         count = len(batch.packs)
         # A batch may be gigabytes, and a GPU holds a pack of it at a time; anchors wait on the host for their turn.
         shares = [model.share_of(mini) for mini in batch.packs]
@@ -157,15 +158,17 @@ class LearnerRank:
         for number, (share, anchor) in enumerate(zip(shares, anchors, strict=True), 1):
             lr = model.rate
             for i, (pack, before) in enumerate(zip(share, anchor, strict=True), 1):
-                self.progress.at(f"mini-batch {number} of {count}, micro-batch {i} of {len(share)}")
+                self._at("forward", f"mini-batch {number} of {count}, micro-batch {i} of {len(share)}")
                 tensors = model.tensors(pack)
                 loss = goal.loss(model, tensors, batch.temperature, before.to(self.device))
+                self._at("backward")
                 model.backward(loss.loss, last=i == len(share))
                 if model.answers:
                     figures.append(_numbers(loss.figures))
                     parts.update(_numbers(loss.parts))
-            self.progress.at(f"mini-batch {number} of {count}, optimizer step")
+            self._at("optimizer", f"mini-batch {number} of {count}, optimizer step")
             norms.append(model.step())
+            self._at("stepped")
         model.refresh_reference(steps_before)
         own = (pack for share in shares for pack in share if model.answers)
         return RankStats(
@@ -178,6 +181,7 @@ class LearnerRank:
             model_flops=goal.forward_passes(model, count) * model.cost.forward_flops(own),
             peak_flops=peak_flops,
             memory_peak=memory_peak(self.device),
+            weights=model.digest(),
         )
 
     def kl_to_reference(self, batch: TrainingBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +190,7 @@ class LearnerRank:
         Raises:
             InputError: no reference was opened.
         """
+        self._at("kl_to_reference")
         model, indices, sums = self.model, [], []
         for pack, tensors, answers in self._own(batch):
             logprobs = model.logprobs(tensors, batch.temperature)
@@ -215,6 +220,7 @@ class LearnerRank:
     def logprobs(self, batch: TrainingBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(index of the sequence in the batch, learner's logprob, sampler's logprob) of this rank's targets, pack by pack, each
         [N]."""
+        self._at("logprobs")
         found = []
         for pack, tensors, answers in self._own(batch):
             values = self.model.logprobs(tensors, batch.temperature).float().cpu().numpy()
@@ -229,6 +235,7 @@ class LearnerRank:
             base: whether the engines lack the model as it is, but for its adapters.
             adapter: whether they lack the adapters, if it has any.
         """
+        self._at("stage_weights")
         model = self.model
         adapter = adapter and model.spec.lora_rank > 0
         return self.publisher.stage(model.module.model, version, model.sharded, base=base, adapter=adapter)
@@ -239,6 +246,7 @@ class LearnerRank:
 
     def send_weights(self) -> None:
         """While the engines load what was staged: send what the manifest does not hold."""
+        self._at("send_weights")
         self.publisher.send(self.model.module.model, self.model.sharded)
 
     def release_weights(self, manifest: WeightManifest) -> None:
@@ -247,6 +255,7 @@ class LearnerRank:
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON."""
+        self._at("save")
         path = Path(folder)
         for model, place in self._places(path):
             place.mkdir(parents=True, exist_ok=True)
@@ -263,12 +272,17 @@ class LearnerRank:
             FileNotFoundError: the folder holds no such checkpoint.
             InputError: the checkpoint was made with other adapters.
         """
+        self._at("load")
         path = Path(folder)
         saved, _ = read_record(path)
         for model, place in self._places(path):
             model.load(place)
         if saved.ranks == self.ranks:
             load_random_state(path, self.rank)
+
+    def digests(self, folder: str) -> dict[str, str]:
+        """Path inside a folder → digest, of this rank's share of its files."""
+        return file_digests(Path(folder), self.rank, self.ranks)
 
     def export(self, folder: str, tokenizer_from: str) -> None:
         """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
@@ -288,6 +302,12 @@ class LearnerRank:
         """Free the shared memory of publishes."""
         if self._publisher is not None:
             self._publisher.close()
+
+    def _at(self, point: str, part: str = "") -> None:
+        """A named point of a verb (rollout/faults.py); `part`: what is noted of it."""
+        if part:
+            self.progress.at(part)
+        reach(f"learner.{point}", who=f"learner-{self.rank}")
 
     def _drop_models(self) -> None:
         """Let go of the models of the stage before, so that the next are not loaded beside them.

@@ -44,6 +44,10 @@ ANSWER_S = 5.0
 """Seconds that a rank has to say where it is in its work."""
 
 
+class RanksLost(ServiceError):
+    """A rank died, raised or hung, and its group was ended."""
+
+
 class LearnerActor:
     """Forwards to a LearnerRank, which is made once the ranks have met."""
 
@@ -172,11 +176,16 @@ class LearnerGroup:
             for rank in range(ranks)
         ]
         learner = cls(actors, group, timeout_s, name)
-        place, node = await within(actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start")
-        settings = (threads, timeout_s, device, shared is not None)
-        meetings = [actor.meet.remote(ranks, place, *settings) for actor in actors]
-        await learner._together("meet", meetings, start_timeout_s)
-        learner.node = node
+        try:
+            place, learner.node = await within(
+                actors[0].rendezvous.remote(), start_timeout_s, "learner rank 0 to start"
+            )
+            settings = (threads, timeout_s, device, shared is not None)
+            meetings = [actor.meet.remote(ranks, place, *settings) for actor in actors]
+            await learner._together("meet", meetings, start_timeout_s)
+        except BaseException:
+            await learner.close()
+            raise
         return learner
 
     def members(self) -> list[dict[str, Any]]:
@@ -271,8 +280,18 @@ class LearnerGroup:
         self._new_holding()
         await self._all(RankVerbs.load, str(folder))
 
+    async def digests(self, folder: Path) -> dict[str, str]:
+        """Digest of every file of a folder that all ranks see; each hashes its share of them."""
+        return {name: digest for own in await self._all(RankVerbs.digests, str(folder)) for name, digest in own.items()}
+
     async def export(self, folder: Path, tokenizer_from: str) -> None:
         await self._all(RankVerbs.export, str(folder), tokenizer_from)
+
+    async def answer(self) -> None:
+        """Raises RanksLost when a rank is gone."""
+        if self._ended:
+            raise RanksLost(self._ended)
+        await self._together("answer", [actor.progress.remote() for actor in self._actors], ANSWER_S)
 
     async def abandon(self, why: str) -> None:
         """End the ranks, whatever they are at: they wait for somebody who will not come."""
@@ -295,7 +314,7 @@ class LearnerGroup:
         """The answers of all ranks to one verb, given as a function of RankVerbs."""
         name = verb.__name__
         if self._ended:
-            raise ServiceError(f"`{name}`: the learner was ended before: {self._ended}")
+            raise RanksLost(f"`{name}`: the learner was ended before: {self._ended}")
         calls = [actor.call.remote(name, *args, **kwargs) for actor in self._actors]
         return await self._together(name, calls, self.timeout_s)
 
@@ -304,7 +323,7 @@ class LearnerGroup:
 
         Raises:
             InputError: as a rank raised it.
-            ServiceError: a rank died, raised or hung; all of them have been ended.
+            RanksLost: a rank died, raised or hung; all of them have been ended.
         """
         answers = [asyncio.ensure_future(call) for call in calls]
         for answer in answers:
@@ -327,7 +346,7 @@ class LearnerGroup:
         await self._end(actor for actor, state in zip(self._actors, states.values(), strict=True) if state.note)
         if mistakes:
             raise mistakes[0] from None
-        raise ServiceError(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
+        raise RanksLost(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
 
     async def _states(self, answers: list[Any]) -> dict[int, RankState]:
         """What every rank is at. They answer from a thread of its own, in the middle of a verb too."""

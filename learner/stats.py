@@ -1,5 +1,6 @@
 """Figures of one batch: what each rank counts, and how packs and ranks are put together."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class RankStats:
     """FLOPs a second that the device reaches in matrix products: measured."""
     memory_peak: int
     """Bytes, at most, during this call."""
+    weights: str = ""
+    """Digest of the weights that this rank's optimizer holds after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class TrainStats:
     """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/throughput.py)."""
     memory_peak: int
     """Bytes that the rank with most of them held at most."""
+    weights: str = ""
+    """Digest of all weights after it: of equal ranks it is equal if and, but for chance, only if the weights are."""
 
 
 def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
@@ -75,6 +80,7 @@ def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
         optimizer_steps=ranks[0].optimizer_steps,
         mfu=sum(rank.model_flops for rank in ranks) / seconds / sum(rank.peak_flops for rank in ranks),
         memory_peak=max(rank.memory_peak for rank in ranks),
+        weights=hashlib.blake2b("".join(rank.weights for rank in ranks).encode(), digest_size=8).hexdigest(),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack
-from learner.checkpoint import TAG, Layout, load_other_layout, read_record, write_record
+from learner.checkpoint import TAG, Layout, load_other_layout, optimized_weights, read_record, write_record
 from learner.learning_rate import learning_rate
 from learner.model.fused import LEAST_PARAMETERS, compile_layers
 from learner.model.lora import BaseReference, add_adapters, load_trained
@@ -26,6 +26,7 @@ from learner.model.writable import check_written_back, make_writable
 from learner.spec import LearnerSpec
 from learner.throughput import ModelCost
 from rollout.errors import InputError
+from rollout.weights.digest import Digest
 
 
 class TrainedModel:
@@ -153,6 +154,13 @@ class TrainedModel:
         if reference and refresh_is_due(steps_before, self.optimizer_steps, every):
             assert isinstance(self.module, Policy)
             reference.refresh(self.module)
+
+    def digest(self) -> str:
+        """Digest of the weights that this rank's optimizer holds: all of them at stage 0, its share of them from there on."""
+        digest = Digest()
+        for name, weights in optimized_weights(self.engine):
+            digest.add(name, weights)
+        return digest.value().hex()
 
     def save(self, folder: Path) -> None:
         """DeepSpeed's checkpoint of what trains and its optimizer; beside it the layout and a refreshed reference."""

@@ -18,6 +18,7 @@ from orchestrator.commands.convert import convert
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.export import export
 from orchestrator.commands.info import doctor, recipes
+from orchestrator.commands.replay import replay
 from orchestrator.commands.runs import report, scale, status, stop, watch
 from orchestrator.commands.score import score
 from orchestrator.commands.submit import submit
@@ -113,5 +114,6 @@ app.command()(watch)
 app.command()(scale)
 app.command()(stop)
 app.command()(report)
+app.command()(replay)
 app.command()(recipes)
 app.command()(doctor)

@@ -4,6 +4,7 @@ A finished stage is never run again; an unfinished one continues from its newest
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,7 @@ from orchestrator.stages.sft import run_sft
 from orchestrator.tracking.processes import tracked
 from rollout.actors import Device
 from rollout.errors import InputError
+from rollout.faults import environment
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
     "sft": run_sft,
@@ -74,7 +76,9 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pu
         raise InputError(f"{missing}; run that first")
     try:
         if not all(stage.name in finished for stage in selected):
-            with ray_session(recipe.cluster, run_dir.name) as device:
+            faults = environment(recipe.faults.at, store.folder / "faults")
+            os.environ.update(faults)
+            with ray_session(recipe.cluster, run_dir.name, faults) as device:
                 if recipe.cluster.address:
                     check_folders(recipe, selected, store.folder)
                 asyncio.run(_run(recipe, selected, store, pulse, device))

@@ -24,7 +24,7 @@ ROOMS = (
     ("watch",),
     ("loop",),
     ("stages",),
-    ("pipeline",),
+    ("pipeline", "replay"),
     ("commands", "cli", "__main__"),
 )
 """Of the orchestrator, from the ground up: each may import those of its own floor and below."""

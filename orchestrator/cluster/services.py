@@ -5,10 +5,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from learner.learner import Learner
 from learner.service import LearnerGroup
 from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import gpus, host_names
-from orchestrator.cluster.specs import cores, engine_spec, shares
+from orchestrator.cluster.specs import cores, engine_spec, learner_threads, shares
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.config.stage_kinds import kind_of
@@ -102,7 +103,7 @@ class Services:
     """Runs while somebody waits for a service that is not up yet."""
     wait_s: float = 0.0
     """Longest wait for nodes that an autoscaler may bring; 0: what the cluster does not have is refused."""
-    _learner: Background[LearnerGroup] = field(default_factory=Background, init=False)
+    _learner: Background[Learner] = field(default_factory=Background, init=False)
     _rollout: Background[RolloutPool] = field(default_factory=Background, init=False)
     _rewards: Background[RewardPool] = field(default_factory=Background, init=False)
     _reward_replicas: int = field(default=0, init=False)
@@ -121,7 +122,7 @@ class Services:
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
         settings = stage.learner
-        threads = settings.threads or max(1, cores(stage) // settings.ranks)
+        threads = learner_threads(stage)
         shared = await self._share(stage)
         if self._in_the_way(stage, shared):
             await self._rollout.close()
@@ -130,9 +131,9 @@ class Services:
         if self.device == "cuda" or settings.zero_stage >= 2:
             # DeepSpeed gives a model's memory back with its process alone (ZeRO 2 and 3): such a stage has ranks of its own.
             shape += (stage.name,)
-        await self._learner.begin(
-            shape,
-            lambda: LearnerGroup.start(
+
+        def begin() -> Coroutine[Any, Any, LearnerGroup]:
+            return LearnerGroup.start(
                 shared=shared,
                 ranks=settings.ranks,
                 cpus=settings.cpus,
@@ -143,8 +144,9 @@ class Services:
                 timeout_s=settings.timeout_s,
                 start_timeout_s=self.start_timeout_s,
                 room=self._room,
-            ),
-        )
+            )
+
+        await self._learner.begin(shape, lambda: Learner.start(begin, self.take_gpus, self.display.warn))
 
     async def begin_rollout(self, stage: Stage, model: "asyncio.Future[str]", lineage: str = "") -> None:
         """Start the engines in the background, unless such engines run already: their weights come by publish.
@@ -212,7 +214,7 @@ class Services:
         if not started:
             (await self._rewards.get()).budget = ErrorBudget(settings.max_error_rate)
 
-    async def learner(self) -> LearnerGroup:
+    async def learner(self) -> Learner:
         """The ranks, once they are up. Raises InputError or ServiceError as `LearnerGroup.start` does."""
         with self.waited.running():
             return await self._learner.get()
@@ -232,9 +234,9 @@ class Services:
         if self._shared and self._rollout.begun:
             await (await self.rollout()).sleep()
 
-    async def meet(self) -> None:
-        """Let learner and engines form their NCCL group, anew when its members have changed."""
-        learner, pool = await self.learner(), await self.rollout()
+    async def meet(self, learner: LearnerGroup) -> None:
+        """Let ranks and engines form their NCCL group, anew when its members have changed."""
+        pool = await self.rollout()
         members = (learner, pool, pool.serving)
         if self._met != members:
             await learner.meet(pool)

@@ -20,8 +20,10 @@ from rollout.errors import InputError, ServiceError
 
 
 @contextmanager
-def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
+def ray_session(cluster: ClusterSection, run: str, env: Mapping[str, str] | None = None) -> Iterator[Device]:
     """Join `cluster.address`, or start a private cluster on loopback and end it afterwards; yields the compute device.
+
+    `env`: variables of every actor, beside `cluster.env`.
 
     Token authentication is on unless the environment says otherwise (rollout/ray_defaults.py).
 
@@ -34,9 +36,10 @@ def ray_session(cluster: ClusterSection, run: str) -> Iterator[Device]:
         "logging_level": logging.ERROR,
         "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
     }
-    if cluster.env:
+    variables = {name: str(value) for name, value in cluster.env.items()} | dict(env or {})
+    if variables:
         # Of the job, so that every actor has it; what an actor is given itself stands above it.
-        common["runtime_env"] = {"env_vars": {name: str(value) for name, value in cluster.env.items()}}
+        common["runtime_env"] = {"env_vars": variables}
     if job_environment.load():
         common.setdefault("runtime_env", {})["worker_process_setup_hook"] = job_environment.HOOK
     try:

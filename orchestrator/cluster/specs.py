@@ -67,6 +67,11 @@ def cores(stage: Stage) -> int:
     return max(1, all_cores // 2) if kind_of(stage).is_rl and stage.loop.max_staleness else all_cores
 
 
+def learner_threads(stage: Stage) -> int:
+    """Compute threads of a rank on a CPU host."""
+    return stage.learner.threads or max(1, cores(stage) // stage.learner.ranks)
+
+
 def optimizer_steps(stage: Stage, steps: int) -> tuple[int, int]:
     """(optimizer steps, those of the warm-up) of a stage that trains on so many batches."""
     total = steps * stage.learner.mini_batches if kind_of(stage).is_rl else steps

@@ -10,12 +10,24 @@ from rollout.errors import InputError
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
-def status(run_dir: RunArgument) -> None:
+def status(
+    run_dir: RunArgument,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="What became of every prompt: the sums, and what does not add up.")
+    ] = False,
+) -> None:
     """Show where a run stands: its stages, its last step, and whether it is going on."""
-    from orchestrator.results.status import describe
+    from orchestrator.results.status import account, describe
 
-    for line in describe(Path(run_dir)):
+    if not ledger:
+        for line in describe(Path(run_dir)):
+            typer.echo(line)
+        return
+    lines, sound = account(Path(run_dir))
+    for line in lines:
         typer.echo(line)
+    if not sound:
+        raise typer.Exit(1)
 
 
 def watch(

@@ -8,6 +8,7 @@ from orchestrator.config.sections.base import Section
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.config.sections.data import DataSection
 from orchestrator.config.sections.eval import EvalSection
+from orchestrator.config.sections.faults import FaultsSection
 from orchestrator.config.sections.kinds import DpoSection, RejectSection, RewardModelSection, SftSection
 from orchestrator.config.sections.learner import LearnerSection
 from orchestrator.config.sections.loop import LoopSection
@@ -65,6 +66,7 @@ class Recipe(Section):
     track: Trackers = ()
     """Experiment trackers that the run is sent to besides its own files; each is an extra: `pip install -e '.[wandb]'`."""
     tracking: TrackingSection = TrackingSection()
+    faults: FaultsSection = FaultsSection()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Stages in their order; each starts from the model that the one before it left, unless it says otherwise."""
 

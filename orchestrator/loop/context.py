@@ -13,6 +13,8 @@ import numpy as np
 
 from learner.audit import LogprobGap, worst
 from learner.batch import TrainingBatch, TrainingSequence, make_batch
+from learner.learner import Made
+from learner.service import LearnerGroup
 from learner.spec import ObjectiveName
 from learner.stats import TrainStats
 from orchestrator.clock import PhaseClocks
@@ -32,7 +34,11 @@ from orchestrator.evaluation.win_rate import Baselines
 from orchestrator.export.best import best_step
 from orchestrator.loop.cadence import Cadence
 from orchestrator.results.columns import in_words, shares
+from orchestrator.run.checkpoints import check_digests, set_aside, write_digests
 from orchestrator.run.files import begin_folder, complete
+from orchestrator.run.folder import checkpoints
+from orchestrator.run.ledger import compact
+from orchestrator.run.record import has_evaluated
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
 from rollout.actors import both
@@ -87,9 +93,10 @@ class StageContext:
         """Seed of the stage, derived from the run's."""
         return derive_seed(self.recipe.seed, self.stage.name)
 
-    def record_step(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Send one batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter."""
-        self.store.record("step", self.stage.name, step=step, **metrics)
+    def record_step(self, step: int, metrics: Mapping[str, Any], weights: str = "") -> None:
+        """Send one batch's metrics to metrics.jsonl, TensorBoard, and Ray's exporter. `weights`: their digest after it."""
+        digest = {"weights": weights} if weights else {}
+        self.store.record("step", self.stage.name, step=step, **digest, **metrics)
         self._exporter.export({"step": step, **metrics})
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -101,18 +108,28 @@ class StageContext:
     async def publish(self, version: int) -> PublishReport:
         """Send the learner's current weights to every engine, as `version`."""
         learner, pool = await self.services.learner(), await self.services.rollout()
+
+        async def publish(group: LearnerGroup) -> PublishReport:
+            manifest = await group.stage_weights(version, pool.holding)
+            if manifest.backend == "nccl" and manifest.has_base:
+                await self.services.meet(group)
+            try:
+                report = await both(pool.load(manifest, group), group.send_weights(), group.abandon)
+            except ServiceError:
+                await group.answer()  # what engines lack when ranks are lost is no fault of theirs
+                raise
+            await group.release_weights(manifest)
+            return report
+
         with self.clocks.publish.running():
             began = time.perf_counter()
             await pool.roll_call()
-            manifest = await learner.stage_weights(version, pool.holding)
-            if manifest.backend == "nccl" and manifest.has_base:
-                await self.services.meet()
-            report = await both(pool.load(manifest, learner), learner.send_weights(), learner.abandon)
-            await learner.release_weights(manifest)
+            report = await learner.attempt("publish", publish)
             return replace(report, seconds=time.perf_counter() - began)
 
-    async def train(self, batch: TrainingBatch, objective: ObjectiveName) -> TrainStats:
-        """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them."""
+    async def train(self, batch: Made, objective: ObjectiveName) -> TrainStats:
+        """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them. `batch`: or what makes
+        it, which is kept in its place until the next checkpoint."""
         learner = await self.services.learner()
         with self.clocks.training():
             await self.services.take_gpus()
@@ -164,19 +181,22 @@ class StageContext:
             return self.stage.loop.audit_tolerance
         return AUDIT_TOLERANCE[resolve_dtype(self.stage, self.services.device)]
 
-    def batch_of(self, rows: Sequence[TrainingSequence], seed: int, mini_batches: int, step: int = 0) -> Any:
-        """The training batch of rows, cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+    def cut(self, seed: int, mini_batches: int, step: int = 0) -> dict[str, Any]:
+        """Arguments of `make_batch` beside the rows: for the ranks of this stage, with the settings of batch `step` (from 0)."""
         settings, rollout = self.stage.learner, self.schedule.at(step).rollout
-        return make_batch(
-            rows,
-            ranks=settings.groups,
-            mini_batches=mini_batches,
-            micro_batch_tokens=settings.pack_tokens,
-            length_norm=settings.length_norm if kind_of(self.stage).is_rl else "token",
-            constant_length=rollout.max_tokens,
-            temperature=rollout.temperature if kind_of(self.stage).is_rl else 1.0,
-            seed=seed,
-        )
+        return {
+            "ranks": settings.groups,
+            "mini_batches": mini_batches,
+            "micro_batch_tokens": settings.pack_tokens,
+            "length_norm": settings.length_norm if kind_of(self.stage).is_rl else "token",
+            "constant_length": rollout.max_tokens,
+            "temperature": rollout.temperature if kind_of(self.stage).is_rl else 1.0,
+            "seed": seed,
+        }
+
+    def batch_of(self, rows: Sequence[TrainingSequence], seed: int, mini_batches: int, step: int = 0) -> TrainingBatch:
+        """The training batch of rows, cut for the ranks of this stage, with the settings of batch number `step` (from 0)."""
+        return make_batch(rows, **self.cut(seed, mini_batches, step))
 
     def load_prompts(self) -> PromptSets:
         """The prompts of the stage's sources; what was left out is told. Raises InputError as `load_prompts` does."""
@@ -222,6 +242,10 @@ class StageContext:
             self.display.line(f"{result.set} {label} {self.stage.name} (step {step}): {', '.join(in_words(record))}")
         return results
 
+    def has_evaluated(self, step: int) -> bool:
+        """Whether the figures of `step` are recorded."""
+        return has_evaluated(self.store.folder, self.stage.name, step)
+
     def needs_first_evaluation(self) -> bool:
         """Whether no stage before this one has already evaluated the weights that it starts from."""
         return parent_of(self.recipe.stages, self.stage) is None
@@ -233,30 +257,39 @@ class StageContext:
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
             held = {"eval_sets": self._sets.fingerprints(), "templates": self._templates()}
-            await learner.save(begin_folder(folder), {"step": step, **held, **state})
+            aside = begin_folder(folder)
+            await learner.save(aside, {"step": step, **held, **state})
+            write_digests(aside, await learner.digests(aside))
             await asyncio.to_thread(complete, folder)
+            learner.saved(folder)
             best = best_step(self.store.folder, self.stage.name)
             self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints, best)
+            if keep := self.stage.loop.keep_steps:
+                newest = list(checkpoints(self.store.folder, self.stage.name))[-self.stage.loop.keep_checkpoints :]
+                await asyncio.to_thread(compact, self.store.folder, self.stage.name, keep, newest[0])
 
     async def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint of the stage into the learner; its state, or None when there is none.
+        """Load the newest whole checkpoint of the stage into the learner; its state, or None when there is none. Damaged ones are
+        named and left aside.
 
         Raises:
             InputError: evaluation sets have changed since: figures before and after could not be compared; or the template, which
                 the export carries.
         """
-        checkpoints = self.store.checkpoints(self.stage.name)
-        if not checkpoints:
-            return None
-        state: dict[str, Any] = json.loads((checkpoints[-1] / "state.json").read_text())
-        held = self._sets.fingerprints()
-        check_unchanged("problems", state.get("eval_sets", held), held)  # checkpoints of before do not say
-        templates = self._templates()
-        check_same("data.template", self.stage.data.template, state.get("templates", templates) == templates)
         learner = await self.services.learner()
-        await learner.load(checkpoints[-1])
-        self.display.line(f"{self.stage.name}: continues from step {state['step']}")
-        return state
+        for folder in reversed(self.store.checkpoints(self.stage.name)):
+            if damage := check_digests(folder, await learner.digests(folder)):
+                self.display.warn(f"{damage}; it is left aside as {set_aside(folder).name}")
+                continue
+            state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+            held = self._sets.fingerprints()
+            check_unchanged("problems", state.get("eval_sets", held), held)  # checkpoints of before do not say
+            templates = self._templates()
+            check_same("data.template", self.stage.data.template, state.get("templates", templates) == templates)
+            await learner.load(folder)
+            self.display.line(f"{self.stage.name}: continues from step {state['step']}")
+            return state
+        return None
 
     async def export(self, tokenizer_from: str = "", *, linked: bool = True) -> Path:
         """Write the stage's result, which marks it as finished.

@@ -52,6 +52,7 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
                     **learner_speed(batch, stats),
                     **context.clocks.step(),
                 },
+                weights=stats.weights,
             )
             bar.advance(f"loss {stats.loss:.3f}  in order {accuracy:.2f}  {rate:,.0f} tokens/s")
             if context.cadence.checkpoint(done):

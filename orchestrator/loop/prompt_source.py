@@ -1,6 +1,6 @@
 """Prompts by number: what makes a resumed run ask exactly what the interrupted one would have asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rollout.data.prompts import PromptStream
@@ -27,12 +27,21 @@ class PromptSource:
         self._enter(number, segment)
         return self._stream.take()
 
+    @property
+    def segments(self) -> list[tuple[int, int]]:
+        """(first number, segment) wherever another segment of the schedule began."""
+        return list(self._segments)
+
     def state(self) -> dict[str, Any]:
         return {**self._stream.state(), "segments": list(self._segments)}
 
-    def restore(self, state: Mapping[str, Any], buffer: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint. Raises InputError when the sources are not the ones it was made with."""
-        begin, owed = self._stream.state(), set(buffer["owed"])
+    def restore(self, state: Mapping[str, Any], buffer: Mapping[str, Any], waiting: Collection[int] = ()) -> None:
+        """Go on from a state. `waiting`: numbers that are owed to nobody, since their groups are back.
+
+        Raises:
+            InputError: the sources are not the ones it was made with.
+        """
+        begin, owed = self._stream.state(), set(buffer["owed"]) - set(waiting)
         self._stream.restore(state)  # raises when the sources are not the same
         self._stream.restore(begin)
         began = dict(state["segments"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.results.words import age
+from orchestrator.run.ledger import describe_ledger, read_ledger
 from orchestrator.run.record import StageRecord, as_number, read_run
 from orchestrator.run.state import read_state, standing
 
@@ -38,6 +39,20 @@ def describe(run_dir: Path) -> Iterator[str]:
         yield f"  {stage.name:<{width}}  {_stage(stage)}"
     if not writer and not run.finished:
         yield f"continue with: rayzero train {run_dir}"
+
+
+def account(run_dir: Path) -> tuple[list[str], bool]:
+    """(what became of the prompts of each stage, line by line; whether it adds up).
+
+    Raises:
+        InputError: the folder holds no run, or one that cannot be read.
+    """
+    ledgers = {stage.name: read_ledger(run_dir, stage.name) for stage in read_run(run_dir).stages}
+    known = {name: ledger for name, ledger in ledgers.items() if ledger is not None}
+    if not known:
+        return [f"{run_dir}: no stage of it has files of steps that keep an account"], True
+    lines = [line for name, ledger in known.items() for line in describe_ledger(name, ledger)]
+    return lines, not any(ledger.problems for ledger in known.values())
 
 
 def _stage(stage: StageRecord) -> str:

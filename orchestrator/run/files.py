@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollout.errors import InputError
+from rollout.faults import reach
 
 SUFFIX = ".part"
 """End of the name of what is not whole, or no longer."""
@@ -160,8 +161,20 @@ def check_writable(option: str, file: Path) -> None:
         raise InputError(f"{option} {file.parent}: {parent} is not writable; choose another folder")
 
 
+def end_torn_line(path: Path) -> None:
+    """A crash may have cut the last line: drop it, so that the next one does not become part of it."""
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        write_file(path, data[: data.rfind(b"\n") + 1])
+
+
 def fault_point(moment: str, path: Path) -> None:
-    """A moment in the life of a write at which tests end the process or fail; does nothing."""
+    """A moment in the life of a write: `checkpoint.synced`, `step.renamed`, `file.written` (rollout/faults.py)."""
+    kind = "checkpoint" if path.parent.name == "checkpoints" else "step" if path.suffix == ".parquet" else "file"
+    where = path if moment == "renamed" else aside_of(path) if kind == "checkpoint" else path
+    reach(f"{kind}.{moment.replace(' ', '-')}", where)
 
 
 def _old(path: Path) -> Path:

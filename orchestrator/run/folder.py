@@ -65,6 +65,14 @@ def checkpoints(run_dir: Path, stage: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def trajectory_files(run_dir: Path, stage: str) -> dict[int, Path]:
+    """Step → file of what it trained on, in the order of the steps."""
+    files = (run_dir / "trajectories" / stage).glob("step-*.parquet")
+    return dict(
+        sorted((int(path.stem.removeprefix("step-")), path) for path in files if CHECKPOINT.fullmatch(path.stem))
+    )
+
+
 def built_model(recipe: Recipe, root: Stage, run_dir: Path) -> Path:
     """Folder of the small model that a stage begins with, which the run has made of its `model.build`."""
     first = next(stage for stage in recipe.stages if stage.model.build == root.model.build)

@@ -124,6 +124,23 @@ def read_metrics(run_dir: Path) -> list[Record]:
     return records
 
 
+def step_records(run_dir: Path, stage: str) -> dict[int, Record]:
+    """Step → its newest record, of one stage."""
+    return {
+        record["step"]: record
+        for record in read_metrics(run_dir)
+        if record.get("stage") == stage and record.get("kind") == "step"
+    }
+
+
+def has_evaluated(run_dir: Path, stage: str, step: int) -> bool:
+    """Whether the figures of a stage at `step` are recorded."""
+    return any(
+        record.get("stage") == stage and record.get("kind") == "eval" and record.get("step") == step
+        for record in read_metrics(run_dir)
+    )
+
+
 def _stages(recipe: Record, records: list[Record]) -> list[StageRecord]:
     """Stages of the recipe in order, then any that only the metrics know."""
     stages: dict[str, StageRecord] = {}

@@ -30,6 +30,8 @@ ON_WHAT = (
 ON_WHICH_RANKS = ("ranks", "sequence_parallel", "zero_stage", "offload_optimizer", "activation_checkpointing")
 FREE = {
     "loop.keep_checkpoints",
+    "loop.keep_steps",
+    "loop.max_no_signal",
     "reject.shard_prompts",
     *(f"rollout.{key}" for key in ON_WHAT),
     *(f"learner.{key}" for key in ON_WHICH_RANKS),

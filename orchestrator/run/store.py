@@ -25,8 +25,8 @@ import tomli_w
 
 from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
-from orchestrator.run.files import move_link, remove_folder, sweep, sweep_files, write_file
-from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished
+from orchestrator.run.files import end_torn_line, move_link, remove_folder, sweep, sweep_files, write_file
+from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished, trajectory_files
 from rollout.errors import InputError
 
 
@@ -40,7 +40,7 @@ class RunStore:
         self._metrics = folder / "metrics.jsonl"
         self.recorded = 0.0
         """Unix seconds of the last record of this process; 0: none yet."""
-        _end_torn_line(self._metrics)
+        end_torn_line(self._metrics)
         sweep_files(folder)
         for stage in recipe.stages:
             sweep(folder / stage.name / "checkpoints", CHECKPOINT)
@@ -55,6 +55,14 @@ class RunStore:
     def trajectory_file(self, stage: str, step: int) -> Path:
         """File of the completions that batch `step` trained on."""
         return self.folder / "trajectories" / stage / f"step-{step:06d}.parquet"
+
+    def trajectory_files(self, stage: str) -> dict[int, Path]:
+        """Step → file of the completions that it trained on, in the order of the steps."""
+        return trajectory_files(self.folder, stage)
+
+    def waiting_folder(self, stage: str) -> Path:
+        """Logs of the groups that came back and are not trained yet."""
+        return self.folder / stage / "waiting"
 
     def export_folder(self, stage: str) -> Path:
         """Hugging Face folder of the model that a stage left."""
@@ -96,12 +104,3 @@ class RunStore:
         for step, old in list(checkpoints(self.folder, stage).items())[:-newest]:
             if step != best:
                 remove_folder(old)
-
-
-def _end_torn_line(path: Path) -> None:
-    """A crash may have cut the last line: drop it, so that the next one does not become part of it."""
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        write_file(path, data[: data.rfind(b"\n") + 1])

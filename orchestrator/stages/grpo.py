@@ -1,13 +1,15 @@
 """Reinforcement learning by GRPO: the loop.
 
     produce   prompt → rollout → reward → buffer      waits for a place in the buffer; woken by a publish
-    consume   buffer → batch → learner → publish      waits for a whole batch; woken by the last group of it
+    consume   buffer → file → learner → publish       waits for a whole batch; woken by the last group of it
 
 Sync and async are this one loop: `loop.max_staleness` decides how many groups the buffer admits (orchestrator/buffer.py).
 """
 
 import asyncio
 
+from learner.batch import make_batch
+from learner.learner import Once
 from orchestrator.buffer import Buffer
 from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.data.prompts import prompt_stream
@@ -15,8 +17,10 @@ from orchestrator.loop.advantages import batch_advantages
 from orchestrator.loop.context import StageContext, derive_seed
 from orchestrator.loop.metrics import step_metrics
 from orchestrator.loop.prompt_source import PromptSource
-from orchestrator.run.trajectories import write_trajectories
+from orchestrator.loop.restore import restore, write_record
+from orchestrator.run.waiting import WaitingLog
 from orchestrator.sampling import scored_group
+from rollout.faults import reach
 from rollout.types import Prompt
 
 
@@ -25,12 +29,18 @@ async def run_grpo(context: StageContext) -> None:
     sets = context.load_prompts()
     schedule = context.schedule
     prompts = PromptSource(prompt_stream(sets, stage, context.seed), schedule.weights)
-    buffer = Buffer(loop.groups_per_step, loop.max_staleness, loop.dynamic_sampling, schedule.steps)
-    state = await context.resume()
-    start = state["step"] if state else 0
-    if state:
-        buffer.restore(state["buffer"], start)
-        prompts.restore(state["prompts"], state["buffer"])
+    log = WaitingLog(context.store.waiting_folder(stage.name), lambda: prompts.segments, context.display.warn)
+    buffer = Buffer(
+        loop.groups_per_step,
+        loop.max_staleness,
+        loop.dynamic_sampling,
+        schedule.steps,
+        steps=loop.steps,
+        journal=log,
+        max_no_signal=loop.max_no_signal,
+        tell=context.display.warn,
+    )
+    start = await restore(context, buffer, prompts, log)
 
     await context.begin_rewards(sets)
     await context.publish(start)
@@ -40,17 +50,20 @@ async def run_grpo(context: StageContext) -> None:
         "waiting": buffer.num_waiting,
         "to_score": rewards.num_waiting,
     }
-    if not state and context.needs_first_evaluation():
+    if not start and context.needs_first_evaluation():
         await context.evaluate(start, "before")
+    elif start and context.cadence.evaluation(start) and not context.has_evaluated(start):
+        await context.evaluate(start, "during")
     await buffer.published(start)
     producer = asyncio.create_task(produce(context, buffer, prompts))
     try:
         with context.display.bar(stage.name, loop.steps, start) as bar:
             for step in range(start, loop.steps):
-                bar.advance(await consume(context, buffer, prompts, step))
+                bar.advance(await consume(context, buffer, prompts, log, step))
     finally:
         producer.cancel()
         await asyncio.gather(producer, return_exceptions=True)
+        log.close()
     await context.evaluate(loop.steps, "after")
     await context.export()
 
@@ -74,22 +87,27 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
         await buffer.fail(failures.exceptions[0])
 
 
-async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, step: int) -> str:
-    """One batch: take, train, publish, record. Returns a line about it."""
+async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, log: WaitingLog, step: int) -> str:
+    """One batch: take, commit, train, publish, record. Returns a line about it."""
     stage, cadence = context.stage, context.cadence
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     if step in context.schedule.steps:
         context.display.line(f"{stage.name}, from step {step}: {context.schedule.changes[step]}")
     with context.clocks.wait.running():
         groups = await buffer.take(learner_version=step)
+    reach("taken")
     trained = await batch_advantages(context, groups, step)
-    seed = derive_seed(context.seed, "batch", step)
-    batch = context.batch_of(trained.rows, seed=seed, mini_batches=stage.learner.mini_batches, step=step)
-    stats = await context.train(batch, "grpo")
     done = step + 1
-    # Taken before anything new is admitted, so that a synchronous checkpoint owes no prompt.
+    cut = context.cut(derive_seed(context.seed, "batch", step), stage.learner.mini_batches, step)
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
+    with context.clocks.save.running():
+        recorded = await write_record(context, done, buffer, log, trained.advantages, cut, state)
+    reach("committed", recorded.path)
+    batch = make_batch(trained.rows, **cut)
+    stats = await context.train(Once(batch, recorded.batch), "grpo")
+    reach("trained")
     published = await context.publish(done) if cadence.publish(done) else None
+    reach("published")
     audit = None
     if published and cadence.audit(done):
         audit = await context.audit(done, [group.group.prompt for group in groups])
@@ -100,11 +118,11 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     # Written while the engines sample the next batch.
     if cadence.is_last(done) or cadence.checkpoint(done):
         await context.checkpoint(done, state)
+    reach("saved")
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
     metrics |= rewards.metrics() | trained.metrics
-    file = context.store.trajectory_file(stage.name, done)
-    write_trajectories(file, done, groups, trained.advantages, version=step)
-    context.record_step(done, metrics)
+    context.record_step(done, metrics, weights=stats.weights)
+    reach("recorded")
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "
         f"{metrics['throughput/tokens_per_s']:,.0f} tokens/s"

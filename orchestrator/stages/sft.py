@@ -53,7 +53,7 @@ async def run_sft(context: StageContext) -> None:
             }
             if held_out and (cadence.is_last(done) or cadence.evaluation(done)):
                 metrics |= await _losses(context, held_out, done)
-            context.record_step(done, metrics | context.clocks.step())
+            context.record_step(done, metrics | context.clocks.step(), weights=stats.weights)
             bar.advance(f"loss {stats.means['nll']:.3f}  {rate:,.0f} tokens/s")
             if cadence.checkpoint(done):
                 await context.checkpoint(done, {"examples": stream.state()})

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from learner.checkpoint import file_digests
 from orchestrator.data.prompts import load_tokenizer
 from orchestrator.loop.context import StageContext
 from rollout.errors import InputError
@@ -92,6 +93,11 @@ class Ranks:
 
     async def load(self, folder: Path) -> None: ...
 
+    def saved(self, folder: Path) -> None: ...
+
+    async def digests(self, folder: Path) -> dict[str, str]:
+        return file_digests(folder, 0, 1)
+
     exported: ClassVar[list[tuple[str, str]]] = []
 
     async def export(self, folder: Path, tokenizer_from: str) -> None:
@@ -122,16 +128,8 @@ def test_a_stage_does_not_go_on_with_other_evaluation_problems(tmp_path: Path) -
 
 
 def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_newest(tmp_path: Path) -> None:
-    class Learner:
-        async def save(self, folder: Path, state: dict[str, Any]) -> None:
-            (folder / "state.json").write_text(json.dumps(state))
-
-    class WithLearner(Services):
-        async def learner(self) -> Any:
-            return Learner()
-
     loop = {"keep_checkpoints": 1}
-    rl = context_of(recipe(stages=list(STAGES), loop=loop), tmp_path, WithLearner())
+    rl = context_of(recipe(stages=list(STAGES), loop=loop), tmp_path, WithRanks())
     kept = []
     for step, greedy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.95), (5, 0.1)):
         rl.store.record("eval", "rl", step=step, label="during", set="test", greedy=greedy)

@@ -1,71 +1,96 @@
-"""Trajectory files: every completion whole, readable by others."""
+"""Groups as rows and back: nothing is lost on the way, and others can read them."""
 
-from pathlib import Path
+from dataclasses import fields, replace
 
 import numpy as np
-import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from orchestrator.run.trajectories import TRAJECTORY, write_trajectories
-from rewards.types import Score
+from orchestrator.run.trajectories import GROUP, group_batch, groups_of
+from rewards.types import Score, ScoredGroup
+from rollout.types import Baseline, Completion, Prompt
 from tests.factories import completion, prompt, scored_group
 
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 
-def test_trajectories_hold_every_completion_whole(tmp_path: Path) -> None:
-    path = tmp_path / "rl" / "step-000006.parquet"
+
+def a_group() -> ScoredGroup:
     completions = [
         completion("ü\n7", token_ids=(7, 8, 1), logprobs=(-0.5, -1.5, -2.5), versions=(3, 3, 4), seed=2**40),
         completion("long", token_ids=(9,), logprobs=(-0.25,), versions=5, finish_reason="length", seed=12),
     ]
-    asked = prompt("add/1+1", source="add", text="1+1=", token_ids=(4, 5), answer="2")
-    group = scored_group([1.0, 0.0], completions=completions, group_id="rl/17", asked=asked)
-    advantages = [np.array([1.0, -1.0]), np.zeros(2)]
-    write_trajectories(path, 6, [group, scored_group([0.5, 0.5])], advantages, version=5)
+    asked = prompt(
+        "add/1+1",
+        source="add",
+        rubric="sums",
+        token_ids=(4, 5),
+        fields={"level": "3", "tests": '{"a": 1}'},
+        question="1+1?",
+        columns=("problem", "solution"),
+    )
+    group = scored_group([1.0, 0.0], completions=completions, group_id="rl/17", asked=asked, num_errors=2)
+    scores = (
+        Score(
+            value=0.1 + 0.2,
+            status="timeout",
+            breakdown={"accuracy": 1.0, "format": 0.0},
+            seconds=0.25,
+            metrics={"accuracy.tests": 3.0},
+            seconds_of={"accuracy": 0.2},
+            extracted="2",
+            reason="slow",
+            resolution=0.01,
+        ),
+        group.scores[1],
+    )
+    return replace(group, scores=scores, seconds=0.5)
 
-    table = pq.read_table(path)
-    assert table.schema.remove_metadata() == TRAJECTORY
-    rows = table.to_pylist()
-    assert len(rows) == 4
-    assert rows[0] == {
-        "step": 6,
-        "group_id": "rl/17",
-        "prompt_id": "add/1+1",
-        "source": "add",
-        "prompt": "1+1=",
-        "answer": "2",
-        "completion": "ü\n7",
-        "prompt_token_ids": [4, 5],
-        "token_ids": [7, 8, 1],
-        "rollout_logprobs": [-0.5, -1.5, -2.5],
-        "policy_versions": [3, 3, 4],
-        "finish_reason": "stop",
-        "seed": 2**40,
-        "replica": 0,
-        "reward": 1.0,
-        "status": "ok",
-        "reward_parts": [("accuracy", 1.0)],
-        "advantage": 1.0,
-        "staleness": 2,
+
+def same(before: ScoredGroup, after: ScoredGroup) -> None:
+    for name in ("num_errors", "seconds", "scores"):
+        assert getattr(before, name) == getattr(after, name), name
+    for name in ("group_id", "replica", "seconds"):
+        assert getattr(before.group, name) == getattr(after.group, name), name
+    for known in fields(Prompt):
+        if known.name != "baseline":  # of evaluation sets alone
+            assert getattr(before.prompt, known.name) == getattr(after.prompt, known.name), known.name
+    assert len(before.completions) == len(after.completions) == len(after.group.completions)
+    for one, other in zip(before.completions, after.completions, strict=True):
+        for known in fields(Completion):
+            old, new = getattr(one, known.name), getattr(other, known.name)
+            if isinstance(old, np.ndarray):
+                assert old.dtype == new.dtype and old.tobytes() == new.tobytes(), known.name
+            else:
+                assert old == new, known.name
+
+
+def test_a_group_comes_back_as_it_was() -> None:
+    same(a_group(), groups_of(group_batch(a_group()))[0])
+
+
+def test_every_field_of_what_makes_a_group_is_kept() -> None:
+    """A field more must get a column, or a word here."""
+    assert {known.name for known in fields(Score)} == {
+        *("value", "status", "breakdown", "seconds", "metrics", "seconds_of", "extracted", "reason", "resolution"),
+        "error",  # a completion with an error has left the group
     }
-    assert [row["staleness"] for row in rows] == [2, 0, 5, 5]
-    assert [row["advantage"] for row in rows] == [1.0, -1.0, 0.0, 0.0]
-    assert [row["finish_reason"] for row in rows[:2]] == ["stop", "length"]
-    assert [file.name for file in path.parent.iterdir()] == ["step-000006.parquet"]
+    assert {known.name for known in fields(ScoredGroup)} == {"group", "completions", "scores", "num_errors", "seconds"}
+    assert prompt().baseline is None and isinstance(Baseline(text="", num_tokens=0), Baseline)
 
 
-def test_several_reward_parts_and_whole_number_rewards(tmp_path: Path) -> None:
-    path = tmp_path / "rl" / "step-000001.parquet"
-    group = scored_group([1, 0])
-    parts = {"accuracy": 1.0, "format": 0.0}
-    scores = tuple(Score(value=1, status="timeout", breakdown=parts, seconds=0.0) for _ in range(2))
-    group = type(group)(group=group.group, completions=group.completions, scores=scores, num_errors=0, seconds=0.0)
-    write_trajectories(path, 1, [group], [np.zeros(2)], version=0)
-    row = pq.read_table(path).to_pylist()[0]
-    assert dict(row["reward_parts"]) == parts
-    assert row["status"] == "timeout"
+@settings(max_examples=50, deadline=None)
+@given(TEXT, st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5), st.dictionaries(TEXT, TEXT, max_size=3))
+def test_whatever_was_written_comes_back(text: str, logprobs: list[float], columns: dict[str, str]) -> None:
+    one = completion(text, token_ids=range(len(logprobs)), logprobs=logprobs)
+    group = scored_group([1, 0], completions=[one, one], asked=prompt(text=text, fields=columns, answer=text))
+    same(group, groups_of(group_batch(group))[0])
 
 
-def test_a_batch_written_again_after_a_resume_replaces_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "step-000001.parquet"
-    for count in (3, 2):
-        write_trajectories(path, 1, [scored_group([0.0] * count)], [np.zeros(count)], version=0)
-    assert pq.read_table(path).num_rows == 2
+def test_others_read_one_row_a_completion() -> None:
+    batch = group_batch(a_group())
+    assert batch.schema == GROUP
+    rows = batch.to_pylist()
+    assert [row["completion"] for row in rows] == ["ü\n7", "long"]
+    assert rows[0]["token_ids"] == [7, 8, 1] and rows[0]["policy_versions"] == [3, 3, 4]
+    assert dict(rows[0]["reward_parts"]) == {"accuracy": 1.0, "format": 0.0}
+    assert [row["finish_reason"] for row in rows] == ["stop", "length"]
