@@ -45,11 +45,29 @@ def ray_session(cluster: ClusterSection, run: str, env: Mapping[str, str] | None
     try:
         with _interrupts_later(), nullcontext() if cluster.address else _on_loopback():
             _start(cluster, common)
-        with _terminated_as_interrupted():
+        with _terminated_as_interrupted(), _without_deaths():
             yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
     finally:
         # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
         ray.shutdown()
+
+
+@contextmanager
+def _without_deaths() -> Iterator[None]:
+    """Ray's paragraphs about processes that died are not printed: whoever waited for one says so, in a line."""
+    from ray._private import worker
+
+    shown = worker.print_to_stdstream
+
+    def print_others(data: Any, *args: Any, **options: Any) -> None:
+        if not any(str(line).startswith("A worker died or was killed") for line in data.get("lines", ())):
+            shown(data, *args, **options)
+
+    worker.print_to_stdstream = print_others
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = shown
 
 
 def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:

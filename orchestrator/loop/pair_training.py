@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from learner.learner import Once
 from learner.spec import ObjectiveName
 from orchestrator.data.pairs import Pair, PairSets, PairStream, pair_batch
 from orchestrator.evaluation.pair_metrics import PairResult, measure
@@ -35,8 +37,9 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
     with context.display.bar(stage.name, loop.steps, start) as bar:
         for done, pairs in enumerate(batches, start + 1):
             began = time.perf_counter()
-            batch = pair_batch(pairs, stage, seed=context.seed + done)
-            stats = await context.train(batch, objective)
+            make = partial(pair_batch, pairs, stage, seed=context.seed + done)
+            batch = make()
+            stats = await context.train(Once(batch, make), objective)
             rate = batch.num_tokens / (time.perf_counter() - began)
             means = dict(stats.means)
             accuracy = means.pop("ordered")

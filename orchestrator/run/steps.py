@@ -23,7 +23,7 @@ from orchestrator.run.trajectories import TRAJECTORY
 from rollout.errors import ServiceError
 
 RECORD, DIGEST = b"rayzero", b"rayzero.digest"
-PACKAGES = ("torch", "deepspeed", "numpy", "transformers", "vllm")
+PACKAGES = ("torch", "deepspeed", "numpy", "transformers")
 
 
 class DamagedFile(ServiceError):

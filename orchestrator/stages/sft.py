@@ -2,8 +2,10 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from learner.learner import Once
 from orchestrator.cluster.specs import optimizer_steps
 from orchestrator.data.examples import example_stream, has_examples, load_examples, num_steps, take_step
 from orchestrator.loop.context import StageContext
@@ -40,8 +42,9 @@ async def run_sft(context: StageContext) -> None:
         for step in range(start, steps):
             context.services.check()
             began, done = time.perf_counter(), step + 1
-            batch = context.batch_of(take_step(step, stream, stage), seed=context.seed + step, mini_batches=1)
-            stats = await context.train(batch, "sft")
+            make = partial(context.batch_of, take_step(step, stream, stage), seed=context.seed + step, mini_batches=1)
+            batch = make()
+            stats = await context.train(Once(batch, make), "sft")
             rate = batch.num_tokens / (time.perf_counter() - began)
             metrics = {
                 "learner/loss": stats.means["nll"],
