@@ -307,7 +307,7 @@ class LearnerRank:
         """A named point of a verb (rollout/faults.py); `part`: what is noted of it."""
         if part:
             self.progress.at(part)
-        reach(f"learner.{point}", who=f"learner-{self.rank}")
+        reach(f"rank.{point}", who=f"learner-{self.rank}")
 
     def _drop_models(self) -> None:
         """Let go of the models of the stage before, so that the next are not loaded beside them.

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.folders import check_folders
+from orchestrator.cluster.orphans import end_orphans, namespace_of
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe, Stage
@@ -26,7 +27,9 @@ from orchestrator.report.page import write_report
 from orchestrator.results.table import results_of
 from orchestrator.results.terminal import print_results
 from orchestrator.run.control import Sizes, run_lock, serve_requests
+from orchestrator.run.lease import Lease, leased, watch_lease
 from orchestrator.run.record import read_run
+from orchestrator.run.state import wait_for_silence
 from orchestrator.run.store import RunStore
 from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.eval import run_eval
@@ -61,16 +64,21 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
         KeyboardInterrupt: after everything that was started has ended.
     """
     display = Display()
-    with run_lock(run_dir.absolute()):
-        store = RunStore(run_dir.absolute(), recipe)
-        with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
-            _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir)
+    folder = run_dir.absolute()
+    with run_lock(folder):
+        wait_for_silence(folder, display.line)
+        with leased(folder) as lease:
+            store = RunStore(folder, recipe)
+            with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
+                _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
     path = write_report(store.folder)
     print_results(results_of(read_run(store.folder)), display)
     display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
-def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, run_dir: Path) -> None:
+def _train(
+    recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, run_dir: Path, lease: Lease
+) -> None:
     finished = {stage.name for stage in recipe.stages if store.is_finished(stage.name)}
     for missing in chain(missing_before(recipe.stages, selected, finished), missing_models(selected, finished)):
         raise InputError(f"{missing}; run that first")
@@ -78,30 +86,46 @@ def _train(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pu
         if not all(stage.name in finished for stage in selected):
             faults = environment(recipe.faults.at, store.folder / "faults")
             os.environ.update(faults)
-            with ray_session(recipe.cluster, run_dir.name, faults) as device:
+            with ray_session(recipe.cluster, namespace_of(lease), faults) as device:
                 if recipe.cluster.address:
                     check_folders(recipe, selected, store.folder)
-                asyncio.run(_run(recipe, selected, store, pulse, device))
+                asyncio.run(_run(recipe, selected, store, pulse, device, lease))
     except KeyboardInterrupt:
         pulse.display.note(f"\nstopped; continue with: rayzero train {run_dir}")
         raise
 
 
-async def _run(recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, device: Device) -> None:
+async def _run(
+    recipe: Recipe, selected: Sequence[Stage], store: RunStore, pulse: Pulse, device: Device, lease: Lease
+) -> None:
     display = pulse.display
+    if recipe.cluster.address:
+        await end_orphans(lease, display)
     services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
-    requests = asyncio.create_task(serve_requests(store.folder, scale(services, display)))
-    beats = asyncio.create_task(pulse.beat(services))
+    beside = [
+        asyncio.create_task(serve_requests(store.folder, scale(services, display))),
+        asyncio.create_task(pulse.beat(services)),
+        asyncio.create_task(watch_lease(store.folder, lease)),
+    ]
+    stages = asyncio.create_task(_stages(recipe, selected, store, services, pulse))
     try:
-        for stage in selected:
-            if store.is_finished(stage.name):
-                display.line(f"{stage.name}: finished before")
-            else:
-                await run_stage(recipe, stage, store, services, pulse)
+        # What runs beside the stages ends only by failing, and then so does the run.
+        done, _ = await asyncio.wait({stages, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            ended.result()
     finally:
-        requests.cancel()
-        beats.cancel()
+        for task in (stages, *beside):
+            task.cancel()
+        await asyncio.gather(stages, *beside, return_exceptions=True)
         await services.close()
+
+
+async def _stages(recipe: Recipe, selected: Sequence[Stage], store: RunStore, services: Services, pulse: Pulse) -> None:
+    for stage in selected:
+        if store.is_finished(stage.name):
+            pulse.display.line(f"{stage.name}: finished before")
+        else:
+            await run_stage(recipe, stage, store, services, pulse)
 
 
 def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[dict[str, Any]]]:

@@ -5,6 +5,7 @@ machine computes as the run's did; with a change (`learner.policy_loss=gspo`) th
 """
 
 import asyncio
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def replay(
     Args:
         stage_name: empty: the newest stage with recorded steps.
         last: None: the newest one.
-        changes: `learner.key=value`, laid over what the steps were trained with.
+        changes: `learner.KEY=VALUE`, laid over what the steps were trained with.
         say: hears of each step as it is done.
 
     Raises:
@@ -73,7 +74,7 @@ def replay(
         step for step in recorded_steps(trajectory_files(run_dir, stage.name), base[0]) if step.record.step <= before
     ]
     keys = {change.partition("=")[0].strip().removeprefix("learner.") for change in changes}
-    with ray_session(recipe.cluster, f"replay-{run_dir.name}") as device:
+    with ray_session(recipe.cluster, f"rayzero-replay-{secrets.token_hex(4)}") as device:
         services = Services(device, recipe.cluster.start_timeout_s, Display(), wait_s=recipe.cluster.wait_s)
         work = _Replay(recipe, stage, run_dir, services, {key: getattr(stage.learner, key) for key in keys})
         return asyncio.run(work.run(base, skipped, steps, say))

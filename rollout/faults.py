@@ -1,6 +1,6 @@
 """Faults on purpose: at a named point of a run a process kills itself, stops, is slow, fails, or damages a file.
 
-    RAYZERO_FAULTS='["learner.optimizer:kill:3", "step.renamed:damage:2"]'
+    RAYZERO_FAULTS='["rank.optimizer:kill:3", "step.renamed:damage:2"]'
 
 For tests, and for whoever rehearses a failure before it comes by itself (`faults.at` of a recipe). Without the variable a point
 is a look at an empty tuple. Each fault strikes once a run, whatever processes come back: a mark in `RAYZERO_FAULT_MARKS`, a
@@ -51,7 +51,7 @@ def parse_fault(text: str) -> Fault:
     found = FORM.fullmatch(text)
     if found is None:
         raise InputError(
-            f"fault {text!r}: write POINT:ACTION[:TIME][~SECONDS][@PROCESS], such as learner.optimizer:kill:3"
+            f"fault {text!r}: write POINT:ACTION[:TIME][~SECONDS][@PROCESS], such as rank.optimizer:kill:3"
         )
     if found["action"] not in get_args(Action):
         raise InputError(

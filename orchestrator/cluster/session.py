@@ -20,10 +20,12 @@ from rollout.errors import InputError, ServiceError
 
 
 @contextmanager
-def ray_session(cluster: ClusterSection, run: str, env: Mapping[str, str] | None = None) -> Iterator[Device]:
+def ray_session(cluster: ClusterSection, namespace: str, env: Mapping[str, str] | None = None) -> Iterator[Device]:
     """Join `cluster.address`, or start a private cluster on loopback and end it afterwards; yields the compute device.
 
-    `env`: variables of every actor, beside `cluster.env`.
+    Args:
+        namespace: of the names of the actors.
+        env: variables of every actor, beside `cluster.env`.
 
     Token authentication is on unless the environment says otherwise (rollout/ray_defaults.py).
 
@@ -32,7 +34,7 @@ def ray_session(cluster: ClusterSection, run: str, env: Mapping[str, str] | None
         ServiceError: the private cluster does not start.
     """
     common: dict[str, Any] = {
-        "namespace": f"rayzero-{run}-{os.getpid()}",
+        "namespace": namespace,
         "logging_level": logging.ERROR,
         "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
     }

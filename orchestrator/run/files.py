@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,25 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file of these bytes, in place of one that is there."""
     with replaced_file(path) as aside:
         aside.write_bytes(data)
+
+
+_check: Callable[[], None] = lambda: None  # noqa: E731
+
+
+@contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """In the block `check` is asked before anything is renamed into place, and may raise."""
+    global _check
+    before, _check = _check, check
+    try:
+        yield
+    finally:
+        _check = before
+
+
+def check_fence() -> None:
+    """Raises what the fence raises, if this process may write no more."""
+    _check()
 
 
 @contextmanager
@@ -90,6 +109,7 @@ def _put(aside: Path, path: Path) -> None:
     if not aside.is_dir():
         _sync(aside)
     fault_point("synced", path)
+    check_fence()
     # A folder cannot be renamed over another, and half deleted it would look whole: so it leaves under another name first.
     old = _old(path)
     if path.is_dir() and not path.is_symlink():
@@ -104,11 +124,13 @@ def _put(aside: Path, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Delete a folder; half deleted it does not look like one."""
+    check_fence()
     shutil.rmtree(path.rename(aside_of(path)))
 
 
 def move_link(link: Path, target: Path) -> None:
     """Point a symbolic link at `target`, relative to the link's folder."""
+    check_fence()
     aside = aside_of(link)
     aside.unlink(missing_ok=True)
     aside.symlink_to(target)

@@ -64,7 +64,7 @@ def read_ledger(run_dir: Path, stage: str) -> Ledger | None:
             ledger.dropped[number] = reason
     waiting = [number for number in found.groups if number not in ledger.trained and number not in ledger.dropped]
     ledger.waiting = len(waiting)
-    ledger.taken = max(ledger.taken, max([*waiting, *ledger.dropped], default=-1) + 1)
+    ledger.taken = max(ledger.taken, max([*found.groups, *found.dropped], default=-1) + 1)
     for number in (*ledger.trained, *ledger.dropped):
         if number >= ledger.taken:
             ledger.problems.append(f"group {number}: was never taken")

@@ -7,12 +7,13 @@ killed says nothing more.
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.run.control import Holder, holder
 from orchestrator.run.files import write_file
+from rollout.errors import InputError
 
 STATE = "state.json"
 BEAT_S = 2.0
@@ -62,6 +63,26 @@ def standing(run_dir: Path, state: Mapping[str, Any], *, finished: bool, begun: 
     if said == "failed":
         return "failed", None
     return ("stopped" if begun or said else "not begun"), None
+
+
+def wait_for_silence(run_dir: Path, say: Callable[[str], None]) -> None:
+    """Wait until a run that another host may still be writing, where the lock does not tell, has said nothing for long enough.
+
+    Raises:
+        InputError: it goes on there.
+    """
+    state = read_state(run_dir)
+    host, last = str(state.get("host")), _seconds(state.get("time"))
+    if state.get("state") != "running" or host == socket.gethostname() or abs(time.time() - last) >= SILENT_S:
+        return
+    say(f"{run_dir} was written by a process on {host} a moment ago; waiting up to {SILENT_S:.0f} s for its silence")
+    while abs(time.time() - last) < SILENT_S:
+        time.sleep(1)
+        if _seconds(read_state(run_dir).get("time")) != last:
+            raise InputError(
+                f"{run_dir} is being written by process {state.get('pid')} on {host}; end it with `rayzero stop {run_dir}`, "
+                "or start another run with --run DIR"
+            )
 
 
 def _seconds(value: object) -> float:

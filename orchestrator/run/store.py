@@ -25,7 +25,7 @@ import tomli_w
 
 from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
-from orchestrator.run.files import end_torn_line, move_link, remove_folder, sweep, sweep_files, write_file
+from orchestrator.run.files import check_fence, end_torn_line, move_link, remove_folder, sweep, sweep_files, write_file
 from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished, trajectory_files
 from rollout.errors import InputError
 
@@ -47,6 +47,7 @@ class RunStore:
 
     def record(self, kind: str, stage: str, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
+        check_fence()
         self.recorded = round(time.time(), 3)
         line = json.dumps({"kind": kind, "stage": stage, "time": self.recorded, **values})
         with self._metrics.open("a", encoding="utf-8") as file:

@@ -22,13 +22,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.run.files import check_fence
 from orchestrator.run.trajectories import GROUP, group_batch, groups_of
 from rewards.types import ScoredGroup
 
 FRAME = struct.Struct("<4sIII")
 """Magic, bytes of the head, bytes of the body, CRC-32 of both."""
 MAGIC = b"RZ" + hashlib.blake2b(str(GROUP).encode(), digest_size=2).digest()
-"""Of these columns: frames of others, which another version wrote, are none."""
+"""Begins a frame of these columns; frames of others, which another version wrote, are none."""
 
 Segments = Sequence[Sequence[int]]
 """(first number, segment) wherever another segment of a schedule began."""
@@ -43,7 +44,7 @@ class Returned:
     dropped: dict[int, str] = field(default_factory=dict)
     """Number → reason."""
     segments: Segments = ()
-    """Of the numbers up to the largest here."""
+    """Segments of the numbers up to the largest here."""
 
 
 class WaitingLog:
@@ -124,6 +125,7 @@ class WaitingLog:
         path = self._folder / f"{self._step:06d}.log"
         self._open.setdefault(path, set()).add(int(str(head["number"])))
         text = json.dumps(head).encode()
+        check_fence()
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)

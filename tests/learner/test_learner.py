@@ -110,7 +110,8 @@ def test_a_death_in_a_batch_costs_that_batch_alone() -> None:
     assert bench.run(opened, trained(1), trained(2), trained(3)) == "trained on 1"
     assert bench.weights == ["open m", "grpo 1", "grpo 2", "grpo 3"]
     assert bench.told == ["`train` died; new ranks take over"]
-    assert bench.groups[0].closed and not bench.groups[1].closed
+    assert bench.groups[0].closed
+    assert not bench.groups[1].closed
     assert bench.rooms == bench.learner.losses == 1
 
 
@@ -143,7 +144,7 @@ def test_a_death_in_the_middle_of_restoring_is_one_more_death() -> None:
 
 def test_two_deaths_at_one_batch_end_the_run_with_the_reason() -> None:
     bench = Bench((0, "grpo 2"), (1, "grpo 2"))
-    with pytest.raises(ServiceError, match="lost twice at the same point: `train` died"):
+    with pytest.raises(ServiceError, match="lost twice at the same point"):
         bench.run(opened, trained(1), trained(2))
     assert len(bench.groups) == 2
 
@@ -161,7 +162,7 @@ def test_no_room_for_others_is_no_mistake_of_the_users() -> None:
         raise InputError("learner.ranks = 2 needs 2 CPUs: lower it")
 
     bench.learner._begin = begin
-    with pytest.raises(ServiceError, match="no other ranks could be had: learner.ranks = 2"):
+    with pytest.raises(ServiceError, match=r"no other ranks could be had: learner\.ranks = 2"):
         bench.run(opened, trained(1))
 
 
@@ -185,5 +186,7 @@ def test_a_batch_is_not_kept_when_it_can_be_made_again() -> None:
         return batch(1)
 
     once = Once(one, again)
-    assert once() is one and not made
-    assert once() is not one and made == [1]
+    assert once() is one
+    assert not made
+    assert once() is not one
+    assert made == [1]

@@ -20,5 +20,5 @@ def _parsed(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 class FaultsSection(Section):
     at: Annotated[tuple[str, ...], Names("anything"), AfterValidator(_parsed)] = ()
-    """Failures on purpose, each once a run, as `POINT:ACTION[:TIME][~SECONDS][@PROCESS]`, such as `learner.optimizer:kill:3`;
+    """Failures on purpose, each once a run, as `POINT:ACTION[:TIME][~SECONDS][@PROCESS]`, such as `rank.optimizer:kill:3`;
     what there is: deploy/README.md, "Rehearsing failures"."""

@@ -40,7 +40,10 @@ def test_it_adds_up(tmp_path: Path) -> None:
     log.add(6, scored_group([1, 0], group_id="rl/6"))
     log.drop(7, "unscored")
     text = lines(a_run(tmp_path))
-    assert "8 prompts taken = 4 trained in 2 steps + 2 dropped (1 no_signal, 1 unscored) + 2 on their way, 1 of them back" in text
+    assert (
+        "8 prompts taken = 4 trained in 2 steps + 2 dropped (1 no_signal, 1 unscored) + 2 on their way, 1 of them back"
+        in text
+    )
     assert "every number is there once" in text
 
 
@@ -65,7 +68,8 @@ def test_a_gap_and_a_damaged_file_are_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     text = lines(tmp_path)
     assert "step 3: no file of it" in text
-    assert "step 5: " in text and "cannot be read" in text
+    assert "step 5: " in text
+    assert "cannot be read" in text
 
 
 def test_metrics_that_count_otherwise_are_told(tmp_path: Path) -> None:

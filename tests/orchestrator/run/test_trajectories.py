@@ -75,11 +75,16 @@ def test_every_field_of_what_makes_a_group_is_kept() -> None:
         "error",  # a completion with an error has left the group
     }
     assert {known.name for known in fields(ScoredGroup)} == {"group", "completions", "scores", "num_errors", "seconds"}
-    assert prompt().baseline is None and isinstance(Baseline(text="", num_tokens=0), Baseline)
+    assert prompt().baseline is None
+    assert isinstance(Baseline(text="", num_tokens=0), Baseline)
 
 
 @settings(max_examples=50, deadline=None)
-@given(TEXT, st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5), st.dictionaries(TEXT, TEXT, max_size=3))
+@given(
+    TEXT,
+    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5),
+    st.dictionaries(TEXT, TEXT, max_size=3),
+)
 def test_whatever_was_written_comes_back(text: str, logprobs: list[float], columns: dict[str, str]) -> None:
     one = completion(text, token_ids=range(len(logprobs)), logprobs=logprobs)
     group = scored_group([1, 0], completions=[one, one], asked=prompt(text=text, fields=columns, answer=text))
@@ -91,6 +96,7 @@ def test_others_read_one_row_a_completion() -> None:
     assert batch.schema == GROUP
     rows = batch.to_pylist()
     assert [row["completion"] for row in rows] == ["ü\n7", "long"]
-    assert rows[0]["token_ids"] == [7, 8, 1] and rows[0]["policy_versions"] == [3, 3, 4]
+    assert rows[0]["token_ids"] == [7, 8, 1]
+    assert rows[0]["policy_versions"] == [3, 3, 4]
     assert dict(rows[0]["reward_parts"]) == {"accuracy": 1.0, "format": 0.0}
     assert [row["finish_reason"] for row in rows] == ["stop", "length"]

@@ -46,7 +46,8 @@ def test_a_group_that_is_dropped_later_does_not_wait(tmp_path: Path) -> None:
     log.add(0, scored_group([1, 0]))
     log.drop(0, "stale")
     found = WaitingLog(tmp_path).restore(0)
-    assert not found.groups and found.dropped == {0: "stale"}
+    assert not found.groups
+    assert found.dropped == {0: "stale"}
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100])
@@ -89,7 +90,9 @@ def test_a_full_disk_is_told_once_and_loses_nothing_in_memory(tmp_path: Path, mo
     monkeypatch.setattr(Path, "open", open_file)
     log.add(0, scored_group([1, 0]))
     log.add(1, scored_group([1, 0]))
-    assert len(told) == 1 and "No space left" in told[0] and "000000.log" in told[0]
+    assert len(told) == 1
+    assert "No space left" in told[0]
+    assert "000000.log" in told[0]
     assert log.rows(1).num_rows == 2
     full = False
     log.add(2, scored_group([1, 0]))
