@@ -59,7 +59,7 @@ def same(before: ScoredGroup, after: ScoredGroup) -> None:
         for known in fields(Completion):
             old, new = getattr(one, known.name), getattr(other, known.name)
             if isinstance(old, np.ndarray):
-                assert old.dtype == new.dtype and old.tobytes() == new.tobytes(), known.name
+                assert (old.dtype, old.tobytes()) == (new.dtype, new.tobytes()), known.name
             else:
                 assert old == new, known.name
 
