@@ -130,7 +130,8 @@ class Buffer:
             self._changed.notify_all()
 
     async def take(self, learner_version: int) -> list[ScoredGroup]:
-        """Wait for a whole batch; groups in the order of admission.
+        """Wait for a whole batch, of the lowest numbers that are back; groups that would be too old for the next one go before
+        others. In the order of admission.
 
         Raises:
             The failure given to `fail`, if there was one.
@@ -144,7 +145,9 @@ class Buffer:
                         self._drop(number, "stale")
                 self._changed.notify_all()
                 if len(self._waiting) >= self._groups_per_step:
-                    self.batch = sorted(self._waiting)[: self._groups_per_step]
+                    oldest = learner_version - self._max_staleness
+                    order = sorted(self._waiting, key=lambda n: (_oldest_version(self._waiting[n]) > oldest, n))
+                    self.batch = sorted(order[: self._groups_per_step])
                     self.num_trained += len(self.batch)
                     return [self._waiting.pop(number) for number in self.batch]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.buffer import Buffer
 from rewards.types import ScoredGroup
+from rollout.errors import InputError
 from tests.factories import completion, scored_group
 
 
@@ -348,5 +349,113 @@ def test_on_policy_a_resumed_buffer_admits_the_next_batch_exactly() -> None:
         resumed.restore(buffer.state(), engine_version=1)
         assert buffer.state()["owed"] == []
         assert await fill(resumed) == [2, 3]
+
+    run(work)
+
+
+def test_what_would_be_too_old_for_the_next_batch_goes_first() -> None:
+    """As after a restart, when groups that were owed come back behind those that waited."""
+
+    async def work() -> None:
+        buffer = Buffer(2, 1, False)
+        state = {"admitted": 4, "trained": 0, "dropped": {}, "owed": [0, 1, 2, 3]}
+        buffer.restore(state, 1, waiting={number: good(0, str(number)) for number in (1, 3)})
+        for number in (await buffer.admit(), await buffer.admit()):
+            await buffer.put(number, good(1, str(number)))
+        assert [group.group.group_id for group in await buffer.take(1)] == ["1", "3"]
+        assert buffer.batch == [1, 3]
+        assert [group.group.group_id for group in await buffer.take(2)] == ["0", "2"]
+        assert not buffer.dropped
+
+    run(work)
+
+
+def test_nothing_is_admitted_that_no_batch_will_train() -> None:
+    async def work() -> None:
+        buffer = Buffer(2, 3, False, steps=2)
+        numbers = await fill(buffer)
+        assert numbers == [0, 1, 2, 3]
+        for version in range(2):
+            await step(buffer, numbers[2 * version : 2 * version + 2], version)
+        assert buffer.counts() == {"count/taken": 4, "count/trained": 4, "count/in_flight": 0, "count/dropped": 0}
+
+    run(work)
+
+
+def test_what_is_dropped_is_replaced_up_to_the_last_batch() -> None:
+    async def work() -> None:
+        buffer = Buffer(2, 0, True, steps=1)
+        assert await fill(buffer) == [0, 1]
+        await buffer.put(0, flat())
+        assert await fill(buffer) == [2]
+        assert buffer.drops() == [(0, "no_signal")]
+        assert buffer.drops() == []
+
+    run(work)
+
+
+class Journal:
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def add(self, number: int, group: ScoredGroup) -> None:
+        self.heard.append((number, group.group.group_id))
+
+    def drop(self, number: int, reason: str) -> None:
+        self.heard.append((number, reason))
+
+
+def test_the_journal_hears_of_every_group_that_came_back() -> None:
+    async def work() -> None:
+        journal = Journal()
+        buffer = Buffer(1, 1, True, journal=journal)
+        for _ in range(2):
+            await buffer.admit()
+        await buffer.put(1, good(0, "one"))
+        await buffer.put(0, flat())
+        await buffer.put(await buffer.admit(), scored_group([1.0]))
+        assert journal.heard == [(1, "one"), (0, "no_signal"), (2, "unscored")]
+
+    run(work)
+
+
+def test_a_restored_buffer_owes_what_is_neither_back_nor_dropped() -> None:
+    async def work() -> None:
+        buffer = Buffer(2, 2, True)
+        state = {"admitted": 5, "trained": 2, "dropped": {"no_signal": 1}, "owed": [3, 4]}
+        buffer.restore(state, 1, waiting={4: good(1), 7: good(1)}, dropped={5: "unscored"})
+        assert buffer.num_admitted == 8
+        assert buffer.dropped == {"no_signal": 1, "unscored": 1}
+        assert buffer.drops() == [(5, "unscored")]
+        assert [await buffer.admit(), await buffer.admit()] == [3, 6]
+        assert account(buffer) == 8
+
+    run(work)
+
+
+def test_sampling_without_any_signal_says_so_and_ends() -> None:
+    async def work() -> list[str]:
+        told: list[str] = []
+        buffer = Buffer(2, 0, True, max_no_signal=3, tell=told.append)
+        with pytest.raises(InputError, match=r"loop\.max_no_signal = 3"):
+            while True:
+                await buffer.put(await buffer.admit(), flat())
+        return told
+
+    told = run(work)
+    assert [text.split(":")[0] for text in told] == ["no signal"] * 3
+    assert "in 6 groups in a row, of rubric default (6)" in told[2]
+
+
+def test_one_group_with_signal_begins_the_count_anew() -> None:
+    async def work() -> None:
+        buffer = Buffer(1, 0, True, max_no_signal=3)
+        for _ in range(4):
+            for _ in range(2):
+                await buffer.put(await buffer.admit(), flat())
+            await buffer.put(await buffer.admit(), good())
+            await buffer.take(0)
+            await buffer.published(0)
+            buffer.num_admitted = buffer.dropped.total()
 
     run(work)
