@@ -67,13 +67,14 @@ def write_step(
         advantages: [G'] of each group.
         trained_at: policy version of the learner that takes the batch.
     """
-    rows = pa.Table.from_batches(groups)
+    rows = pa.Table.from_batches(groups).combine_chunks()
     count = rows.num_rows
-    oldest = [min(versions) for versions in rows["policy_versions"].to_pylist()]
+    versions = rows["policy_versions"].chunk(0)
+    oldest = np.minimum.reduceat(versions.flatten().to_numpy(), versions.offsets.to_numpy()[:-1])
     own = {
         "step": pa.array(np.full(count, record.step, np.int32)),
         "advantage": pa.array(np.concatenate(advantages).astype(np.float64)),
-        "staleness": pa.array(trained_at - np.array(oldest, np.int32), pa.int32()),
+        "staleness": pa.array((trained_at - oldest).astype(np.int32)),
     }
     text = json.dumps(asdict(record)).encode()
     table = pa.table(
@@ -82,7 +83,9 @@ def write_step(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as aside:
-        pq.write_table(table, aside, write_page_checksum=True)
+        # Tokens repeat too little for a dictionary, and nobody looks for a row by its least value.
+        texts = [known.name for known in TRAJECTORY if known.type == pa.string()]
+        pq.write_table(table, aside, use_dictionary=texts, write_statistics=False, write_page_checksum=True)
 
 
 def read_record(path: Path) -> StepRecord | None:
