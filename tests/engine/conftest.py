@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from learner.learner import Learner
 from learner.model.small import BuildSpec
 from learner.service import LearnerGroup
 from orchestrator.cluster.session import ray_session
@@ -106,6 +107,17 @@ async def start_pool(
         start_timeout_s=240,
         name=name,
     )
+
+
+def learner_of(group: LearnerGroup) -> Learner:
+    """The group as a run has it. Its ranks are not to die: no others take over."""
+
+    async def nobody() -> LearnerGroup:
+        raise AssertionError("ranks were lost")
+
+    async def room() -> None: ...
+
+    return Learner(group, nobody, room, print)
 
 
 async def start_learner(ranks: int, name: str = "learner") -> LearnerGroup:

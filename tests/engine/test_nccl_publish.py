@@ -27,7 +27,7 @@ from rollout.errors import ServiceError
 from rollout.service import RolloutPool
 from rollout.types import Prompt, Sampling
 from tests.contracts.wheel import NoWheelError, gpu_source
-from tests.engine.conftest import build_spec, engine_spec
+from tests.engine.conftest import build_spec, engine_spec, learner_of
 from tests.engine.test_publish import rows_of
 from tests.learner.specs import learner_spec
 
@@ -64,7 +64,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.services = Services(device="cpu", start_timeout_s=1.0, display=None)  # type: ignore[arg-type]
-        for background, service in ((self.services._learner, self.learner), (self.services._rollout, self.pool)):
+        for background, service in ((self.services._learner, learner_of(self.learner)), (self.services._rollout, self.pool)):
             self.run(background.begin("here", lambda service=service: _itself(service)))
 
     def run(self, awaitable: Any) -> Any:

@@ -25,7 +25,7 @@ from rewards.models.pair_encoding import pair_of
 from rewards.models.reward_model import RewardModel, RewardModelSpec
 from rollout.data.templates import load_template
 from rollout.errors import InputError
-from tests.engine.conftest import Rig
+from tests.engine.conftest import Rig, learner_of
 from tests.engine.test_learner import cut, rows
 from tests.orchestrator.evaluation.evaluated import Written
 
@@ -59,7 +59,7 @@ def context_of(rig: Rig, folder: Path, kind: str, **stage: Any) -> StageContext:
         }
     )
     services = Services("cpu", 60.0, Display())
-    for service, background in ((rig.learner, services._learner), (rig.pool, services._rollout)):
+    for service, background in ((learner_of(rig.learner), services._learner), (rig.pool, services._rollout)):
         rig.run(background.begin(None, lambda service=service: ready(service)))
     store = RunStore(folder / "run", recipe)
     rig.run(rig.learner.open(learner_spec(recipe.stages[0], rig.folder, rig.folder, 1, "cpu")))
