@@ -64,7 +64,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.services = Services(device="cpu", start_timeout_s=1.0, display=None)  # type: ignore[arg-type]
-        for background, service in ((self.services._learner, learner_of(self.learner)), (self.services._rollout, self.pool)):
+        for background, service in (
+            (self.services._learner, learner_of(self.learner)),
+            (self.services._rollout, self.pool),
+        ):
             self.run(background.begin("here", lambda service=service: _itself(service)))
 
     def run(self, awaitable: Any) -> Any:

@@ -434,15 +434,15 @@ def test_a_restored_buffer_owes_what_is_neither_back_nor_dropped() -> None:
 
 
 def test_sampling_without_any_signal_says_so_and_ends() -> None:
-    async def work() -> list[str]:
-        told: list[str] = []
-        buffer = Buffer(2, 0, True, max_no_signal=3, tell=told.append)
-        with pytest.raises(InputError, match=r"loop\.max_no_signal = 3"):
-            while True:
-                await buffer.put(await buffer.admit(), flat())
-        return told
+    told: list[str] = []
 
-    told = run(work)
+    async def work() -> None:
+        buffer = Buffer(2, 0, True, max_no_signal=3, tell=told.append)
+        while True:
+            await buffer.put(await buffer.admit(), flat())
+
+    with pytest.raises(InputError, match=r"loop\.max_no_signal = 3"):
+        run(work)
     assert [text.split(":")[0] for text in told] == ["no signal"] * 3
     assert "in 6 groups in a row, of rubric default (6)" in told[2]
 
