@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ def of_the_run(run: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def struck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, str]]:
+def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """(run, what its first start said, what its second said)."""
     folder = tmp_path_factory.mktemp("struck")
     (folder / "struck.toml").write_text(RECIPE)
@@ -107,7 +106,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     assert code == 0, second[-3000:]
     assert not of_the_run(run)
     assert orphaned_memory() <= memory
-    yield run, first, second
+    return run, first, second
 
 
 def test_it_comes_to_its_end(struck: tuple[Path, str, str]) -> None:
