@@ -161,6 +161,38 @@ class Learner:
         """As `LearnerGroup.export`."""
         await self.attempt("export", lambda group: group.export(folder, tokenizer_from))
 
+    async def reform(self, begin: Callable[[], Awaitable[LearnerGroup]], spec: LearnerSpec) -> None:
+        """Other ranks in place of these, with the weights of the newest checkpoint and what was trained since.
+
+        Args:
+            begin: starts them, now and whenever they are lost.
+            spec: what they open the model with.
+
+        Raises:
+            InputError: there is no room for them; ranks as before have taken over again.
+            ServiceError: ranks were lost twice.
+        """
+        before = self._begin, self._opening
+        self._begin, self._opening = begin, lambda group: group.open(spec)
+        await self._group.close()
+        try:
+            self._group = await begin()
+        except InputError:
+            self._begin, self._opening = before
+            self._group = await self._start_again()
+            await self._do_again("reform")
+            raise
+        await self._do_again("reform")
+
+    async def _do_again(self, verb: str) -> None:
+        """What made the weights, on ranks that have just met."""
+        try:
+            for done in (self._opening, *self._since):
+                if done is not None:
+                    await done(self._group)
+        except RanksLost as loss:
+            await self._restore(verb, loss)
+
     async def attempt(self, verb: str, work: Callable[[LearnerGroup], Awaitable[T]]) -> T:
         """Do something with the ranks; with others, from the beginning, when these are lost meanwhile.
 

@@ -134,7 +134,8 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
     async def change(sizes: Sizes) -> dict[str, Any]:
         changed = await services.scale(sizes)
         for service, (before, after) in changed.items():
-            display.line(f"{service}: {before} → {after} workers")
+            when = ", from the next step on" if service == "learner" else ""
+            display.line(f"{service}: {before} → {after} workers{when}")
         return changed
 
     return change
@@ -143,7 +144,7 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
 async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, pulse: Pulse) -> None:
     """One stage to its end: the model it starts from, its services, its kind's loop."""
     display = pulse.display
-    stage = with_stage_models(recipe, stage, store.export_folder)
+    stage = services.sized(with_stage_models(recipe, stage, store.export_folder))
     store.record("stage", stage.name, event="start")
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
     steps = length if kind_of(stage).trains else ""

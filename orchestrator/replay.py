@@ -118,7 +118,7 @@ class _Replay:
         self, step: RecordedStep, checkpoint: Path | None, scratch: Path
     ) -> tuple[Learner, Path | None]:
         """Ranks as a step had them, with the weights so far."""
-        section = step.section().model_copy(update=dict(self._changes))
+        section = step.section(self._stage.learner).model_copy(update=dict(self._changes))
         if section != self._section:
             if self._section is not None:
                 checkpoint = scratch

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from learner.learner import Learner
 from learner.service import LearnerGroup
+from learner.spec import LearnerSpec
 from orchestrator.clock import BusyClock
 from orchestrator.cluster.session import gpus, host_names
 from orchestrator.cluster.specs import cores, engine_spec, learner_threads, shares
@@ -38,7 +39,7 @@ class Background(Generic[Service]):
     """One service: started in the background, kept while the same is asked for, ended before another takes its place."""
 
     def __init__(self) -> None:
-        self._shape: object = None
+        self.shape: object = None
         self._start: asyncio.Task[Service] | None = None
 
     @property
@@ -48,10 +49,10 @@ class Background(Generic[Service]):
 
     async def begin(self, shape: object, start: Callable[[], Coroutine[Any, Any, Service]]) -> bool:
         """Start it, unless one of this `shape` was started before; whether it was started now."""
-        if self._start is not None and self._shape == shape:
+        if self._start is not None and self.shape == shape:
             return False
         await self.close()
-        self._shape, self._start = shape, asyncio.create_task(start())
+        self.shape, self._start = shape, asyncio.create_task(start())
         return True
 
     async def get(self) -> Service:
@@ -108,6 +109,8 @@ class Services:
     _rewards: Background[RewardPool] = field(default_factory=Background, init=False)
     _reward_replicas: int = field(default=0, init=False)
     """Reward workers that were asked for while the run went on; 0: as many as the recipe says."""
+    _ranks: int = field(default=0, init=False)
+    """Ranks that were asked for while the run went on; 0: as many as the recipe says."""
     _met: tuple[LearnerGroup, RolloutPool, tuple[int, ...]] | None = field(default=None, init=False)
     _shared: SharedGpus | None = field(default=None, init=False)
     _hosts: dict[str, str] = field(default_factory=dict, init=False)
@@ -121,16 +124,35 @@ class Services:
 
     async def begin_learner(self, stage: Stage) -> None:
         """Start the ranks in the background, unless such ranks run already; ranks of another shape end first."""
-        settings = stage.learner
-        threads = learner_threads(stage)
         shared = await self._share(stage)
         if self._in_the_way(stage, shared):
             await self._rollout.close()
+        begin = self._ranks_of(stage, shared)
+        await self._learner.begin(
+            self._shape_of(stage, shared), lambda: Learner.start(begin, self.take_gpus, self.display.warn)
+        )
+
+    async def reform_learner(self, stage: Stage, spec: LearnerSpec) -> None:
+        """Ranks as `stage` has them in place of those that are up, with the same weights. Raises as `Learner.reform` does."""
+        learner, shared = await self.learner(), await self._share(stage)
+        with self.waited.running():
+            await self.take_gpus()
+            await learner.reform(self._ranks_of(stage, shared), spec)
+        self._learner.shape = self._shape_of(stage, shared)
+
+    def _shape_of(self, stage: Stage, shared: SharedGpus | None) -> tuple[object, ...]:
+        """Ranks of one shape serve stage after stage."""
+        settings = stage.learner
         placed = (settings.cpus, settings.gpus, settings.resources)
-        shape: tuple[object, ...] = (settings.ranks, placed, threads, settings.timeout_s, shared)
+        shape: tuple[object, ...] = (settings.ranks, placed, learner_threads(stage), settings.timeout_s, shared)
         if self.device == "cuda" or settings.zero_stage >= 2:
             # DeepSpeed gives a model's memory back with its process alone (ZeRO 2 and 3): such a stage has ranks of its own.
             shape += (stage.name,)
+        return shape
+
+    def _ranks_of(self, stage: Stage, shared: SharedGpus | None) -> Callable[[], Coroutine[Any, Any, LearnerGroup]]:
+        """What starts the ranks of a stage."""
+        settings, threads = stage.learner, learner_threads(stage)
 
         def begin() -> Coroutine[Any, Any, LearnerGroup]:
             return LearnerGroup.start(
@@ -146,7 +168,17 @@ class Services:
                 room=self._room,
             )
 
-        await self._learner.begin(shape, lambda: Learner.start(begin, self.take_gpus, self.display.warn))
+        return begin
+
+    def sized(self, stage: Stage) -> Stage:
+        """The stage with as many ranks as were asked for while the run goes on."""
+        if not self._ranks or stage.learner.ranks == self._ranks or self._ranks % stage.learner.sequence_parallel:
+            return stage
+        return stage.model_copy(update={"learner": stage.learner.model_copy(update={"ranks": self._ranks})})
+
+    def keep_ranks(self, count: int) -> None:
+        """No other number of ranks is asked for any more."""
+        self._ranks = count
 
     async def begin_rollout(self, stage: Stage, model: "asyncio.Future[str]", lineage: str = "") -> None:
         """Start the engines in the background, unless such engines run already: their weights come by publish.
@@ -254,6 +286,18 @@ class Services:
             InputError: a service that cannot be scaled while it runs.
             ServiceError: no reward workers run yet.
         """
+        sizes = dict(sizes)
+        changed: dict[str, Any] = {}
+        if count := sizes.pop("learner", 0):
+            if self._shared:
+                raise InputError(f"learner = {count}: ranks share their GPUs with engines (rollout.share_gpus)")
+            if not self._learner.begun:
+                raise ServiceError("this stage has no learner yet; ask again in a moment")
+            before = (await self.learner()).group.ranks
+            self._ranks = count
+            changed["learner"] = [before, count]
+            if not sizes:
+                return changed
         for service, count in sizes.items():
             if service != "rewards":
                 raise InputError(
@@ -266,7 +310,7 @@ class Services:
         before = pool.replicas
         self._reward_replicas = sizes["rewards"]
         await pool.scale(sizes["rewards"])
-        return {"rewards": [before, pool.replicas]}
+        return changed | {"rewards": [before, pool.replicas]}
 
     def states(self) -> dict[str, Any]:
         """Service that was begun → its state, and those of its actors with the hosts they live on, as far as known."""

@@ -20,9 +20,10 @@ from learner.stats import TrainStats
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.exporter import MetricsExporter
 from orchestrator.cluster.services import Services
-from orchestrator.cluster.specs import resolve_dtype
+from orchestrator.cluster.specs import learner_spec, resolve_dtype
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.schedule import Schedule
+from orchestrator.config.sections.learner import LearnerSection
 from orchestrator.config.sections.rollout import RolloutSection
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of
@@ -44,7 +45,7 @@ from orchestrator.sampling import GroupRequest
 from rollout.actors import both
 from rollout.data.template_settings import is_chat
 from rollout.data.unchanged import check_same, check_unchanged
-from rollout.errors import ServiceError
+from rollout.errors import InputError, ServiceError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
 
@@ -180,6 +181,32 @@ class StageContext:
         if self.stage.loop.audit_tolerance:
             return self.stage.loop.audit_tolerance
         return AUDIT_TOLERANCE[resolve_dtype(self.stage, self.services.device)]
+
+    async def resize(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Give the learner as many ranks as were asked for meanwhile. Between two batches, of which `step` are trained."""
+        wanted = self.services.sized(self.stage).learner
+        if wanted == self.stage.learner:
+            return
+        before = self.stage.learner.ranks
+        await self.checkpoint(step, state())
+        try:
+            await self.adopt(wanted)
+        except InputError as problem:
+            self.services.keep_ranks(before)
+            self.display.warn(f"{before} learner ranks stay: {problem}")
+            return
+        self.display.line(f"{self.stage.name}: {before} → {wanted.ranks} learner ranks, from step {step + 1} on")
+
+    async def adopt(self, section: LearnerSection) -> None:
+        """Ranks as another section of the learner's has them, with the weights of now, which a checkpoint has.
+
+        Raises:
+            InputError: there is no room for them; those of now stay.
+        """
+        stage = self.stage.model_copy(update={"learner": section})
+        spec = learner_spec(stage, self.model_path, self.model_path, self.recipe.seed, self.services.device)
+        await self.services.reform_learner(stage, spec)
+        self.stage = stage
 
     def cut(self, seed: int, mini_batches: int, step: int = 0) -> dict[str, Any]:
         """Arguments of `make_batch` beside the rows: for the ranks of this stage, with the settings of batch `step` (from 0)."""

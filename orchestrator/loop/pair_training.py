@@ -36,8 +36,9 @@ async def train_on_pairs(context: StageContext, sets: PairSets, objective: Objec
 
     with context.display.bar(stage.name, loop.steps, start) as bar:
         for done, pairs in enumerate(batches, start + 1):
+            await context.resize(done - 1, lambda: {"pairs": held})
             began = time.perf_counter()
-            make = partial(pair_batch, pairs, stage, seed=context.seed + done)
+            make = partial(pair_batch, pairs, context.stage, seed=context.seed + done)
             batch = make()
             stats = await context.train(Once(batch, make), objective)
             rate = batch.num_tokens / (time.perf_counter() - began)

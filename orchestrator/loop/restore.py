@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from learner.batch import TrainingBatch, make_batch, sequences_of
+from learner.stats import TrainStats
 from orchestrator.buffer import Buffer
 from orchestrator.cluster.specs import learner_threads, optimizer_steps, resolve_dtype
 from orchestrator.config.recipe import Stage
@@ -26,15 +27,16 @@ from orchestrator.run.steps import DamagedFile, StepRecord, installed, read_reco
 from orchestrator.run.trajectories import groups_of
 from orchestrator.run.waiting import WaitingLog, waiting_groups
 from rewards.types import ScoredGroup
+from rollout.errors import InputError
 
-FILLED_IN = ("threads", "device", "dtype")
-"""Entries of a record's `learner` beside those of the section, or in place of what it leaves open."""
+PLACES = ("cpus", "gpus", "resources", "timeout_s")
+"""Keys of the learner's section that say where it computes, and not what."""
 
 
 def computed_with(stage: Stage, device: Any) -> dict[str, Any]:
-    """The learner's section of a stage, with what it leaves open filled in: what decides the last bit of a step."""
+    """What of the learner's section decides the last bit of a step, with what it leaves open filled in."""
     return {
-        **stage.learner.model_dump(mode="json"),
+        **{key: value for key, value in stage.learner.model_dump(mode="json").items() if key not in PLACES},
         "threads": learner_threads(stage),
         "device": device,
         "dtype": resolve_dtype(stage, device),
@@ -67,9 +69,10 @@ class RecordedStep:
         ]
         return make_batch(rows, **self.record.cut)
 
-    def section(self) -> LearnerSection:
-        """The learner's section that it was trained with."""
-        return LearnerSection(**{key: value for key, value in self.record.learner.items() if key not in FILLED_IN[1:]})
+    def section(self, now: LearnerSection) -> LearnerSection:
+        """A learner's section that computes as the step's did, in the places of `now`."""
+        known = {key: value for key, value in self.record.learner.items() if key in LearnerSection.model_fields}
+        return LearnerSection(**known, **now.model_dump(include=set(PLACES)))
 
 
 def recorded_steps(files: Mapping[int, Path], after: int) -> Iterator[RecordedStep]:
@@ -170,41 +173,73 @@ async def train_again(context: StageContext, steps: Sequence[RecordedStep]) -> N
     span = f"step {first}" if first == last else f"steps {first} to {last}"
     context.display.line(f"{name}: trains {span} again from {'its file' if first == last else 'their files'}")
     lines = step_records(context.store.folder, name)
-    now = computed_with(context.stage, context.services.device)
-    learner = await context.services.learner()
+    own = context.stage.learner
     plan = optimizer_steps(context.stage, context.stage.loop.steps)
+    before: RecordedStep | None = None
     for step in steps:
         record = step.record
-        if record.learner != now and step is steps[0]:
-            context.display.line(
-                f"{name}: {_differences(record.learner, now)}: the weights are the same up to rounding"
-            )
+        if not _computes(context, record):
+            await _as_recorded(context, step.section(own), before)
+        learner = await context.services.learner()
         if record.plan != plan:
             plan = record.plan
             await learner.plan(*plan)
         stats = await context.train(step.batch, "grpo")
         line = lines.get(record.step)
         if line is None:
-            groups, _ = step.groups_and_advantages
-            account = Buffer(
-                context.stage.loop.groups_per_step, context.stage.loop.max_staleness, dynamic_sampling=False
-            )
-            account.restore(record.state["buffer"], record.step - 1)
-            times = context.clocks.step()
-            values = step_metrics(
-                groups, step.batch(), stats, record.step - 1, None, None, account, record.step - 1, times
-            )
-            context.record_step(record.step, values, weights=stats.weights)
-        elif record.learner == now and line.get("weights", stats.weights) != stats.weights:
+            _record(context, step, stats)
+        elif (
+            _computes(context, record)
+            and installed() == record.packages
+            and line.get("weights", stats.weights) != stats.weights
+        ):
             context.display.warn(
                 f"{name}: step {record.step} trained again gives other weights ({stats.weights}) than it gave before "
                 f"({line['weights']})"
             )
+        before = step
     final = optimizer_steps(context.stage, context.stage.loop.steps)
     if plan != final:
-        await learner.plan(*final)
+        await (await context.services.learner()).plan(*final)
+    if context.stage.learner != own:
+        await _as_recorded(context, own, before)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changed = [key for key in now if before.get(key) != now[key]]
-    return ", ".join(f"learner.{key} was {before.get(key)} and is {now[key]}" for key in changed)
+async def _as_recorded(context: StageContext, section: LearnerSection, before: RecordedStep | None) -> None:
+    """Ranks as a step had them, where there is room; else the step is trained with those that are there, and that is said."""
+    if before is not None:
+        await context.checkpoint(before.record.step, before.record.state)
+    changed = _differences(computed_with(context.stage, ""), computed_with(with_learner(context.stage, section), ""))
+    try:
+        if changed:
+            await context.adopt(section)
+            context.display.line(f"{context.stage.name}: {changed}")
+    except InputError as problem:
+        context.display.warn(
+            f"{context.stage.name}: {problem}; steps are trained again with other ranks, the same up to rounding"
+        )
+
+
+def _computes(context: StageContext, record: StepRecord) -> bool:
+    """Whether steps are computed here as this one was, to the last bit."""
+    return computed_with(context.stage, context.services.device) == record.learner
+
+
+def _record(context: StageContext, step: RecordedStep, stats: TrainStats) -> None:
+    """The line of a step that a crash left unrecorded."""
+    groups, _ = step.groups_and_advantages
+    number, loop = step.record.step, context.stage.loop
+    account = Buffer(loop.groups_per_step, loop.max_staleness, dynamic_sampling=False)
+    account.restore(step.record.state["buffer"], number - 1)
+    times = context.clocks.step()
+    values = step_metrics(groups, step.batch(), stats, number - 1, None, None, account, number - 1, times)
+    context.record_step(number, values, weights=stats.weights)
+
+
+def with_learner(stage: Stage, section: LearnerSection) -> Stage:
+    """The stage with another section of the learner's."""
+    return stage.model_copy(update={"learner": section})
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return ", ".join(f"learner.{key} = {before[key]} → {after[key]}" for key in after if before[key] != after[key])

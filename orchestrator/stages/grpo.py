@@ -89,16 +89,17 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
 
 async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, log: WaitingLog, step: int) -> str:
     """One batch: take, commit, train, publish, record. Returns a line about it."""
-    stage, cadence = context.stage, context.cadence
+    cadence = context.cadence
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     if step in context.schedule.steps:
-        context.display.line(f"{stage.name}, from step {step}: {context.schedule.changes[step]}")
+        context.display.line(f"{context.stage.name}, from step {step}: {context.schedule.changes[step]}")
+    await context.resize(step, lambda: {"buffer": buffer.state(), "prompts": prompts.state()})
     with context.clocks.wait.running():
         groups = await buffer.take(learner_version=step)
     reach("taken")
     trained = await batch_advantages(context, groups, step)
     done = step + 1
-    cut = context.cut(derive_seed(context.seed, "batch", step), stage.learner.mini_batches, step)
+    cut = context.cut(derive_seed(context.seed, "batch", step), context.stage.learner.mini_batches, step)
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
     with context.clocks.save.running():
         recorded = await write_record(context, done, buffer, log, trained.advantages, cut, state)

@@ -41,6 +41,7 @@ async def run_sft(context: StageContext) -> None:
     with context.display.bar(stage.name, steps, start) as bar:
         for step in range(start, steps):
             context.services.check()
+            await context.resize(step, lambda: {"examples": stream.state()})
             began, done = time.perf_counter(), step + 1
             make = partial(context.batch_of, take_step(step, stream, stage), seed=context.seed + step, mini_batches=1)
             batch = make()

@@ -1,5 +1,5 @@
-"""A run that is struck again and again: ranks killed, the driver killed, its newest checkpoint damaged. It comes to its end, every
-prompt is accounted for, and its weights are those that the recorded steps give.
+"""A run that is struck again and again: ranks killed, the driver killed, its newest checkpoint damaged, its ranks scaled. It comes to its end,
+every prompt is accounted for, and its weights are those that the recorded steps give.
 """
 
 import json
@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,12 @@ kind = "grpo"
 """
 REWARD = "def ones(completion):\n    return completion.count('1') + len(completion) / 100\n"
 FAULTS = ["rank.optimizer:kill:3@learner-1", "rank.stage_weights:kill:2@learner-0", "committed:kill:6"]
+STEPS = 60
+"""Length of the stage in its second start, in which the number of ranks changes twice."""
 DEADLINE_S = 300
 
 
-def rayzero(folder: Path, *arguments: str) -> tuple[int, str]:
+def rayzero(folder: Path, *arguments: str, meanwhile: Callable[[], None] = lambda: None) -> tuple[int, str]:
     """(exit code, output). A group of its own; its output goes to a file, since a pipe would stay open with what outlives a kill."""
     log = folder / f"log-{len(list(folder.glob('log-*')))}"
     with log.open("wb") as output:
@@ -61,6 +65,7 @@ def rayzero(folder: Path, *arguments: str) -> tuple[int, str]:
             start_new_session=True,
         )
     try:
+        meanwhile()
         return process.wait(DEADLINE_S), log.read_text()
     finally:
         if process.poll() is None:
@@ -70,6 +75,13 @@ def rayzero(folder: Path, *arguments: str) -> tuple[int, str]:
 def steps(run: Path) -> list[dict[str, object]]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [record for record in records if record["kind"] == "step"]
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def orphaned_memory() -> set[str]:
@@ -102,7 +114,13 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     run = folder / "runs" / "struck"
     assert code == -signal.SIGKILL, first[-3000:]
     damage(list(checkpoints(run, "rl").values())[-1])
-    code, second = rayzero(folder, "train", str(run))
+
+    def scale() -> None:
+        for count, after in ((1, 10), (2, 20)):
+            until(lambda after=after: steps(run)[-1]["step"] >= after)
+            assert rayzero(folder, "scale", str(run), f"learner={count}")[0] == 0
+
+    code, second = rayzero(folder, "train", str(run), f"loop.steps={STEPS}", meanwhile=scale)
     assert code == 0, second[-3000:]
     assert not of_the_run(run)
     assert orphaned_memory() <= memory
@@ -111,7 +129,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 
 def test_it_comes_to_its_end(struck: tuple[Path, str, str]) -> None:
     run, first, second = struck
-    assert [record["step"] for record in steps(run)] == list(range(1, 9))
+    assert [record["step"] for record in steps(run)] == list(range(1, STEPS + 1))
     assert {path.name for path in (run / "faults").iterdir()} == {
         fault.replace(":", "_").replace("@", "_") for fault in FAULTS
     }
@@ -121,6 +139,8 @@ def test_it_comes_to_its_end(struck: tuple[Path, str, str]) -> None:
     assert "continues from step 2" in second
     assert "trains steps 3 to 6 again from their files" in second
     assert "gives other weights" not in second
+    assert "2 → 1 learner ranks, from step" in second
+    assert "1 → 2 learner ranks, from step" in second
     assert (run / "rl" / "export" / "config.json").is_file()
 
 
@@ -128,7 +148,7 @@ def test_every_prompt_is_accounted_for(struck: tuple[Path, str, str]) -> None:
     run = struck[0]
     ledger = read_ledger(run, "rl")
     assert ledger is not None
-    assert (ledger.problems, ledger.steps, len(ledger.trained), ledger.on_its_way) == ([], 8, 32, 0)
+    assert (ledger.problems, ledger.steps, len(ledger.trained), ledger.on_its_way) == ([], STEPS, 4 * STEPS, 0)
     code, said = rayzero(run.parents[1], "status", str(run), "--ledger")
     assert (code, "every number is there once" in said) == (0, True), said
 
@@ -138,5 +158,5 @@ def test_the_recorded_steps_give_its_weights_in_other_processes(struck: tuple[Pa
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     code, said = rayzero(run.parents[1], "replay", str(run), "--verify")
     assert code == 0, said
-    assert "8 steps trained again: 8 with the same weights, 0 with others" in said
+    assert f"{STEPS} steps trained again: {STEPS} with the same weights, 0 with others" in said
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
