@@ -175,7 +175,7 @@ def check_rayzero(words: list[str], complete: bool) -> None:
     elif words[0] == "score" and not PLACEHOLDER.fullmatch(given["rubric"]):
         find_rubric(given["rubric"], given["overrides"] or ())
     elif words[0] == "scale":
-        assert all(re.fullmatch(r"rewards=\d+", size) for size in given["sizes"])
+        assert all(re.fullmatch(r"(rewards|rollout|learner)=\d+", size) for size in given["sizes"])
 
 
 def check_make(words: list[str]) -> None:
