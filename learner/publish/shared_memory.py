@@ -8,6 +8,7 @@ import torch
 
 from learner.model.lora import adapter_config, adapter_parameters, base_name
 from learner.publish.buckets import Named, carry
+from rollout.faults import reach
 from rollout.weights.manifest import (
     Bucket,
     TensorMeta,
@@ -103,7 +104,9 @@ def _write(path: Path, bucket: Named, dtype: torch.dtype) -> Bucket:
         for name, parameter in bucket
     )
     flat = (_on_wire(parameter, dtype).reshape(-1).view(torch.uint8).numpy() for _, parameter in bucket)
-    return write_bucket(path, flat, metas)
+    bucket = write_bucket(path, flat, metas)
+    reach("bucket.written", path, who="learner-0")
+    return bucket
 
 
 def _on_wire(parameter: Any, dtype: torch.dtype) -> torch.Tensor:
