@@ -49,8 +49,11 @@ def train(
     # Said before Ray and torch are imported, which takes a while on a fresh machine.
     typer.echo(f"{'continuing' if continued else 'starting'} the run in {target}")
     from orchestrator.pipeline import train as train_run
+    from orchestrator.run.lease import LeaseLost
 
     try:
         train_run(resolved, target, selected)
+    except LeaseLost:
+        raise
     except ServiceError as error:
         raise ServiceError(f"{error}\ncontinue with: rayzero train {target}") from error

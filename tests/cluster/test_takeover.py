@@ -100,6 +100,7 @@ def test_a_driver_that_wakes_up_after_another_took_over_writes_nothing(hosts: Ho
     adds_up(run, 60)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     os.kill(mine, signal.SIGCONT)
+    os.kill(frozen.pid, signal.SIGCONT)  # it stops with its child
     assert frozen.wait(60) == 1, log.read_text()[-3000:]
     assert "was taken over by process" in log.read_text()
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
