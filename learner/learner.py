@@ -72,6 +72,7 @@ class Learner:
         """Batches trained since the model was opened."""
         self._lost: set[tuple[int, str]] = set()
         """Where ranks were lost: (batches trained, verb)."""
+        self._restoring = asyncio.Lock()
         self.losses = 0
         """Groups that were lost so far."""
 
@@ -201,10 +202,14 @@ class Learner:
             ServiceError: ranks were lost twice at this point, or no others could be had.
         """
         while True:
+            group = self._group
             try:
-                return await work(self._group)
+                return await work(group)
             except RanksLost as loss:
-                await self._restore(verb, loss)
+                async with self._restoring:
+                    # Somebody else may have asked these ranks for something too, and have others by now.
+                    if self._group is group:
+                        await self._restore(verb, loss)
 
     async def _restore(self, verb: str, loss: RanksLost) -> None:
         """New ranks with the weights of those that were lost."""

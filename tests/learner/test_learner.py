@@ -190,3 +190,39 @@ def test_a_batch_is_not_kept_when_it_can_be_made_again() -> None:
     assert not made
     assert once() is not one
     assert made == [1]
+
+
+def test_two_who_ask_dying_ranks_get_the_same_others() -> None:
+    bench = Bench((0, "save"), (0, "export"))
+
+    async def both(learner: Learner) -> None:
+        await asyncio.gather(learner.save(Path("c"), {}), learner.export(Path("x"), ""))
+
+    bench.run(opened, trained(1), both)
+    assert len(bench.groups) == 2
+    assert bench.weights == ["open m", "grpo 1"]
+
+
+def test_other_ranks_take_over_with_the_same_weights() -> None:
+    bench = Bench()
+
+    async def reform(learner: Learner) -> None:
+        await learner.reform(bench._begin, cast(LearnerSpec, "wide"))
+
+    bench.run(opened, trained(1), saved("c"), reform, trained(2))
+    assert bench.groups[0].closed
+    assert bench.weights == ["open wide", "load c", "grpo 2"]
+
+
+def test_ranks_that_cannot_be_had_leave_those_that_were() -> None:
+    bench = Bench()
+
+    async def begin() -> LearnerGroup:
+        raise InputError("learner.ranks = 9 needs 9 CPUs")
+
+    async def reform(learner: Learner) -> None:
+        with pytest.raises(InputError, match="9 CPUs"):
+            await learner.reform(begin, cast(LearnerSpec, "wide"))
+
+    bench.run(opened, trained(1), saved("c"), reform, trained(2))
+    assert bench.weights == ["open m", "load c", "grpo 2"]
