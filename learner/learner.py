@@ -72,6 +72,8 @@ class Learner:
         """Batches trained since the model was opened."""
         self._lost: set[tuple[int, str]] = set()
         """Where ranks were lost: (batches trained, verb)."""
+        self._standing = asyncio.Lock()
+        """Held while ranks take over from others: nobody asks them for anything before they have the weights."""
         self.losses = 0
         """Groups that were lost so far."""
 
@@ -173,16 +175,17 @@ class Learner:
             ServiceError: ranks were lost twice.
         """
         before = self._begin, self._opening
-        self._begin, self._opening = begin, lambda group: group.open(spec)
-        await self._group.close()
-        try:
-            self._group = await begin()
-        except InputError:
-            self._begin, self._opening = before
-            self._group = await self._start_again()
+        async with self._standing:
+            self._begin, self._opening = begin, lambda group: group.open(spec)
+            await self._group.close()
+            try:
+                self._group = await begin()
+            except InputError:
+                self._begin, self._opening = before
+                self._group = await self._start_again()
+                await self._do_again("reform")
+                raise
             await self._do_again("reform")
-            raise
-        await self._do_again("reform")
 
     async def _do_again(self, verb: str) -> None:
         """What made the weights, on ranks that have just met."""
@@ -201,10 +204,15 @@ class Learner:
             ServiceError: ranks were lost twice at this point, or no others could be had.
         """
         while True:
+            async with self._standing:
+                group = self._group
             try:
-                return await work(self._group)
+                return await work(group)
             except RanksLost as loss:
-                await self._restore(verb, loss)
+                async with self._standing:
+                    # Somebody else who asked them may have seen to it.
+                    if self._group is group:
+                        await self._restore(verb, loss)
 
     async def _restore(self, verb: str, loss: RanksLost) -> None:
         """New ranks with the weights of those that were lost."""
