@@ -309,7 +309,13 @@ class Keeper:
         signs.probed = now
         task = asyncio.create_task(self._probe(member, member.life, signs))
         self._others.add(task)
-        task.add_done_callback(self._others.discard)
+        task.add_done_callback(self._probed)
+
+    def _probed(self, task: asyncio.Task[None]) -> None:
+        self._others.discard(task)
+        if not task.cancelled() and (problem := task.exception()):
+            self.failure = self.failure or problem
+            self.notice()
 
     async def _probe(self, member: Member, life: int, signs: _Signs) -> None:
         engine = self.engines[member.id]

@@ -48,9 +48,9 @@ class Relays:
             return here
         origin = await sender.serve(manifest)
         sources = await asyncio.gather(*map(self._source, beyond), return_exceptions=True)
-        froms = [origin if isinstance(source, BaseException) else source for source in (origin, *sources[:-1])]
+        upstream = [origin if isinstance(source, BaseException) else source for source in (origin, *sources[:-1])]
         arrived = await asyncio.gather(
-            *map(self._receive, beyond, [manifest] * len(beyond), froms), return_exceptions=True
+            *map(self._receive, beyond, [manifest] * len(beyond), upstream), return_exceptions=True
         )
         for node, found in zip(beyond, arrived, strict=True):
             here[node] = found
