@@ -150,8 +150,9 @@ class Engines:
         ray.kill(engine.actor, no_restart=False)
 
     async def end(self, engines: Sequence[Engine]) -> None:
-        """End engines for good, with their actors and places."""
-        closing = asyncio.gather(*(engine.actor.close.remote() for engine in engines), return_exceptions=True)
+        """End engines for good, with their actors and places. Those that have not started have nothing to close."""
+        started = [engine for engine in engines if engine.node]
+        closing = asyncio.gather(*(engine.actor.close.remote() for engine in started), return_exceptions=True)
         await asyncio.wait({asyncio.ensure_future(closing)}, timeout=CLOSE_S)
         for engine in engines:
             ray.kill(engine.actor)

@@ -18,6 +18,8 @@ from rollout.fleet import UP, Fleet, Member, State
 
 TICK_S = 0.5
 """Seconds between two looks at all members, at most."""
+REST_S = 0.02
+"""Seconds between two looks, at least."""
 PROBE_EVERY_S = 5.0
 """Seconds between two probes of a member that answers."""
 PROBE_S = 10.0
@@ -234,6 +236,7 @@ class Keeper:
                 for member in self.fleet.in_state(*UP):
                     self._look_at(member)
                 await self.changed(TICK_S)
+                await asyncio.sleep(REST_S)  # every group is a change
         except Exception as problem:
             self.failure = problem
             self.notice()
@@ -296,8 +299,9 @@ class Keeper:
         self._end_life(member, EndedError(f"rollout replica {member.id} leaves", leaves=True))
         while member.outstanding:  # whoever waited for it lets go
             await self.changed(TICK_S)
-        await self._make.end([self.engines.pop(member.id)])
+        await self._make.end([self.engines[member.id]])
         self.fleet.retire(member)
+        del self.engines[member.id]
 
     # --- Probes
 
@@ -325,7 +329,7 @@ class Keeper:
         except ServiceError as problem:
             if is_gone(problem):
                 self.put_down(member, life, problem, end=False)
-            else:
+            elif not self._excused(member):
                 self.fleet.unanswered(member, life, str(problem))
                 self._judge_silence(member, life, signs)
             return

@@ -326,7 +326,11 @@ def test_a_publish_that_nobody_has_loaded_says_so(with_pool: With) -> None:
     with_pool(work)
 
 
-def test_one_that_is_silent_at_the_roll_call_is_left_out_and_then_has_old_weights(with_pool: With) -> None:
+def test_one_that_is_silent_at_the_roll_call_is_left_out_and_then_has_old_weights(
+    with_pool: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.service.ROLL_CALL_S", 0.1)
+
     async def work(bench: Bench) -> None:
         bench[1].core_frozen = True
         members = await bench.pool.roll_call()
@@ -336,7 +340,7 @@ def test_one_that_is_silent_at_the_roll_call_is_left_out_and_then_has_old_weight
         await bench.until(lambda: bench.state(1) != "suspect")
         assert bench.state(1) == "stale"
 
-    with_pool(work, timeout_s=0.3)
+    with_pool(work, timeout_s=2.0)
 
 
 def test_a_roll_call_waits_for_one_to_come_back(with_pool: With) -> None:
