@@ -33,10 +33,12 @@ PLACE_S = 15.0
 class EndedError(ServiceError):
     """The life of a member ended while somebody waited for it."""
 
-    def __init__(self, reason: str, *, leaves: bool = False) -> None:
+    def __init__(self, reason: str, *, leaves: bool = False, of_work: bool = False) -> None:
         super().__init__(reason)
         self.leaves = leaves
         """Whether it went because it was told to."""
+        self.of_work = of_work
+        """Whether what it was asked for may have ended it."""
 
 
 @dataclass(slots=True)
@@ -196,17 +198,22 @@ class Keeper:
             if is_away(fault):
                 self.fleet.unanswered(member, life, str(fault))
             else:
-                self.put_down(member, life, problem, end=not is_gone(fault))
+                self.put_down(member, life, problem, end=not is_gone(fault), of_work=not is_gone(fault))
         return True
 
     def put_down(
-        self, member: Member, life: int, reason: BaseException | str, *, end: bool, preempted: bool = False
+        self, member: Member, life: int, reason: BaseException | str, *, end: bool, of_work: bool = False
     ) -> None:
-        """A member is dead. `end`: its process may be there still, and must not go on."""
-        preempted = preempted or (isinstance(reason, BaseException) and is_preempted(reason))
+        """A member is dead.
+
+        Args:
+            end: its process may be there still, and must not go on.
+            of_work: what it was asked for may be at fault.
+        """
+        preempted = isinstance(reason, BaseException) and is_preempted(reason)
         if not self.fleet.died(member, life, str(reason), preempted=preempted):
             return
-        self._end_life(member, EndedError(f"rollout replica {member.id} is dead: {member.reason}"))
+        self._end_life(member, EndedError(f"rollout replica {member.id} is dead: {member.reason}", of_work=of_work))
         if end:
             self._make.put_down(self.engines[member.id])
 
@@ -355,7 +362,7 @@ class Keeper:
             if problem is None:
                 signs.heard = self._clock()
             elif isinstance(problem, ServiceError) and not is_away(problem):
-                self.put_down(member, life, problem, end=not is_gone(problem))
+                self.put_down(member, life, problem, end=not is_gone(problem), of_work=not is_gone(problem))
             signs.core = None
         if signs.core is None and member.life == life and member.state in UP:
             call = self.engines[member.id].actor.version.remote()
@@ -373,10 +380,10 @@ class Keeper:
             signs.heard = signs.moved = now
         elif now - signs.heard > self._timeout_s:
             reason = f"it has said nothing for {now - signs.heard:.0f} s (rollout.timeout_s)"
-            self.put_down(member, life, reason, end=True)
+            self.put_down(member, life, reason, end=True, of_work=True)
         elif now - signs.moved > self._timeout_s:
             reason = f"it has finished no token for {now - signs.moved:.0f} s (rollout.timeout_s)"
-            self.put_down(member, life, reason, end=True)
+            self.put_down(member, life, reason, end=True, of_work=True)
 
     # --- Changes of state
 

@@ -162,7 +162,10 @@ class RolloutPool:
                 group = await self._generate_on(member, group_id, prompt, sampling, finished)
             except EndedError as end:
                 reasons.append(str(end))
-                interrupted += not end.leaves
+                if end.of_work:
+                    failed.append((member, life))
+                else:
+                    interrupted += not end.leaves
             except ServiceError as problem:
                 reasons.append(str(problem))
                 if await self._keeper.judge(member, life, problem):

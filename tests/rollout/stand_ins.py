@@ -30,6 +30,8 @@ class Actor:
         """What every call to its engine ends with."""
         self.refuses: Callable[[str], bool] = lambda _: False
         """Groups that its engine raises for."""
+        self.hangs: Callable[[str], bool] = lambda _: False
+        """Groups that its engine stops at."""
         self.load_fault: BaseException | None = None
         self.hold = asyncio.Event()
         """Generation waits for it."""
@@ -50,6 +52,7 @@ class Actor:
         await self.hold.wait()
         if self.fault:
             raise self.fault
+        self.core_frozen = self.core_frozen or self.hangs(group_id)
         if process != self.process or self.frozen or self.core_frozen:
             await asyncio.sleep(60)
         if self.refuses(group_id):

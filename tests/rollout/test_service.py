@@ -197,6 +197,43 @@ def test_a_group_whose_members_end_under_it_is_given_up_some_time(with_pool: Wit
     with_pool(work, INTERRUPTIONS)
 
 
+def test_a_group_whose_members_are_ended_again_and_again_is_given_up_too(with_pool: With) -> None:
+    """Each time by somebody else: it is not to blame, and cannot go on for ever."""
+
+    async def work(bench: Bench) -> None:
+        keeper = bench.pool._keeper
+
+        async def end_them() -> None:
+            while True:
+                for member in keeper.fleet:
+                    if bench[member.id].asked[-1:] == ["g"]:
+                        bench[member.id].asked.append("ended")
+                        keeper.put_down(member, member.life, "killed", end=True)
+                await asyncio.sleep(0.005)
+
+        for actor in bench.engines.actors.values():
+            actor.hold.clear()
+        ending = asyncio.ensure_future(end_them())
+        with pytest.raises(GroupError, match="killed"):
+            await bench.group()
+        ending.cancel()
+        assert sum(actor.asked.count("g") for actor in bench.engines.actors.values()) == INTERRUPTIONS
+
+    with_pool(work, INTERRUPTIONS + 1)
+
+
+def test_a_prompt_that_engines_hang_on_is_dropped_after_two(with_pool: With) -> None:
+    async def work(bench: Bench) -> None:
+        for actor in bench.engines.actors.values():
+            actor.hangs = lambda group: group == "poison"
+        with pytest.raises(GroupError, match="has said nothing for"):
+            await bench.group("poison")
+        await bench.until(lambda: bench.pool.serving == (0, 1, 2))
+        assert sorted(told for told in bench.engines.told if "put" in told) == ["put down 0", "put down 1"]
+
+    with_pool(work, 3)
+
+
 @pytest.mark.parametrize("what", ["frozen", "core_frozen"])
 def test_one_that_hangs_is_ended_in_time_and_its_groups_go_on(with_pool: With, what: str) -> None:
     async def work(bench: Bench) -> None:
