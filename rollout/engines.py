@@ -116,7 +116,8 @@ class Engines:
         """
         who = f"rollout replica {engine.number}"
         try:
-            async with asyncio.timeout(self.start_timeout_s):
+            # Its node may have to come first.
+            async with asyncio.timeout(self.start_timeout_s + self._room.coming_s):
                 engine.process = await self._new_process(engine)
         except TimeoutError:
             limit = f"{self.start_timeout_s:.0f} s (cluster.start_timeout_s)"

@@ -132,7 +132,7 @@ class RolloutPool:
             name=name,
             shared=shared,
         )
-        pool = cls(engines, timeout_s=timeout_s, wait_s=start_timeout_s, name=name, tell=tell, say=say)
+        pool = cls(engines, timeout_s=timeout_s, wait_s=start_timeout_s + room.coming_s, name=name, tell=tell, say=say)
         await pool._keeper.begin(replicas)
         return pool
 
