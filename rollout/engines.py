@@ -120,7 +120,7 @@ class Engines:
             async with asyncio.timeout(self.start_timeout_s + self._room.coming_s):
                 engine.process = await self._new_process(engine)
         except TimeoutError:
-            limit = f"{self.start_timeout_s:.0f} s (cluster.start_timeout_s)"
+            limit = f"{self.start_timeout_s + self._room.coming_s:.0f} s (cluster.start_timeout_s)"
             raise ServiceError(f"timed out after {limit} waiting for a process of {who}") from None
         await within(engine.actor.prepare.remote(), self.start_timeout_s, f"{who} to import vLLM")
         model = await asyncio.shield(self._model)

@@ -79,12 +79,16 @@ def test_the_only_replica_is_killed_with_groups_in_flight_and_serves_again_witho
         groups = running.groups("flight", 12)
         await asyncio.sleep(0.5)
         assert not any(group.done() for group in groups)
-        process_of(running.pool, 0).send_signal(signal.SIGKILL)
+        process = process_of(running.pool, 0)
+        engine = process.children(recursive=True)
+        process.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         while running.pool.serving:
             await asyncio.sleep(0.01)
         await running.serving(1)
         seconds = time.monotonic() - killed
+        assert engine
+        assert not any(each.is_running() for each in engine), "they would hold the memory that their successors need"
         return list(await asyncio.gather(*groups)), seconds
 
     groups, seconds = running.rig.run(work())
