@@ -213,6 +213,7 @@ def test_after_the_death_of_a_replica_the_others_meet_again_and_the_run_goes_on(
 
     wide.run(back())  # by a group of itself and the ranks, to which all meet again at the next publish
     assert wide.gaps("back")[1] < 1e-4
+    wide.step()
     wide.publish(5)
     assert max(wide.gaps("all").values()) < 1e-4
     assert inside(wide.learner._actors[0], lambda _: sys.modules["stand_ins"].Communicator.alive) == 1
