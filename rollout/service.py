@@ -178,7 +178,10 @@ class RolloutPool:
             finally:
                 self._fleet.release(member, tokens)
                 self._keeper.notice()
-            self._tell(f"group {group_id} is asked for again: {reasons[-1]}")
+            if (
+                member.life == life and member.state is State.HEALTHY
+            ):  # else its end is told, once for all groups that it had
+                self._tell(f"group {group_id} is asked for again: {reasons[-1]}")
         self._failed_in_row += 1
         why = f"group {group_id} could not be generated: {'; '.join(dict.fromkeys(reasons))}"
         if self._failed_in_row >= FAILED_IN_ROW:
