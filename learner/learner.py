@@ -72,7 +72,8 @@ class Learner:
         """Batches trained since the model was opened."""
         self._lost: set[tuple[int, str]] = set()
         """Where ranks were lost: (batches trained, verb)."""
-        self._restoring = asyncio.Lock()
+        self._standing = asyncio.Lock()
+        """Held while ranks take over from others: nobody asks them for anything before they have the weights."""
         self.losses = 0
         """Groups that were lost so far."""
 
@@ -174,16 +175,17 @@ class Learner:
             ServiceError: ranks were lost twice.
         """
         before = self._begin, self._opening
-        self._begin, self._opening = begin, lambda group: group.open(spec)
-        await self._group.close()
-        try:
-            self._group = await begin()
-        except InputError:
-            self._begin, self._opening = before
-            self._group = await self._start_again()
+        async with self._standing:
+            self._begin, self._opening = begin, lambda group: group.open(spec)
+            await self._group.close()
+            try:
+                self._group = await begin()
+            except InputError:
+                self._begin, self._opening = before
+                self._group = await self._start_again()
+                await self._do_again("reform")
+                raise
             await self._do_again("reform")
-            raise
-        await self._do_again("reform")
 
     async def _do_again(self, verb: str) -> None:
         """What made the weights, on ranks that have just met."""
@@ -202,12 +204,13 @@ class Learner:
             ServiceError: ranks were lost twice at this point, or no others could be had.
         """
         while True:
-            group = self._group
+            async with self._standing:
+                group = self._group
             try:
                 return await work(group)
             except RanksLost as loss:
-                async with self._restoring:
-                    # Somebody else may have asked these ranks for something too, and have others by now.
+                async with self._standing:
+                    # Somebody else who asked them may have seen to it.
                     if self._group is group:
                         await self._restore(verb, loss)
 

@@ -263,11 +263,11 @@ class LearnerGroup:
         """Runs beside `RolloutPool.load`: what the manifest does not hold itself."""
         await self._all(RankVerbs.send_weights)
 
-    async def meet(self, pool: RolloutPool) -> None:
-        """Join the engines in one NCCL group, rank 0 here, the engine workers after it."""
+    async def meet(self, pool: RolloutPool, members: Sequence[int]) -> None:
+        """Join these engines in one NCCL group, rank 0 here, the engine workers after it."""
         address, port = await within(self._actors[0].address.remote(), self.timeout_s, "learner rank 0")
-        size = 1 + pool.workers
-        meeting = pool.meet(address, port, size, self._bucket_bytes)
+        size = 1 + pool.workers(members)
+        meeting = pool.meet(members, address, port, size, self._bucket_bytes)
         await both(meeting, self._all(RankVerbs.meet_engines, address, port, size), self.abandon)
 
     async def release_weights(self, manifest: WeightManifest) -> None:

@@ -77,7 +77,7 @@ class Buffer:
         """Prompts taken from the stream."""
         self.num_trained = 0
         self.dropped: Counter[str] = Counter()
-        """Groups that were dropped, by reason: `no_signal`, `unscored`, `stale`."""
+        """Groups that were dropped, by reason: `failed` (by engines that are well), `no_signal`, `unscored`, `stale`."""
         self.batch: list[int] = []
         """Numbers of the groups that `take` gave last."""
         self._drops: list[tuple[int, str]] = []
@@ -114,10 +114,13 @@ class Buffer:
             return number
 
     async def put(self, number: int, group: ScoredGroup) -> None:
-        """A group came back. One without signal is dropped under dynamic sampling; one without two scores always."""
+        """A group came back. One without signal is dropped under dynamic sampling; one without two scores always, and so one that
+        no engine could generate."""
         async with self._changed:
             self._in_flight.remove(number)
-            if len(group.completions) < 2:
+            if not group.group.completions:
+                self._drop(number, "failed")
+            elif len(group.completions) < 2:
                 self._drop(number, "unscored")
             elif self._dynamic_sampling and not group.has_signal:
                 self._drop(number, "no_signal")

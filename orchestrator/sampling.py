@@ -15,11 +15,19 @@ from typing import Any, Protocol
 from orchestrator.clock import PhaseClocks
 from rewards.error_budget import ErrorBudget
 from rewards.types import Sample, Score, ScoredGroup
+from rollout.errors import GroupError
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
+
+NO_REPLICA = -1
+"""Who sampled a group that nobody did."""
 
 
 class Sampler(Protocol):
     """Makes the group: the rollout pool."""
+
+    @property
+    def replicas(self) -> int:
+        """How many engines there are now; it changes while a run goes on."""
 
     async def generate(
         self, group_id: str, prompt: Prompt, sampling: Sampling, finished: Callable[[Completion], None]
@@ -73,8 +81,10 @@ async def scored_group(
         clocks: that generating and scoring are timed by.
         generating: entered while the completions are generated.
 
+    A group that engines fail on which are well has no completions; each of them counts as one that could not be scored.
+
     Raises:
-        ServiceError: no engine could generate it, or too many completions could not be scored so far.
+        ServiceError: no engine serves any more, or too many completions could not be scored so far.
     """
     clocks = clocks or PhaseClocks()
     scoring = scorers.begin(request.prompt, budget)
@@ -85,8 +95,20 @@ async def scored_group(
         # What is left to score: most completions were scored while others were still being generated.
         with clocks.produce.running(), clocks.score.running():
             return await scoring.finish(group)
+    except GroupError as problem:
+        return _failed(request, str(problem), budget)
     finally:
         scoring.cancel()
+
+
+def _failed(request: GroupRequest, reason: str, budget: ErrorBudget | None) -> ScoredGroup:
+    """A group that could not be generated."""
+    if budget is not None:
+        budget.count(request.sampling.n, request.sampling.n, request.prompt, "", reason)
+    empty = RolloutGroup(
+        group_id=request.group_id, prompt=request.prompt, completions=(), replica=NO_REPLICA, seconds=0.0
+    )
+    return ScoredGroup(group=empty, completions=(), scores=(), num_errors=request.sampling.n, seconds=0.0)
 
 
 async def scored_groups(
@@ -94,21 +116,22 @@ async def scored_groups(
     scorers: GroupScorer,
     requests: Sequence[GroupRequest],
     *,
-    at_once: int,
+    at_once: Callable[[], int],
     scored_at_once: bool = False,
     budget: ErrorBudget | None = None,
     clocks: PhaseClocks | None = None,
 ) -> list[ScoredGroup]:
-    """One group a request, in their order; generates `at_once` of them at a time.
+    """One group a request, in their order.
 
     Args:
+        at_once: how many are generated at a time, asked whenever one is done, since engines come and go.
         scored_at_once: whether a group counts among these until it is scored, so that slow scorers slow generation down;
             or else the engines go on while the last scores of a group come in.
 
     Raises:
         ServiceError: as `scored_group` does, for the first group that failed; the others are cancelled.
     """
-    places = asyncio.Semaphore(max(1, at_once))
+    places = _Places(at_once)
 
     async def one(request: GroupRequest) -> ScoredGroup:
         async with places if scored_at_once else nullcontext():
@@ -121,3 +144,22 @@ async def scored_groups(
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [group.result() for group in groups]
+
+
+class _Places:
+    """As a semaphore, whose size may change while it is used."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self._size = size
+        self._taken = 0
+        self._freed = asyncio.Condition()
+
+    async def __aenter__(self) -> None:
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._taken < max(1, self._size()))
+            self._taken += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._freed:
+            self._taken -= 1
+            self._freed.notify_all()

@@ -168,8 +168,8 @@ async def both(
         await asyncio.gather(*sides, return_exceptions=True)
 
 
-async def within(awaitable: Any, timeout_s: float, what: str) -> Any:
-    """Await an actor's answer for a bounded time.
+async def within(awaitable: Any, timeout_s: float | None, what: str) -> Any:
+    """Await an actor's answer for a bounded time; None: somebody else sees to its end.
 
     Raises:
         InputError: as the actor raised it.

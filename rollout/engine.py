@@ -54,6 +54,9 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 PREFILL_TOKENS = 8192
 """Tokens, at least, that an engine on a GPU computes in one step: long prompts and many sequences at a time."""
 
+STREAM_TOKENS = 256
+"""Tokens of a completion that leave the engine together."""
+
 Finished = tuple[int, Completion]
 """A completion that has ended: (index in its group, completion)."""
 
@@ -71,6 +74,9 @@ class VllmEngine:
         self._asleep = False
         self._adapter: Any = None
         self._checksums: dict[str, tuple[str, ...]] = {}
+        self._broken = ""
+        self.num_tokens = 0
+        """Completion tokens that it has sampled: what shows that it gets on."""
 
     @classmethod
     async def start(cls, replica: int, spec: EngineSpec, model_path: str) -> "VllmEngine":
@@ -109,8 +115,8 @@ class VllmEngine:
             # The distribution that tokens are drawn from, temperature included: what the learner must reproduce.
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=vllm_name(spec.backend)),
-            # Of every completion the first token and then all others at once: see `generate`.
-            stream_interval=spec.max_tokens + 1,
+            # Of every completion the first token, then many at once: enough to see that the engine gets on.
+            stream_interval=STREAM_TOKENS,
             disable_log_stats=True,
             **_with_options(chosen, spec.options),
             **lora,
@@ -133,6 +139,7 @@ class VllmEngine:
         Raises:
             ServiceError: the engine ended before every completion was there, or is asleep.
         """
+        self._check()
         if self._asleep:
             raise ServiceError(
                 f"replica {self._replica} sleeps until it is given weights; group {group_id} came too early"
@@ -159,6 +166,7 @@ class VllmEngine:
         # Requests of a retried group must not share an id with the first try.
         request = f"{group_id}@{time.monotonic_ns()}"
         async for output in self._llm.generate(tokens, params, request, lora_request=self._adapter):
+            self.num_tokens += sum(len(part.token_ids) for part in output.outputs)
             ended = [part.index for part in output.outputs if pieces[part.index].add(part)]
             if ended:
                 yield [(index, pieces.pop(index).completion(self._text, sampling.seed + index)) for index in ended]
@@ -174,21 +182,14 @@ class VllmEngine:
             ServiceError: the weights arrived damaged; the engine then must not serve.
         """
         async with self._loading:
+            self._check()
             for file in manifest.adapter:
                 open_verified(file.path, file.num_bytes, file.checksum)
             paused = time.perf_counter()
             if self._asleep:
                 await self._llm.wake_up(["weights"])
             if manifest.has_base or manifest.adapter:
-                # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
-                await self._llm.pause_generation(mode="keep", clear_cache=False)
-                if manifest.has_base:
-                    await self._load_base(manifest)
-                if manifest.adapter:
-                    await self._load_adapter(manifest)
-                self._loads += 1
-                await self._llm.update_weight_version(str(manifest.version))
-                await self._llm.resume_generation()
+                await self._swap(manifest)
             else:
                 # The same weights under another number.
                 await self._llm.update_weight_version(str(manifest.version))
@@ -216,7 +217,9 @@ class VllmEngine:
         return self._spec.lora_rank > 0
 
     async def version(self) -> int:
-        """The policy version that vLLM itself reports."""
+        """The policy version that vLLM itself reports. It is asked between two steps of its core, so an answer shows that
+        these go on."""
+        self._check()
         return int(await self._llm.get_weight_version())
 
     async def init_transfer(self, init_info: dict[str, Any]) -> None:
@@ -228,6 +231,27 @@ class VllmEngine:
     async def close(self) -> None:
         """End vLLM's processes."""
         self._llm.shutdown()
+
+    def _check(self) -> None:
+        if self._broken:
+            raise ServiceError(f"replica {self._replica} holds half of two versions: {self._broken}")
+
+    async def _swap(self, manifest: WeightManifest) -> None:
+        """Weights change while generation stands still. Where that fails half-way nothing is sampled from them any more."""
+        # `keep`: requests in flight stay in the queue with their KV cache and go on afterwards.
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        try:
+            if manifest.has_base:
+                await self._load_base(manifest)
+            if manifest.adapter:
+                await self._load_adapter(manifest)
+            self._loads += 1
+            await self._llm.update_weight_version(str(manifest.version))
+        except BaseException as problem:
+            # It stays paused. The pool ends it; whoever asks before that is told.
+            self._broken = f"version {manifest.version} failed: {problem}"
+            raise
+        await self._llm.resume_generation()
 
     async def _load_base(self, manifest: WeightManifest) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
@@ -359,7 +383,9 @@ class _Pieces:
         versions = np.zeros(len(token_ids), dtype=np.int32)
         for span in spans:
             versions[span.start : span.end] = int(span.version)
-        reason = self._end.finish_reason if self._end.finish_reason in ("stop", "length") else "abort"
+        reason = self._end.finish_reason
+        if reason not in ("stop", "length"):
+            raise ServiceError(f"a completion was cut from outside after {len(token_ids)} tokens: {reason}")
         return Completion(
             text=text_of(self.token_ids),
             token_ids=token_ids,

@@ -1,8 +1,10 @@
-"""The two ways in which a run can fail on purpose, and how their messages are worded.
+"""The ways in which a run can fail on purpose, and how their messages are worded.
 
 Exception
 ├── InputError    something the user gave is wrong: printed as it is, exit code 2, no traceback
 └── ServiceError  the infrastructure failed after its retries: named, exit code 1, the run can be resumed
+    ├── GroupError  one group could not be generated, by engines that are well: it is dropped, and the run goes on
+    └── NobodyLoadedError  every engine failed to take a publish: it may be tried again when they are back
 """
 
 import difflib
@@ -15,6 +17,14 @@ class InputError(ValueError):
 
 class ServiceError(RuntimeError):
     """A part of the system failed, or did not answer within its deadline; the message names the part."""
+
+
+class GroupError(ServiceError):
+    """One group could not be generated, which says more of its prompt than of the engines."""
+
+
+class NobodyLoadedError(ServiceError):
+    """Every engine that was to load weights failed to."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,67 +1,45 @@
-"""The rollout service: Ray actors, each one vLLM engine, and the pool that the loop talks to."""
+"""The rollout service: engines behind one pool that the loop talks to. Who of them serves, the fleet says (rollout/fleet.py)."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
 
 import ray
-from ray.util.placement_group import PlacementGroup, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from rollout.actors import ANY_ROOM, Room, SharedGpus, actor_name, compute_environment, reserve_all, within
-from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
-from rollout.errors import ServiceError
-from rollout.router import Health, Router
+from rollout.actors import ANY_ROOM, Room, SharedGpus, within
+from rollout.engine import EngineSpec
+from rollout.engines import Engines, is_away, is_gone
+from rollout.errors import GroupError, ServiceError
+from rollout.fleet import Member, State
+from rollout.keeper import EndedError, Keeper
+from rollout.loading import disagreeing, load_on, nobody
+from rollout.relays import Relays, Sender
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
-from rollout.weights.link import Source
 from rollout.weights.manifest import PACKED_BUFFERS, Holding, LoadReport, WeightManifest
-from rollout.weights.relay import WeightRelay
 
-TRIES = 3
-"""Times that a group is asked for of replicas that serve: what they cannot do three times, they cannot do."""
+TRIES = 2
+"""Members that a group may fail on, or take with it: then it is the group that is at fault."""
+INTERRUPTIONS = 4
+"""Members that may end under a group for reasons of their own before it is given up all the same."""
+FAILED_IN_ROW = 16
+"""Groups that fail one after the other, with none completed between: then it is no single prompt that is at fault."""
+ROLL_CALL_S = 30.0
+"""Seconds that a member has to answer before a publish, which else goes on without it."""
+FIRST_WORD = Prompt(prompt_id="first word", source="", rubric="", text="", token_ids=(0,), answer="")
+"""What a member that has come is asked where nothing has been asked before."""
 
 
-class RolloutReplica:
-    """The actor round one engine. It serves nothing before `start`."""
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is asked of a replica before it serves, and who looks at it."""
 
-    def __init__(self, index: int, spec: EngineSpec) -> None:
-        self._index = index
-        self._spec = spec
-
-    def __repr__(self) -> str:
-        return actor_name() or super().__repr__()
-
-    async def prepare(self) -> None:
-        """Import what the engine needs; a model is not needed yet."""
-        prepare(self._spec)
-
-    async def start(self, model_path: str) -> str:
-        """Start the engine; returns the id of the node that it lives on."""
-        self._engine = await VllmEngine.start(self._index, self._spec, model_path)
-        return str(ray.get_runtime_context().get_node_id())
-
-    async def generate(self, group_id: str, prompt: Prompt, sampling: Sampling) -> AsyncIterator[list[Finished]]:
-        async for finished in self._engine.generate(group_id, prompt, sampling):
-            yield finished
-
-    async def load(self, manifest: WeightManifest) -> LoadReport:
-        return await self._engine.load(manifest)
-
-    async def sleep(self) -> bool:
-        return await self._engine.sleep()
-
-    async def init_transfer(self, init_info: dict[str, Any]) -> None:
-        await self._engine.init_transfer(init_info)
-
-    async def version(self) -> int:
-        return await self._engine.version()
-
-    async def close(self) -> None:
-        await self._engine.close()
+    sampling: Sampling
+    judge: Callable[[Sequence[RolloutGroup]], Awaitable[Mapping[int, str]]]
+    """Given a group of each replica; id of a replica → why it must not serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,44 +54,37 @@ class PublishReport:
     """Longest standstill of generation on any replica."""
 
 
-class Sender(Protocol):
-    """Who has staged weights."""
-
-    node: str
-    """Id of the node whose shared memory they are in."""
-
-    async def serve(self, manifest: WeightManifest) -> Source:
-        """Where other hosts fetch the files of a manifest from, until it is released."""
-
-
 class RolloutPool:
-    """The replicas as one service: routed generation, loads on all of them, bounded waits."""
+    """The engines as one service: routed generation, publishes that decide who serves, bounded waits."""
 
     def __init__(
         self,
-        actors: list[Any],
-        groups: list[PlacementGroup],
-        nodes: Sequence[str],
-        tensor_parallel: int,
+        engines: Engines,
+        *,
         timeout_s: float,
+        wait_s: float,
         name: str = "rollout",
         tell: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`tell`: hears of every group that is asked for again, and of every replica that serves no more."""
-        self._actors = actors
-        self._tensor_parallel = tensor_parallel
-        self._groups = groups
-        self._nodes = nodes
-        self._router = Router(len(actors))
-        self._timeout_s = timeout_s
+        """
+        Args:
+            timeout_s: longest time without progress of an engine that has work, and longest load.
+            wait_s: longest time in which nobody serves before whoever waits is told.
+            tell: hears of every group that is asked for again, and of every replica that serves no more.
+            say: hears of replicas that come and go.
+        """
+        self._timeout_s, self._wait_s = timeout_s, wait_s
+        self._tell, self._name = tell, name
+        self._tensor_parallel = engines.tensor_parallel
         self._relays = Relays(name, timeout_s)
-        self._tell = tell
-        self._name = name
-        self._asleep = False
+        self._keeper = Keeper(engines, self._arrived, timeout_s=timeout_s, tell=tell, say=say)
+        self._fleet = self._keeper.fleet
+        self._asked = FIRST_WORD
+        self._published = False
+        self._failed_in_row = 0
         self.version = 0
         """Policy version that every serving replica holds."""
-        self.holding: Holding | None = None
-        """Weights that every serving replica holds, as far as known: a publish sends the others."""
         self.num_tokens = 0
         """Completion tokens sampled so far."""
 
@@ -134,12 +105,14 @@ class RolloutPool:
         name: str = "rollout",
         shared: SharedGpus | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> "RolloutPool":
-        """Place and start every replica. The actors are called `<name>-<index>`.
+        """Place and start every replica. The actors are called `<name>-<id>`.
 
         Args:
             model: the folder or hub id, once it is there.
             resources: custom ones of the cluster's nodes that each replica takes.
+            start_timeout_s: longest start of an engine, and longest wait for one to serve again where none does.
             room: how their places are waited for.
             shared: GPUs that learner ranks use too, in place of some of their own.
 
@@ -147,84 +120,138 @@ class RolloutPool:
             InputError: the cluster cannot place them.
             ServiceError: an engine failed to start in time.
         """
-        bundle = {"CPU": cpus * spec.tensor_parallel, **(resources or {})}
-        if spec.device == "cuda":
-            bundle["GPU"] = shared.share if shared else gpus * spec.tensor_parallel
-        what = f"rollout.replicas = {replicas}, replica"
-        groups = [] if shared else await reserve_all([(bundle, f"{what} {i}") for i in range(replicas)], room)
-        places = [(shared.group, i) for i in range(replicas)] if shared else [(group, 0) for group in groups]
-        remote = ray.remote(RolloutReplica)
-        actors = [
-            remote.options(
-                name=f"{name}-{i}",
-                num_cpus=bundle["CPU"],
-                num_gpus=bundle.get("GPU", 0),
-                max_concurrency=10_000,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(
-                    placement_group=group, placement_group_bundle_index=place
-                ),
-                runtime_env={"env_vars": compute_environment(spec.device, threads)},
-            ).remote(i, spec)
-            for i, (group, place) in enumerate(places)
-        ]
-        preparing = asyncio.gather(*(actor.prepare.remote() for actor in actors))
-        await within(preparing, start_timeout_s, "rollout replicas to import vLLM")
-        model_path = await model
-        starts = [actor.start.remote(model_path) for actor in actors]
-        nodes = await within(asyncio.gather(*starts), start_timeout_s, "rollout replicas to start")
-        pool = cls(actors, groups, nodes, spec.tensor_parallel, timeout_s, name, tell)
-        pool.holding = Holding(base=model_path)
+        engines = Engines(
+            spec,
+            model,
+            cpus=cpus,
+            gpus=gpus,
+            resources=resources,
+            threads=threads,
+            start_timeout_s=start_timeout_s,
+            room=room,
+            name=name,
+            shared=shared,
+        )
+        pool = cls(engines, timeout_s=timeout_s, wait_s=start_timeout_s + room.coming_s, name=name, tell=tell, say=say)
+        await pool._keeper.begin(replicas)
         return pool
 
-    @property
-    def replicas(self) -> int:
-        return len(self._actors)
+    # --- Groups
 
     async def generate(
         self, group_id: str, prompt: Prompt, sampling: Sampling, finished: "Callable[[Completion], None] | None" = None
     ) -> RolloutGroup:
-        """A group from the least busy replica; from another one when it fails or does not come in time, at most `TRIES` times
-        beside those in which a replica died.
+        """A group from the replica that will have it first; from another one when that fails, dies or leaves.
 
         Args:
             finished: called with every completion as it comes back. After a failure it sees those of the next try too;
                 only the completions of the returned group count.
 
         Raises:
-            ServiceError: no replica completed it.
+            GroupError: `TRIES` replicas failed on it, which are well or died of it.
+            ServiceError: none serves, and none has come back in time; or no group at all is completed any more.
         """
         tokens = sampling.n * sampling.max_tokens
-        failures: list[str] = []
-        tried: set[int] = set()
-        tries = 0
-        while tries < TRIES and (self.serving or not failures):
-            index = self._router.acquire(tokens, tried)
+        failed: list[tuple[Member, int]] = []
+        reasons: list[str] = []
+        interrupted = 0
+        while len(failed) < TRIES and interrupted < INTERRUPTIONS:
+            member = await self._acquire(tokens, {member.id for member, _ in failed})
+            life = member.life
             try:
-                return await self.generate_on(index, group_id, prompt, sampling, finished)
+                group = await self._generate_on(member, group_id, prompt, sampling, finished)
+            except EndedError as end:
+                reasons.append(str(end))
+                if end.of_work:
+                    failed.append((member, life))
+                else:
+                    interrupted += not end.leaves
             except ServiceError as problem:
-                failures.append(str(problem))
+                reasons.append(str(problem))
+                if await self._keeper.judge(member, life, problem):
+                    failed.append((member, life))
+                else:
+                    interrupted += 1
+            else:
+                self._completed(group, tokens, member, failed)
+                return group
             finally:
-                self._router.release(index, tokens)
-            tried.add(index)
-            if await self._fault(index):
-                continue
-            tries += 1
-            if tries < TRIES:
-                self._tell(f"{failures[-1]}; asked for again, try {tries + 1} of {TRIES}")
-        raise ServiceError(f"group {group_id} could not be generated: {'; '.join(failures)}")
+                self._fleet.release(member, tokens)
+                self._keeper.notice()
+            if (
+                member.life == life and member.state is State.HEALTHY
+            ):  # else its end is told, once for all groups that it had
+                self._tell(f"group {group_id} is asked for again: {reasons[-1]}")
+        self._failed_in_row += 1
+        why = f"group {group_id} could not be generated: {'; '.join(dict.fromkeys(reasons))}"
+        if self._failed_in_row >= FAILED_IN_ROW:
+            raise ServiceError(f"{self._failed_in_row} groups in a row failed, none came back between; the last: {why}")
+        raise GroupError(why)
 
-    async def generate_on(
+    async def generate_on(self, member: int, group_id: str, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """A group from one given replica (audits). Raises ServiceError where that is gone, or fails."""
+        if member not in self._fleet:
+            raise ServiceError(f"there is no rollout replica {member} any more")
+        asked = self._fleet[member]
+        life = asked.life
+        with self._fleet.charged(asked, sampling.n * sampling.max_tokens):
+            try:
+                return await self._generate_on(asked, group_id, prompt, sampling, None)
+            except EndedError:
+                raise
+            except ServiceError as problem:
+                await self._keeper.judge(asked, life, problem)
+                raise
+            finally:
+                self._keeper.notice()
+
+    async def served(self) -> None:
+        """Wait until a replica serves.
+
+        Raises:
+            ServiceError: none has served for too long.
+        """
+        while not self.serving:
+            await self._wait_for_one(State.STALE)
+
+    async def _acquire(self, tokens: int, tried: set[int]) -> Member:
+        while (member := self._fleet.acquire(tokens, tried)) is None:
+            await self.served()
+        return member
+
+    async def _wait_for_one(self, *as_good: State) -> None:
+        """Wait until something changes while no replica serves.
+
+        Args:
+            as_good: states in which one is on its way to serve, and only the loop's next publish is missing.
+
+        Raises:
+            ServiceError: none has served for too long.
+        """
+        if self._keeper.failure:
+            raise ServiceError(f"the rollout service failed: {self._keeper.failure}") from self._keeper.failure
+        left = self._fleet.unserved_since + self._wait_s - time.monotonic()
+        if left > 0 or self._fleet.in_state(State.HEALTHY, *as_good):
+            await self._keeper.changed(max(1.0, left))
+            return
+        reasons = "; ".join(f"{member.id} is {member.state.value}: {member.reason}" for member in self._fleet)
+        raise ServiceError(
+            f"none of the {self.replicas} rollout replicas has served for {self._wait_s:.0f} s "
+            f"(cluster.start_timeout_s): replica {reasons}"
+        )
+
+    async def _generate_on(
         self,
-        index: int,
+        member: Member,
         group_id: str,
         prompt: Prompt,
         sampling: Sampling,
-        finished: "Callable[[Completion], None] | None" = None,
+        finished: "Callable[[Completion], None] | None",
     ) -> RolloutGroup:
-        """A group from one given replica (audits)."""
         began = time.perf_counter()
         completions: dict[int, Completion] = {}
-        stream = self._actors[index].generate.options(num_returns="streaming").remote(group_id, prompt, sampling)
+        actor = self._keeper.engines[member.id].actor
+        stream = actor.generate.options(num_returns="streaming").remote(group_id, prompt, sampling)
 
         async def receive() -> None:
             async for chunk in stream:
@@ -233,9 +260,10 @@ class RolloutPool:
                     if finished:
                         finished(completion)
 
-        what = f"replica {index} to generate {group_id} (rollout.timeout_s)"
+        # How long it may take is the keeper's to say, which sees whether the replica gets on.
+        call = within(receive(), None, f"replica {member.id} to generate {group_id}")
         try:
-            await within(receive(), self._timeout_s, what)
+            await self._keeper.while_it_lives(member, call)
         except BaseException:
             # Nobody waits for it any more: the engine drops the request, and computes what somebody waits for.
             ray.cancel(stream)
@@ -244,96 +272,193 @@ class RolloutPool:
             group_id=group_id,
             prompt=prompt,
             completions=tuple(completions[i] for i in range(sampling.n)),
-            replica=index,
+            replica=member.id,
             seconds=time.perf_counter() - began,
         )
         self.num_tokens += group.num_tokens
         return group
 
-    async def load(self, manifest: WeightManifest, sender: Sender) -> PublishReport:
-        """Load a manifest on every serving replica and compare versions and checksums.
+    def _completed(self, group: RolloutGroup, work: int, member: Member, failed: Sequence[tuple[Member, int]]) -> None:
+        """A group is there; members that failed on it before were at fault themselves."""
+        self._asked, self._failed_in_row = group.prompt, 0
+        self._fleet.completed(member, group.num_tokens, group.seconds)
+        for other, life in failed:
+            if other is not member and self._fleet.blame(other, life):
+                self._keeper.put_down(other, life, "it fails groups that others complete", end=True)
+
+    # --- Publishes
+
+    async def roll_call(self, *, joining: bool = False) -> tuple[int, ...]:
+        """Ids of the replicas that can take weights now; those that have died are noticed, and those that are silent left out.
+
+        Args:
+            joining: only those that do not serve yet, of which there may be none. Otherwise it waits for one.
 
         Raises:
-            ServiceError: an engine did not load in time, or holds other weights than were sent.
+            ServiceError: there is none, and none has come in time.
         """
-        if not self._router.serving:
-            raise ServiceError(
-                f"none of the {self.replicas} rollout replicas is left to load version {manifest.version}"
-            )
+        joining = joining and not self._keeper.asleep
+        able = (State.STALE,) if joining else (State.HEALTHY, State.STALE)
+        while True:
+            asked = self._fleet.in_state(*able, *(() if joining else (State.SUSPECT,)))
+            await asyncio.gather(*(self._ask(member) for member in asked))
+            found = tuple(member.id for member in asked if member.state in able)
+            if found or joining:
+                return found
+            await self._wait_for_one()
+
+    async def _ask(self, member: Member) -> None:
+        life, limit = member.life, min(ROLL_CALL_S, self._timeout_s)
+        version = self._keeper.engines[member.id].actor.version.remote()
+        asked = asyncio.ensure_future(within(version, None, f"replica {member.id} to answer"))
+        done, _ = await asyncio.wait({asked}, timeout=limit)
+        if not done:
+            asked.cancel()
+            self._fleet.unanswered(member, life, f"no answer within {limit:.0f} s")
+        elif (problem := asked.exception()) is None:
+            self._fleet.answered(member, life)
+        elif is_away(problem):
+            self._fleet.unanswered(member, life, str(problem))
+        else:
+            self._keeper.put_down(member, life, problem, end=not is_gone(problem))
+
+    def holding_of(self, members: Sequence[int]) -> Holding | None:
+        """Weights that all of these hold, as far as known: a publish sends them the others."""
+        held = [self._keeper.engines[member].holding for member in members]
+        if not held or None in held:
+            return None
+        bases, adapters = ({getattr(each, part) for each in held} for part in ("base", "adapter"))
+        if len(bases) > 1:
+            return None
+        return Holding(bases.pop(), adapters.pop() if len(adapters) == 1 else "")
+
+    @property
+    def holding(self) -> Holding | None:
+        """Weights that every replica holds which can take some, as far as known."""
+        return self.holding_of([member.id for member in self._fleet.in_state(State.HEALTHY, State.STALE)])
+
+    async def load(
+        self,
+        manifest: WeightManifest,
+        sender: Sender,
+        members: Sequence[int] | None = None,
+        *,
+        joining: bool = False,
+        audit: Audit | None = None,
+    ) -> PublishReport:
+        """Load a manifest and compare versions and checksums. Who has loaded it serves from then on.
+
+        Args:
+            members: ids of the replicas; None: all that can take weights.
+            joining: it is what the others serve with already; else they serve no more until they have loaded it too.
+            audit: of those that did not serve before; by default they answer one prompt.
+
+        Raises:
+            NobodyLoadedError: every one of them failed; they are started again.
+        """
+        able = self._fleet.in_state(State.HEALTHY, State.STALE)
+        lives = {member: member.life for member in able if members is None or member.id in members}
+        if not lives:
+            raise nobody([ServiceError("none is there")], manifest.version)
         began = time.perf_counter()
-        self.holding = None  # until all of them have answered
+        engines = self._keeper.engines
+        for member in lives:
+            engines[member.id].holding = None  # until it has answered
         try:
-            here = await self._relays.spread(manifest, sender, [self._nodes[i] for i in self._router.serving])
-            calls = [self._actors[i].load.remote(here[self._nodes[i]]) for i in self._router.serving]
-            reports: list[LoadReport] = await within(
-                asyncio.gather(*calls), self._timeout_s, f"engines to load policy version {manifest.version}"
-            )
-        finally:
-            await self._relays.release()
-        _agree(reports, manifest)
-        self.version, self.holding = manifest.version, manifest.holding
-        self._asleep = False
+            with self._keeper.without_probes(lives):
+                answers = await load_on(self._keeper, list(lives), manifest, self._relays, sender, self._timeout_s)
+        except BaseException:
+            if manifest.backend == "nccl":
+                for member, life in lives.items():
+                    # It waits for the ranks, without an end, whatever they do next.
+                    self._keeper.put_down(member, life, "the publish that it waited for was given up", end=True)
+            raise
+        reports = {member.id: said for member, said in zip(lives, answers, strict=True) if isinstance(said, LoadReport)}
+        failures = {m.id: said for m, said in zip(lives, answers, strict=True) if not isinstance(said, LoadReport)}
+        failures |= disagreeing(reports, manifest)
+        for member, life in lives.items():
+            if member.id in failures:
+                self._failed_to_load(member, life, failures[member.id])
+        loaded = [member for member, life in lives.items() if member.id not in failures and member.life == life]
+        if not loaded:
+            raise nobody(failures.values(), manifest.version)
+        for member in loaded:
+            engines[member.id].holding = manifest.holding
+        if not joining:
+            self._fleet.outdate(loaded)
+        self.version, self._published, self._keeper.asleep = manifest.version, True, False
+        await self._admit({member: lives[member] for member in loaded if member.state is State.STALE}, audit)
         return PublishReport(
             version=manifest.version,
             num_bytes=manifest.num_bytes,
             seconds=time.perf_counter() - began,
-            pause_seconds=max(report.pause_seconds for report in reports),
+            pause_seconds=max(reports[member.id].pause_seconds for member in loaded),
         )
 
-    async def roll_call(self) -> None:
-        """Notice the replicas that have died since they were last asked for anything: a load would wait for them, or fail.
+    def _failed_to_load(self, member: Member, life: int, problem: BaseException) -> None:
+        if is_away(problem):
+            self._fleet.unanswered(member, life, str(problem))
+        else:
+            # It holds half of two versions, at worst.
+            self._keeper.put_down(member, life, problem, end=not is_gone(problem))
 
-        Raises:
-            ServiceError: all of them have.
-        """
+    async def _admit(self, joiners: Mapping[Member, int], audit: Audit | None = None) -> None:
+        """Let replicas serve that hold the current weights, have answered a prompt, and stand an audit."""
+        sampling = audit.sampling if audit else Sampling(max_tokens=1)
+        groups, failures = [], {}
+        asked = [self.generate_on(member.id, f"joins/{member.id}", self._asked, sampling) for member in joiners]
+        for member, said in zip(joiners, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(said, RolloutGroup):
+                groups.append(said)
+            else:
+                failures[member.id] = str(said)
+        if audit and groups:
+            failures |= await audit.judge(groups)
+        for member, life in joiners.items():
+            if reason := failures.get(member.id):
+                self._keeper.put_down(member, life, reason, end=True)
+            else:
+                self._fleet.serves(member, life)
 
-        failures = await asyncio.gather(*(self._fault(replica) for replica in self.serving))
-        if not self.serving:
-            raise ServiceError(
-                f"none of the {self.replicas} rollout replicas is left: {'; '.join(filter(None, failures))}"
-            )
-
-    async def _fault(self, replica: int) -> str:
-        """Why a replica serves no more, having asked it: its process or its engine is gone, or says nothing. Empty: it serves."""
-        try:
-            await within(self._actors[replica].version.remote(), self._timeout_s, f"replica {replica} to answer")
-        except ServiceError as problem:
-            if replica in self.serving:
-                self._router.mark(replica, Health.DEAD)
-                self._tell(f"rollout replica {replica} serves no more, {len(self.serving)} do: {problem}")
-            return str(problem)
-        return ""
+    async def _arrived(self, member: Member, life: int) -> None:
+        """A replica has started. It waits for a publish, unless none was made yet: then the others too hold what it started with."""
+        if not self._published:
+            await self._admit({member: life})
 
     async def sleep(self) -> None:
-        """Let every serving engine leave its GPU's memory to others until the next `load`."""
-        self._asleep = True
-        calls = [self._actors[i].sleep.remote() for i in self._router.serving]
-        if not all(await within(asyncio.gather(*calls), self._timeout_s, "engines to fall asleep")):
-            self.holding = None
-
-    @property
-    def serving(self) -> tuple[int, ...]:
-        """Replicas that are not dead."""
-        return tuple(self._router.serving)
-
-    def members(self) -> list[dict[str, Any]]:
-        """Every replica by the name of its actor: its state (`serving`, `dead`, `asleep`), and tokens that it owes at most."""
-        serving = "asleep" if self._asleep else "serving"
-        states = [serving if i in self.serving else "dead" for i in range(self.replicas)]
-        return [
-            {"name": f"{self._name}-{i}", "state": state, "node": self._nodes[i], "owed_tokens": owed}
-            for i, (state, owed) in enumerate(zip(states, self._router.outstanding, strict=True))
-        ]
-
-    @property
-    def workers(self) -> int:
-        """Engine workers of all serving replicas."""
-        return len(self.serving) * self._tensor_parallel
-
-    async def meet(self, address: str, port: int, world_size: int, bucket_bytes: int) -> None:
-        """Every serving engine worker joins the learner's NCCL group; the learner must be joining it at the same time."""
+        """Let every engine leave its GPU's memory to others until the next `load`."""
+        self._keeper.asleep = True
+        while self._fleet.in_state(State.STARTING):
+            await self._keeper.changed(1.0)
+        awake = {member: member.life for member in self._fleet.in_state(State.HEALTHY, State.STALE, State.SUSPECT)}
         calls = [
-            self._actors[replica].init_transfer.remote(
+            self._keeper.while_it_lives(
+                member,
+                within(self._keeper.engines[member.id].actor.sleep.remote(), self._timeout_s, f"{member.id} to sleep"),
+            )
+            for member in awake
+        ]
+        for (member, life), held in zip(
+            awake.items(), await asyncio.gather(*calls, return_exceptions=True), strict=True
+        ):
+            if isinstance(held, BaseException):
+                # Awake, it would hold memory that the ranks need.
+                self._keeper.put_down(member, life, held, end=True)
+            if held is not True:
+                self._keeper.engines[member.id].holding = None
+
+    def meeting(self, members: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """(id, number of its start) of each: equal ones are the same processes."""
+        return tuple((member, self._fleet[member].life) for member in members)
+
+    def workers(self, members: Sequence[int]) -> int:
+        """Engine workers of these replicas."""
+        return len(members) * self._tensor_parallel
+
+    async def meet(self, members: Sequence[int], address: str, port: int, world_size: int, bucket_bytes: int) -> None:
+        """Every engine worker of these replicas joins the learner's NCCL group; the learner must be joining it at the same time."""
+        calls = [
+            self._keeper.engines[member].actor.init_transfer.remote(
                 {
                     "master_address": address,
                     "master_port": port,
@@ -344,107 +469,60 @@ class RolloutPool:
                     "packed_num_buffers": PACKED_BUFFERS,
                 }
             )
-            for place, replica in enumerate(self.serving)
+            for place, member in enumerate(members)
         ]
         await within(asyncio.gather(*calls), self._timeout_s, f"engines to meet the learner at {address}:{port}")
 
+    # --- Members
+
+    @property
+    def replicas(self) -> int:
+        """Replicas that are wanted, whatever state they are in."""
+        return self._fleet.wanted
+
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """Ids of the replicas that get work."""
+        return self._fleet.serving
+
+    async def scale(self, replicas: int) -> None:
+        """Want another number of replicas, while the run goes on. More start beside those that serve and join them with a
+        publish; those that leave finish their groups, or hand them to the others.
+
+        Raises:
+            InputError: the cluster has no place for them.
+        """
+        await self._keeper.scale(replicas)
+
+    async def joiners(self) -> None:
+        """Wait until a replica is up that a publish would let serve, while engines are awake."""
+        while self._keeper.asleep or not (self._published and self._fleet.in_state(State.STALE)):
+            await self._keeper.changed(60.0)
+
+    def give_up(self, problem: BaseException) -> None:
+        """Tell whoever waits for a replica that none will come."""
+        self._keeper.failure = self._keeper.failure or problem
+        self._keeper.notice()
+
+    def members(self) -> list[dict[str, Any]]:
+        """Every replica by the name of its actor: its state (a word of rollout/fleet.py, or `asleep`), its host's node, and tokens
+        that it owes at most."""
+        return [
+            {
+                "name": f"{self._name}-{member.id}",
+                "state": "asleep" if self._keeper.asleep and member.state is State.HEALTHY else member.state.value,
+                "node": self._keeper.engines[member.id].node,
+                "owed_tokens": member.outstanding,
+            }
+            for member in self._fleet
+        ]
+
     async def versions(self) -> list[int]:
         """The policy version of each serving replica, as its vLLM itself says it."""
-        calls = [self._actors[i].version.remote() for i in self.serving]
+        calls = [self._keeper.engines[member].actor.version.remote() for member in self.serving]
         return list(await within(asyncio.gather(*calls), self._timeout_s, "engines to tell their version"))
 
     async def close(self) -> None:
         """End the engines, then their actors and reservations."""
-        closing = asyncio.gather(*(actor.close.remote() for actor in self._actors), return_exceptions=True)
-        await asyncio.wait({asyncio.ensure_future(closing)}, timeout=15)
+        await self._keeper.close()
         self._relays.close()
-        for actor in self._actors:
-            ray.kill(actor)
-        for group in self._groups:
-            remove_placement_group(group)
-
-
-class Relays:
-    """One relay on every host that engines live on and the learner's rank 0 does not."""
-
-    def __init__(self, name: str, timeout_s: float) -> None:
-        """`name`: of the pool. `timeout_s`: longest wait for one publish."""
-        self._name, self._timeout_s = name, timeout_s
-        self._actors: dict[str, Any] = {}
-        """Id of a node → the relay there."""
-
-    async def spread(
-        self, manifest: WeightManifest, sender: Sender, nodes: Iterable[str]
-    ) -> Mapping[str, WeightManifest]:
-        """Node → the manifest with files that are there: each host fetches them once, from the host before it in a row.
-
-        Raises:
-            ServiceError: they did not reach a host, neither along the row nor from the sender itself.
-        """
-        nodes = dict.fromkeys(nodes)
-        beyond = [node for node in nodes if node != sender.node and manifest.files]
-        here = {node: manifest for node in nodes if node not in beyond}
-        if not beyond:
-            return here
-        origin = await sender.serve(manifest)
-        relays = [self._relay(node) for node in beyond]
-        sources = await asyncio.gather(
-            *(
-                within(relay.source.remote(), self._timeout_s, _on(node))
-                for relay, node in zip(relays, beyond, strict=True)
-            )
-        )
-        arrived = await asyncio.gather(
-            *map(self._receive, beyond, [manifest] * len(beyond), [origin, *sources[:-1]]), return_exceptions=True
-        )
-        for node, found in zip(beyond, arrived, strict=True):
-            if isinstance(found, ServiceError):
-                # Whoever stands behind a host that failed failed with it, and is served without it.
-                found = await self._receive(node, manifest, origin)
-            elif isinstance(found, BaseException):
-                raise found
-            here[node] = found
-        return here
-
-    async def release(self) -> None:
-        """Free what was received."""
-        freeing = asyncio.gather(*(relay.release.remote() for relay in self._actors.values()), return_exceptions=True)
-        await asyncio.wait({asyncio.ensure_future(freeing)}, timeout=self._timeout_s)
-
-    def close(self) -> None:
-        for relay in self._actors.values():
-            ray.kill(relay)
-        self._actors.clear()
-
-    async def _receive(self, node: str, manifest: WeightManifest, source: Source) -> WeightManifest:
-        receiving = self._actors[node].receive.remote(manifest, source)
-        arrived: WeightManifest = await within(receiving, self._timeout_s, _on(node))
-        return arrived
-
-    def _relay(self, node: str) -> Any:
-        if node not in self._actors:
-            address = next(each["NodeManagerAddress"] for each in ray.nodes() if each["NodeID"] == node)
-            self._actors[node] = (
-                ray.remote(WeightRelay)
-                .options(
-                    name=f"{self._name}-relay-{len(self._actors)}",
-                    num_cpus=0,
-                    max_restarts=-1,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-                )
-                .remote(address)
-            )
-        return self._actors[node]
-
-
-def _on(node: str) -> str:
-    return f"the weights' relay on node {node[:12]}"
-
-
-def _agree(reports: list[LoadReport], manifest: WeightManifest) -> None:
-    for report in reports:
-        if report.version != manifest.version or report.checksums != reports[0].checksums:
-            raise ServiceError(
-                f"replica {report.replica} holds other weights than replica {reports[0].replica} after publish "
-                f"{manifest.version}: version {report.version}, checksums {report.checksums} ≠ {reports[0].checksums}"
-            )

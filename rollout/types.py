@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:  # fields hold arrays, but what reads a recipe and its rewards does without numpy
     import numpy as np
 
-FinishReason = Literal["stop", "length", "abort"]
-"""How a completion ended. `stop`: by itself; `length`: cut at `max_tokens`; `abort`: ended from outside."""
+FinishReason = Literal["stop", "length"]
+"""How a completion ended. `stop`: by itself; `length`: cut at `max_tokens`. What was cut from outside is no completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

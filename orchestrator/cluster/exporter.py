@@ -44,7 +44,7 @@ RUN = {
     "rayzero_heartbeat_timestamp_seconds": "Unix time at which the run last said that it lives",
     "rayzero_progress_timestamp_seconds": "Unix time at which the run last got on: a record, or a group that was sampled",
     "rayzero_replicas": "Rollout replicas of the run",
-    "rayzero_replicas_dead": "Rollout replicas that serve no more",
+    "rayzero_replicas_away": "Rollout replicas that do not serve: dead, silent, or not yet (again) given weights",
     "rayzero_ranks": "Ranks of the learner",
     "rayzero_reward_workers": "Reward workers of the run",
     "rayzero_reward_workers_down": "Reward workers that are away",

@@ -1,7 +1,7 @@
 """The services of a run: learner, rollout pool and rewards, each started when first needed and ended together."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -111,7 +111,9 @@ class Services:
     """Reward workers that were asked for while the run went on; 0: as many as the recipe says."""
     _ranks: int = field(default=0, init=False)
     """Ranks that were asked for while the run went on; 0: as many as the recipe says."""
-    _met: tuple[LearnerGroup, RolloutPool, tuple[int, ...]] | None = field(default=None, init=False)
+    _rollout_replicas: int = field(default=0, init=False)
+    """Engines that were asked for while the run went on; 0: as many as the recipe says."""
+    _met: tuple[LearnerGroup, RolloutPool, tuple[tuple[int, int], ...]] | None = field(default=None, init=False)
     _shared: SharedGpus | None = field(default=None, init=False)
     _hosts: dict[str, str] = field(default_factory=dict, init=False)
     """Id of a node → name of its host."""
@@ -191,15 +193,17 @@ class Services:
         threads = settings.threads or cores(stage)
         shared = await self._share(stage)
         placed = (settings.cpus, settings.gpus, settings.resources)
-        shape = (lineage, spec, settings.replicas, placed, threads, settings.timeout_s, shared)
-        self._engine_gpus = 0.0 if shared else settings.replicas * settings.tensor_parallel * settings.gpus
-        await self._rollout.begin(
+        # Of another number there would be engines that come and go beside those that stay, unless ranks share with them.
+        replicas = settings.replicas if shared else self._rollout_replicas or settings.replicas
+        shape = (lineage, spec, placed, threads, settings.timeout_s, shared, replicas if shared else 0)
+        self._engine_gpus = 0.0 if shared else replicas * settings.tensor_parallel * settings.gpus
+        started = await self._rollout.begin(
             shape,
             lambda: RolloutPool.start(
                 spec,
                 model,
                 shared=shared,
-                replicas=settings.replicas,
+                replicas=replicas,
                 cpus=settings.cpus,
                 gpus=settings.gpus,
                 resources=settings.resources,
@@ -208,8 +212,11 @@ class Services:
                 start_timeout_s=self.start_timeout_s,
                 room=self._room,
                 tell=self.display.warn,
+                say=self.display.line,
             ),
         )
+        if not started and not shared and (pool := await self._rollout.get()).replicas != replicas:
+            await pool.scale(replicas)
 
     async def begin_rewards(self, stage: Stage, *sets: PromptSets) -> None:
         """Start the workers that score the prompts of `sets` in the background, unless such workers run already. They try
@@ -266,13 +273,14 @@ class Services:
         if self._shared and self._rollout.begun:
             await (await self.rollout()).sleep()
 
-    async def meet(self, learner: LearnerGroup) -> None:
-        """Let ranks and engines form their NCCL group, anew when its members have changed."""
+    async def meet(self, learner: LearnerGroup, members: Sequence[int]) -> None:
+        """Let ranks and these engines form their NCCL group, anew when its processes have changed."""
         pool = await self.rollout()
-        members = (learner, pool, pool.serving)
-        if self._met != members:
-            await learner.meet(pool)
-            self._met = members
+        meeting = (learner, pool, pool.meeting(members))
+        if self._met != meeting:
+            self._met = None
+            await learner.meet(pool, members)
+            self._met = meeting
 
     def check(self) -> None:
         """Raises what has failed in the background so far, before somebody has to wait for it."""
@@ -283,34 +291,42 @@ class Services:
         """Change numbers of workers while the run goes on: service → [before, after]. Holds for the stages to come too.
 
         Raises:
-            InputError: a service that cannot be scaled while it runs.
-            ServiceError: no reward workers run yet.
+            InputError: a service that cannot be scaled while it runs, or there is no place for so many.
+            ServiceError: the service does not run in this stage.
         """
-        sizes = dict(sizes)
-        changed: dict[str, Any] = {}
-        if count := sizes.pop("learner", 0):
-            if self._shared:
-                raise InputError(f"learner = {count}: ranks share their GPUs with engines (rollout.share_gpus)")
-            if not self._learner.begun:
-                raise ServiceError("this stage has no learner yet; ask again in a moment")
-            before = (await self.learner()).group.ranks
-            self._ranks = count
-            changed["learner"] = [before, count]
-            if not sizes:
-                return changed
+        for service in sizes:
+            self._check_scaling(service, sizes[service])
+        changed = {}
         for service, count in sizes.items():
-            if service != "rewards":
-                raise InputError(
-                    f"{service} = {count}: only `rewards` changes its size while a run goes on; stop the run and "
-                    "continue it with another number"
-                )
-        if not self._rewards.begun:
-            raise ServiceError("this stage has no reward workers; ask again in a stage that scores")
-        pool = await self.rewards()
-        before = pool.replicas
-        self._reward_replicas = sizes["rewards"]
-        await pool.scale(sizes["rewards"])
-        return changed | {"rewards": [before, pool.replicas]}
+            if service == "learner":
+                # They are formed anew at the stage's next step.
+                changed[service] = [(await self.learner()).group.ranks, count]
+                self._ranks = count
+                continue
+            pool = await (self.rollout() if service == "rollout" else self.rewards())
+            before = pool.replicas
+            await pool.scale(count)
+            if service == "rollout":
+                self._rollout_replicas = count
+                self._engine_gpus *= count / before
+            else:
+                self._reward_replicas = count
+            changed[service] = [before, pool.replicas]
+        return changed
+
+    def _check_scaling(self, service: str, count: int) -> None:
+        services: dict[str, tuple[Background[Any], str]] = {
+            "learner": (self._learner, "learner yet; ask again in a moment"),
+            "rollout": (self._rollout, "engines; ask again in a stage that samples"),
+            "rewards": (self._rewards, "reward workers; ask again in a stage that scores"),
+        }
+        if service not in services:
+            raise InputError(f"{service} = {count}: there is no such service ({', '.join(services)})")
+        if service == "learner" and self._shared:
+            raise InputError(f"learner = {count}: ranks share their GPUs with engines (rollout.share_gpus)")
+        background, lacking = services[service]
+        if not background.begun:
+            raise ServiceError(f"this stage has no {lacking}")
 
     def states(self) -> dict[str, Any]:
         """Service that was begun → its state, and those of its actors with the hosts they live on, as far as known."""

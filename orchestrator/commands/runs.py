@@ -48,16 +48,18 @@ def watch(
 
 def scale(
     run_dir: RunArgument,
-    sizes: Annotated[list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rewards=4.")],
+    sizes: Annotated[
+        list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rollout=2 rewards=4.")
+    ],
 ) -> None:
-    """Change the number of workers of a run while it goes on."""
+    """Change the number of engines (rollout) or reward workers (rewards) of a run while it goes on."""
     from orchestrator.run.control import ask_for
 
     wanted = {}
     for size in sizes:
         service, _, count = size.partition("=")
         if service not in ("rewards", "rollout", "learner") or not count.isdecimal() or int(count) < 1:
-            raise InputError(f"{size!r}: give SERVICE=N with N ≥ 1, such as rewards=4")
+            raise InputError(f"{size!r}: give SERVICE=N with N ≥ 1, such as rewards=4 or rollout=2")
         wanted[service] = int(count)
     for service, (before, after) in ask_for(Path(run_dir), wanted).items():
         typer.echo(f"{service}: {before} → {after} workers")

@@ -3,7 +3,7 @@
 The stages and `rayzero eval` both come through `evaluate_sets`; orchestrator/evaluation/figures.py says what is measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import preferring_label, rubrics_of
@@ -16,8 +16,8 @@ from rollout.errors import ServiceError
 from rollout.types import Prompt, Sampling
 
 IN_FLIGHT = 2
-"""Completions asked for at a time, in terms of what the engines decode at a time: the others would only grow old in a
-queue, and `rollout.timeout_s` counts from the request."""
+"""Completions asked for at a time, in terms of what the engines decode at a time: the others would only
+wait in a queue."""
 
 
 async def evaluate_sets(
@@ -36,7 +36,10 @@ async def evaluate_sets(
         ServiceError: an engine failed, or more than `rewards.max_error_rate` of a set could not be scored.
     """
     rubrics = rubrics_of(stage)
-    at_once = IN_FLIGHT * stage.rollout.replicas * stage.rollout.max_sequences
+
+    def at_once(samples: int) -> Callable[[], int]:
+        return lambda: IN_FLIGHT * sampler.replicas * stage.rollout.max_sequences // samples
+
     baselines = baselines or Baselines()
     results = []
     for name, prompts in sets.items():
@@ -56,7 +59,7 @@ async def evaluate_sets(
                         GroupRequest(group_id=f"eval/{name}/{kind}/{i}", prompt=prompt, sampling=sampling)
                         for i, prompt in enumerate(prompts)
                     ],
-                    at_once=at_once // sampling.n,
+                    at_once=at_once(sampling.n),
                     budget=budget,
                 )
                 if sampling

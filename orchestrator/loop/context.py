@@ -3,9 +3,8 @@
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from learner.audit import LogprobGap, worst
 from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.learner import Made
-from learner.service import LearnerGroup
 from learner.spec import ObjectiveName
 from learner.stats import TrainStats
 from orchestrator.clock import PhaseClocks
@@ -33,7 +31,9 @@ from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
 from orchestrator.evaluation.win_rate import Baselines
 from orchestrator.export.best import best_step
+from orchestrator.loop.audit import Auditor
 from orchestrator.loop.cadence import Cadence
+from orchestrator.loop.publishing import Publishing
 from orchestrator.results.columns import in_words, shares
 from orchestrator.run.checkpoints import check_digests, set_aside, write_digests
 from orchestrator.run.files import begin_folder, complete
@@ -42,17 +42,12 @@ from orchestrator.run.ledger import compact
 from orchestrator.run.record import has_evaluated
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
-from rollout.actors import both
 from rollout.data.template_settings import is_chat
 from rollout.data.unchanged import check_same, check_unchanged
-from rollout.errors import InputError, ServiceError
+from rollout.errors import InputError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
 
-AUDIT_PROMPTS = 4
-"""Groups that an audit samples on every replica."""
-AUDIT_TOKENS = 256
-"""Longest completion of an audit: two of each group are some two thousand tokens a replica, which is enough to judge by."""
 AUDIT_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.04}
 """Largest mean difference in nats that an audit takes for rounding, where the recipe says nothing."""
 
@@ -88,6 +83,7 @@ class StageContext:
             stage_running=1, stage_steps=self.stage.loop.steps, staleness_limit=self.stage.loop.max_staleness
         )
         self._board: Any = None
+        self._publishing = Publishing(self.services, self.clocks, self._auditor)
 
     @property
     def seed(self) -> int:
@@ -107,34 +103,19 @@ class StageContext:
             self._board.add_scalar(name, value, step)
 
     async def publish(self, version: int) -> PublishReport:
-        """Send the learner's current weights to every engine, as `version`."""
-        learner, pool = await self.services.learner(), await self.services.rollout()
-
-        async def publish(group: LearnerGroup) -> PublishReport:
-            manifest = await group.stage_weights(version, pool.holding)
-            if manifest.backend == "nccl" and manifest.has_base:
-                await self.services.meet(group)
-            try:
-                report = await both(pool.load(manifest, group), group.send_weights(), group.abandon)
-            except ServiceError:
-                await group.answer()  # what engines lack when ranks are lost is no fault of theirs
-                raise
-            await group.release_weights(manifest)
-            return report
-
-        with self.clocks.publish.running():
-            began = time.perf_counter()
-            await pool.roll_call()
-            report = await learner.attempt("publish", publish)
-            return replace(report, seconds=time.perf_counter() - began)
+        """Send the learner's current weights to every engine, as `version`. From here to the next publish a replica that comes
+        (back) is given the same, and serves then.
+        """
+        return await self._publishing.publish(version)
 
     async def train(self, batch: Made, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them. `batch`: or what makes
         it, which is kept in its place until the next checkpoint."""
         learner = await self.services.learner()
-        with self.clocks.training():
-            await self.services.take_gpus()
-            return await learner.train(batch, objective)
+        async with self._publishing.training():
+            with self.clocks.training():
+                await self.services.take_gpus()
+                return await learner.train(batch, objective)
 
     async def audit(self, version: int, prompts: Sequence[Prompt]) -> LogprobGap:
         """Difference between samplers' and learner's logprobs on fresh completions of every replica: the worst of each figure.
@@ -144,37 +125,19 @@ class StageContext:
         Raises:
             ServiceError: it is above the tolerance: an engine does not hold the learner's weights.
         """
-        learner, pool = await self.services.learner(), await self.services.rollout()
+        return worst((await (await self._auditor(version)).serving(prompts)).values())
+
+    async def _auditor(self, version: int) -> Auditor:
         settings = self.schedule.at(version).rollout
-        sampling = Sampling(
-            n=2, temperature=settings.temperature, max_tokens=min(settings.max_tokens, AUDIT_TOKENS), seed=version
+        return Auditor(
+            learner=await self.services.learner(),
+            pool=await self.services.rollout(),
+            batch_of=lambda rows: self.batch_of(rows, seed=0, mini_batches=1, step=version),
+            temperature=settings.temperature if kind_of(self.stage).is_rl else 1.0,  # as `batch_of`
+            max_tokens=settings.max_tokens,
+            tolerance=self.audit_tolerance,
+            version=version,
         )
-        groups = await asyncio.gather(
-            *(
-                pool.generate_on(replica, f"audit/{i}", prompt, sampling)
-                for replica in pool.serving
-                for i, prompt in enumerate(prompts[:AUDIT_PROMPTS])
-            )
-        )
-        rows = [
-            TrainingSequence(
-                token_ids=np.concatenate([np.array(group.prompt.token_ids), completion.token_ids]).astype(np.int64),
-                first_target=len(group.prompt.token_ids),
-                rollout_logprobs=completion.rollout_logprobs,
-            )
-            for group in groups
-            for completion in group.completions
-        ]
-        sampler = [group.replica for group in groups for _ in group.completions]
-        batch = self.batch_of(rows, seed=0, mini_batches=1, step=version)
-        gaps = await learner.logprob_gaps(batch, sampler)
-        for replica, gap in gaps.items():
-            if not gap.within(self.audit_tolerance):
-                raise ServiceError(
-                    f"audit: replica {replica} does not hold the learner's weights at policy version {version}: "
-                    f"logprobs differ by {gap}; tolerance {self.audit_tolerance:g} of the mean, ten times that of the percentile"
-                )
-        return worst(gaps.values())
 
     @property
     def audit_tolerance(self) -> float:
@@ -352,6 +315,7 @@ class StageContext:
 
     def close(self) -> None:
         """Record what no step has recorded: the time after the last one, or all of it in a stage without steps."""
+        self._publishing.close()
         self.store.record("time", self.stage.name, **self.clocks.step())
         self._exporter.stage(stage_running=0)
         if self._board is not None:

@@ -23,6 +23,10 @@ REPORT_SHARE = 0.02
 """Share of the time that reports may take: a long run with many samples writes them less often."""
 
 
+SERVES = ("serving", "asleep")
+"""States of a replica that is as it should be (rollout/fleet.py has them all)."""
+
+
 class Pulse:
     """What a run says of itself while it goes on. A context of the run: at its end it says how it ended."""
 
@@ -103,7 +107,7 @@ class Pulse:
             heartbeat_timestamp_seconds=time.time(),
             progress_timestamp_seconds=self._moved_at,
             replicas=len(replicas),
-            replicas_dead=sum(one["state"] == "dead" for one in replicas),
+            replicas_away=sum(one["state"] not in SERVES for one in replicas),
             ranks=len(members.get("learner", [])),
             reward_workers=len(workers),
             reward_workers_down=sum(one["state"] != "serving" for one in workers),

@@ -96,7 +96,10 @@ async def sample(context: StageContext, prompts: Sequence[tuple[int, Prompt]]) -
     stage = context.stage
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     requests = [context.request(number, prompt, stage.rollout, stage.reject.samples) for number, prompt in prompts]
-    at_once = IN_FLIGHT * stage.rollout.max_sequences * stage.rollout.replicas // stage.reject.samples
+
+    def at_once() -> int:
+        return IN_FLIGHT * stage.rollout.max_sequences * pool.replicas // stage.reject.samples
+
     return await scored_groups(pool, rewards, requests, at_once=at_once, scored_at_once=True, clocks=context.clocks)
 
 

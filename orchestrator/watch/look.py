@@ -14,7 +14,7 @@ from orchestrator.run.record import RunRecord, StageRecord, read_run
 from orchestrator.run.state import SILENT_S, Standing, read_state, standing
 from rollout.errors import visible
 
-AWAY = ("dead", "down")
+AWAY = ("dead", "down", "suspect", "starting", "stale", "leaving")
 """States of an actor that does nothing."""
 RECENT = 20
 """Steps that rates and phases are means of."""

@@ -43,7 +43,11 @@ RATES = (
     ("learner/tokens_per_s", "learner alone {:,.0f}/s"),
     ("publish/seconds", "publish {:.2f} s"),
 )
-STATES = {"serving": "green", "ready": "green", "asleep": "yellow", "down": "red", "dead": "red"}
+STATES = {
+    **dict.fromkeys(("serving", "ready"), "green"),
+    **dict.fromkeys(("asleep", "starting", "stale", "suspect", "leaving"), "yellow"),
+    **dict.fromkeys(("down", "dead"), "red"),
+}
 
 
 def view(look: Look, width: int, signs: Signs) -> RenderableType:

@@ -82,7 +82,7 @@ HEALTHY = {
     f"ray_rayzero_groups_dropped_stale{{{STAGE}}}": steady(0),
     f"ray_rayzero_staleness_max{{{STAGE}}}": steady(2),
     f"ray_rayzero_staleness_limit{{{STAGE}}}": steady(2),
-    f"ray_rayzero_replicas_dead{{{RUN}}}": steady(0),
+    f"ray_rayzero_replicas_away{{{RUN}}}": steady(0),
     f"ray_rayzero_reward_workers_down{{{RUN}}}": steady(0),
 }
 
@@ -110,7 +110,7 @@ HEALTHY = {
         ({"groups_dropped_stale": f"0+8x{MINUTES + 5}"}, {"RayZeroStale"}),
         ({"groups_dropped_stale": f"0+2x{MINUTES + 5}"}, set()),
         ({"staleness_max": steady(3)}, {"RayZeroStalenessBound"}),
-        ({"replicas_dead": steady(1)}, {"RayZeroReplicaDead"}),
+        ({"replicas_away": steady(1)}, {"RayZeroReplicaAway"}),
         ({"reward_workers_down": steady(1)}, {"RayZeroRewardWorkersDown"}),
     ],
 )

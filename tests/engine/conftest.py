@@ -1,7 +1,7 @@
 """Real Ray, vLLM and DeepSpeed on this machine; one cluster and one engine for all tests of this folder."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,12 @@ def engine_spec(tensor_parallel: int = 1, lora_rank: int = 0) -> EngineSpec:
 
 
 async def start_pool(
-    folder: str, replicas: int = 1, tensor_parallel: int = 1, name: str = "rollout", lora_rank: int = 0
+    folder: str,
+    replicas: int = 1,
+    tensor_parallel: int = 1,
+    name: str = "rollout",
+    lora_rank: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> RolloutPool:
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model.set_result(folder)
@@ -106,6 +111,8 @@ async def start_pool(
         timeout_s=120,
         start_timeout_s=240,
         name=name,
+        tell=tell,
+        say=tell,
     )
 
 

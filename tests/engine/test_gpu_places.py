@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import rollout.ray_defaults
 import ray
 
-import learner.service, rewards.service, rollout.service
+import learner.service, rewards.service, rollout.engines
 from orchestrator.cluster.services import Services
 from learner.rendezvous import Rendezvous
 from rewards.types import FunctionSpec
@@ -37,6 +37,8 @@ class Rank(Seen):
 
 class Replica(Seen):
     async def prepare(self): ...
+    async def alive(self): return "process", 0
+    async def version(self): return 0
     async def start(self, path): return "node"
     async def close(self): ...
 
@@ -44,7 +46,7 @@ class Spec:
     def __init__(self, **arguments): ...
 
 learner.service.LearnerActor = Rank
-rollout.service.RolloutReplica = Replica
+rollout.engines.RolloutReplica = Replica
 rewards.service.KINDS.update(reward_model=(Spec, Seen))
 rewards.service.check_scorer = lambda spec: None
 
@@ -56,7 +58,8 @@ async def places(models, before=(), **sections):
         stage = recipe(**each).stages[0]
         await services.begin_learner(stage)
         await services.begin_rollout(stage, model)
-        ranks, engines = (await services.learner())._actors, (await services.rollout())._actors
+        ranks, pool = (await services.learner())._actors, await services.rollout()
+        engines = [engine.actor for engine in pool._keeper.engines.values()]
     functions = [FunctionSpec(name="reward_model", label=f"m{i}", args={"path": f"{i}"}) for i in range(models)]
     scorers = [actor for _, actor in rewards.service._start_scorers({"r": functions}, "scorers").values()]
     seen = [[ray.get(actor.gpus.remote(), timeout=60) for actor in kind] for kind in (ranks, engines, scorers)]

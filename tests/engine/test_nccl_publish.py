@@ -16,12 +16,13 @@ import pytest
 import ray
 
 import learner.service
-import rollout.service
+import rollout.engines
 from learner.batch import make_batch
 from learner.service import LearnerGroup
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services
-from orchestrator.loop.context import StageContext
+from orchestrator.loop.audit import Auditor
+from orchestrator.loop.publishing import Publishing
 from rollout.actors import PEER_S, compute_environment
 from rollout.errors import ServiceError
 from rollout.service import RolloutPool
@@ -47,7 +48,7 @@ def environment() -> Iterator[None]:
         source = ""
     extra = {"PYTHONPATH": f"{STAND_INS}{os.pathsep}{ROOT}", "RAYZERO_TESTS_GPU_VLLM": source}
     with pytest.MonkeyPatch.context() as patch:
-        for service in (learner.service, rollout.service):
+        for service in (learner.service, rollout.engines):
             patch.setattr(service, "compute_environment", lambda *of: compute_environment(*of) | extra)
         yield
 
@@ -61,6 +62,7 @@ class World:
     pool: RolloutPool
     folder: str
     services: Any = field(init=False)
+    publishing: Publishing = field(init=False)
 
     def __post_init__(self) -> None:
         self.services = Services(device="cpu", start_timeout_s=1.0, display=None)  # type: ignore[arg-type]
@@ -69,19 +71,30 @@ class World:
             (self.services._rollout, self.pool),
         ):
             self.run(background.begin("here", lambda service=service: _itself(service)))
+        self.publishing = Publishing(self.services, PhaseClocks(), self.auditor)
 
     def run(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(awaitable, 240))
 
     def publish(self, version: int) -> Any:
-        context = SimpleNamespace(services=self.services, clocks=PhaseClocks())
-        return self.run(StageContext.publish(context, version))  # type: ignore[arg-type]
+        return self.run(self.publishing.publish(version))
+
+    async def auditor(self, version: int) -> Auditor:
+        return Auditor(
+            learner=self.learner, pool=self.pool, batch_of=self.batch, temperature=1.0, max_tokens=16, tolerance=1e-4,
+            version=version,
+        )  # fmt: skip
 
     def step(self) -> None:
         """One optimizer step that really moves the policy."""
         rows = rows_of(self.run(self.pool.generate("step", self.prompt("3+4="), SAMPLING)))
         rows = [replace(row, advantage=1.0 if i % 2 else -1.0) for i, row in enumerate(rows)]
-        self.run(self.learner.train(self.batch(rows), "grpo"))
+
+        async def train() -> None:
+            async with self.publishing.training():
+                await self.learner.train(self.batch(rows), "grpo")
+
+        self.run(train())
 
     def gaps(self, name: str) -> dict[int, float]:
         """Largest difference to the learner's logprobs of each serving replica."""
@@ -183,7 +196,7 @@ def test_after_the_death_of_a_replica_the_others_meet_again_and_the_run_goes_on(
     wide.publish(2)
     wide.step()
     assert wide.pool.serving == (0, 1)
-    processes = processes_of(wide.pool._actors[1])
+    processes = processes_of(actors_of(wide.pool)[1])
     processes[0].kill()
     began = time.monotonic()
     wide.publish(3)  # nobody has asked it for anything since
@@ -193,12 +206,22 @@ def test_after_the_death_of_a_replica_the_others_meet_again_and_the_run_goes_on(
     wide.step()
     wide.publish(4)
     assert wide.gaps("again")[0] < 1e-4
+
+    async def back() -> None:
+        while wide.pool.serving != (0, 1):
+            await asyncio.sleep(0.1)
+
+    wide.run(back())  # by a group of itself and the ranks, to which all meet again at the next publish
+    assert wide.gaps("back")[1] < 1e-4
+    wide.step()
+    wide.publish(5)
+    assert max(wide.gaps("all").values()) < 1e-4
     assert inside(wide.learner._actors[0], lambda _: sys.modules["stand_ins"].Communicator.alive) == 1
     assert_gone(processes)
 
 
 def test_weights_that_arrive_otherwise_than_they_were_sent_are_refused(wide: World) -> None:
-    wide.publish(5)
+    wide.publish(6)
     wide.step()
 
     def damage_one(self: Any) -> None:
@@ -214,7 +237,7 @@ def test_weights_that_arrive_otherwise_than_they_were_sent_are_refused(wide: Wor
 
     inside(wide.learner._actors[0], damage_one)
     with pytest.raises(ServiceError, match=r"weights arrived damaged: digest [0-9a-f]{16}, sent [0-9a-f]{16}"):
-        wide.publish(6)
+        wide.publish(7)
 
 
 def test_an_engine_that_fails_ends_the_ranks_and_the_engines_that_wait_for_it(narrow: World) -> None:
@@ -227,9 +250,9 @@ def test_an_engine_that_fails_ends_the_ranks_and_the_engines_that_wait_for_it(na
 
         self._engine._load_base = fail
 
-    inside(narrow.pool._actors[1], break_it)
+    inside(actors_of(narrow.pool)[1], break_it)
     ranks = [process for actor in narrow.learner._actors for process in processes_of(actor)]
-    engines = [process for actor in narrow.pool._actors for process in processes_of(actor)]
+    engines = [process for actor in actors_of(narrow.pool) for process in processes_of(actor)]
     began = time.monotonic()
     with pytest.raises(ServiceError, match="CUDA out of memory"):
         narrow.publish(2)
@@ -252,6 +275,10 @@ def test_an_engine_leaves_its_group_before_it_joins_another(monkeypatch: pytest.
     engine.model_update_group = SimpleNamespace(destroy=lambda: order.append("leave"))
     engine.init_transfer_engine(None)
     assert order == ["leave", "join"]
+
+
+def actors_of(pool: RolloutPool) -> list[Any]:
+    return [engine.actor for engine in pool._keeper.engines.values()]
 
 
 def processes_of(actor: Any) -> list[psutil.Process]:

@@ -12,6 +12,8 @@ from tests.factories import completion, rollout_group, scored_group
 class Engine:
     """As many completions a prompt as are asked for, each told as it comes."""
 
+    replicas = 1
+
     def __init__(self) -> None:
         self.now = self.most = 0
         self.asked: list[tuple[str, str, Sampling]] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,13 +213,14 @@ def test_without_dynamic_sampling_groups_without_signal_train() -> None:
 
 
 @pytest.mark.parametrize("dynamic_sampling", [False, True])
-@pytest.mark.parametrize("rewards", [[], [1.0]])
-def test_a_group_without_two_scores_is_dropped(dynamic_sampling: bool, rewards: list[float]) -> None:
+@pytest.mark.parametrize(("sampled", "scored", "reason"), [(2, 0, "unscored"), (2, 1, "unscored"), (0, 0, "failed")])
+def test_a_group_without_two_scores_is_dropped(dynamic_sampling: bool, sampled: int, scored: int, reason: str) -> None:
     async def work() -> None:
         buffer = Buffer(1, 0, dynamic_sampling)
         await fill(buffer)
-        await buffer.put(0, scored_group(rewards, num_errors=2))
-        assert buffer.dropped == {"unscored": 1}
+        whole = scored_group([1.0] * sampled, num_errors=2)
+        await buffer.put(0, replace(whole, completions=whole.completions[:scored], scores=whole.scores[:scored]))
+        assert buffer.dropped == {reason: 1}
         assert await fill(buffer) == [1]
 
     run(work)

@@ -24,7 +24,8 @@ class ClusterSection(Section):
     """Longest wait, in seconds, for nodes that the cluster does not have yet and an autoscaler may bring; 0: what is not
     there is refused."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300
-    """Longest wait for actors and engines to start, in seconds."""
+    """Longest wait for actors and engines to start, in seconds, and, where no engine serves any more, for one to come back; `wait_s` is
+    added to the latter."""
 
     @model_validator(mode="after")
     def _env(self) -> Self:

@@ -51,4 +51,5 @@ class RolloutSection(Section):
     """Compute threads of an engine on a CPU host; 0: all cores of the host, or half of them where the learner trains
     meanwhile."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
-    """Longest wait for one group, in seconds, before the request is retried on another replica."""
+    """Longest time in which an engine that has work may sample no token, or not answer, in seconds; then it is started again, and its
+    groups go to others. A group that waits its turn in a queue may take longer. Also the longest load of weights."""

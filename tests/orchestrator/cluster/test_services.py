@@ -15,7 +15,7 @@ from orchestrator.data.prompts import PromptSets, load_prompts
 from rewards.error_budget import ErrorBudget
 from rewards.service import RewardPool
 from rollout.actors import Device, SharedGpus
-from rollout.errors import InputError
+from rollout.errors import InputError, ServiceError
 from tests.factories import prompt
 from tests.orchestrator.factories import recipe
 
@@ -191,6 +191,53 @@ def test_engines_and_ranks_share_the_cores_when_they_compute_at_the_same_time(
 
     asyncio.run(begin())
     assert threads == [ranks_have, engines_have]
+
+
+class Pool:
+    """In place of a rollout pool."""
+
+    def __init__(self, replicas: int) -> None:
+        self.replicas = replicas
+        self.scaled: list[int] = []
+
+    async def scale(self, replicas: int) -> None:
+        self.replicas = replicas
+        self.scaled.append(replicas)
+
+    async def close(self) -> None: ...
+
+
+def test_engines_come_and_go_while_the_others_stay_and_the_number_holds_for_later_stages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools: list[Pool] = []
+
+    async def start(*_: Any, replicas: int, **__: Any) -> Pool:
+        pools.append(Pool(replicas))
+        return pools[-1]
+
+    monkeypatch.setattr("orchestrator.cluster.specs.cores_per_node", lambda: 4)
+    monkeypatch.setattr("orchestrator.cluster.services.RolloutPool.start", start)
+    monkeypatch.setattr(Services, "_share", no_sharing)
+
+    async def work(services: Services) -> None:
+        async def stage(replicas: int) -> None:
+            model = asyncio.get_running_loop().create_future()
+            await services.begin_rollout(stage_of(rollout={"replicas": replicas}), model)
+            await services.rollout()
+
+        with pytest.raises(ServiceError, match="ask again in a stage that samples"):
+            await services.scale({"rollout": 2})
+        await stage(1)
+        await stage(3)
+        assert [pool.replicas for pool in pools] == [3], "the engine that was there stays"
+        assert await services.scale({"rollout": 2}) == {"rollout": [3, 2]}
+        await stage(4)
+        assert (len(pools), pools[0].scaled) == (1, [3, 2]), "what was asked for live holds"
+        with pytest.raises(InputError, match="only `rollout` and `rewards` change their size"):
+            await services.scale({"learner": 2})
+
+    with_services(work)
 
 
 class Group:

@@ -23,6 +23,8 @@ UNSCORABLE = "no verdict"
 class Written:
     """In place of the rollout pool: greedy the first text of a prompt, sampled all of them."""
 
+    replicas = 1
+
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
         self._texts = texts
         self.asked: list[Sampling] = []

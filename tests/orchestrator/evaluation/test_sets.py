@@ -226,11 +226,12 @@ def test_no_more_is_asked_for_than_the_engines_will_soon_decode(k: int, most: in
             return await super().generate(group_id, *arguments)
 
     stage = recipe(
-        rollout={"replicas": 2, "max_sequences": 4},
+        rollout={"max_sequences": 4},
         eval={"sets": {"set": {"path": "t"}}, "samples": k, "greedy": False},
     ).stages[0]
     groups = [["2"] * k] * 20
     sampler = Counting({f"s/{i}": group for i, group in enumerate(groups)})
+    sampler.replicas = 2
     assert figures(groups, stage, sampler=sampler).pass_at_1 == 1.0
     assert sampler.most == most
 

@@ -69,7 +69,7 @@ def test_what_goes_on_is_said(tmp_path: Path) -> None:
     assert said["services"]["rollout"]["members"] == MEMBERS
     assert said["warnings"] == [{"time": 1.0, "text": "replica 1 serves no more"}]
     assert Exporter.said["replicas"] == 2
-    assert Exporter.said["replicas_dead"] == 1
+    assert Exporter.said["replicas_away"] == 1
     assert Exporter.said["completions_to_score"] == 2
     assert (tmp_path / "report.html").is_file()
 

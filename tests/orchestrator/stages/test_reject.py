@@ -73,7 +73,8 @@ def test_the_engines_have_a_few_times_what_they_decode_and_no_more(
 ) -> None:
     """A group counts until it is scored, so slow scorers slow the engines down and nothing piles up."""
     services = Services()
-    rollout = {"max_sequences": 4, "replicas": replicas, "max_tokens": 30}
+    services.engine.replicas = replicas  # there are as many now, whatever the recipe said
+    rollout = {"max_sequences": 4, "max_tokens": 30}
     asked = context(tmp_path, services, reject={"samples": samples, "keep": "best"}, rollout=rollout)
     sampled(asked, [(number, prompt(f"s/{number}")) for number in range(12)])
     assert most == max(1, IN_FLIGHT * 4 * replicas // samples)
