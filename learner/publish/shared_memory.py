@@ -104,9 +104,9 @@ def _write(path: Path, bucket: Named, dtype: torch.dtype) -> Bucket:
         for name, parameter in bucket
     )
     flat = (_on_wire(parameter, dtype).reshape(-1).view(torch.uint8).numpy() for _, parameter in bucket)
-    bucket = write_bucket(path, flat, metas)
+    written = write_bucket(path, flat, metas)
     reach("bucket.written", path, who="learner-0")
-    return bucket
+    return written
 
 
 def _on_wire(parameter: Any, dtype: torch.dtype) -> torch.Tensor:
