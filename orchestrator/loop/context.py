@@ -13,7 +13,6 @@ import numpy as np
 from learner.audit import LogprobGap, worst
 from learner.batch import TrainingBatch, TrainingSequence, make_batch
 from learner.learner import Made
-from learner.service import LearnerGroup
 from learner.spec import ObjectiveName
 from learner.stats import TrainStats
 from orchestrator.clock import PhaseClocks
