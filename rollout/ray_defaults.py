@@ -12,6 +12,8 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Actors that ask for no GPU see none: they must not take one by accident. Ray warns unless told so.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Ray's store keeps a kilobyte or so of each of the newest calls, a step is some dozens: a hundred thousand are 100 MB.
+    "RAY_task_events_max_num_task_in_gcs": "10000",
 }
 
 for _name, _value in DEFAULTS.items():

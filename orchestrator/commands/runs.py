@@ -52,7 +52,7 @@ def scale(
         list[str], typer.Argument(metavar="SERVICE=N", help="Number of workers, such as rollout=2 rewards=4.")
     ],
 ) -> None:
-    """Change the number of engines (rollout) or reward workers (rewards) of a run while it goes on."""
+    """Change the number of engines (rollout), reward workers (rewards) or ranks (learner) of a run while it goes on."""
     from orchestrator.run.control import ask_for
 
     wanted = {}

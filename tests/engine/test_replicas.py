@@ -17,7 +17,7 @@ from orchestrator.loop.audit import Auditor
 from orchestrator.loop.publishing import Publishing
 from rollout.service import RolloutPool
 from rollout.types import RolloutGroup, Sampling
-from tests.engine.conftest import Rig, start_pool
+from tests.engine.conftest import Rig, learner_of, start_pool
 from tests.engine.test_publish import batch_of
 
 SHORT = Sampling(n=2, max_tokens=8, seed=1)
@@ -35,13 +35,13 @@ class Run:
     def __init__(self, rig: Rig, pool: RolloutPool, told: list[str]) -> None:
         self.rig, self.pool, self.told = rig, pool, told
         services: Any = Services("cpu", 60.0, None)  # type: ignore[arg-type]
-        for background, service in ((services._learner, rig.learner), (services._rollout, pool)):
+        for background, service in ((services._learner, learner_of(rig.learner)), (services._rollout, pool)):
             rig.run(background.begin("here", lambda service=service: itself(service)))
         self.publishing = Publishing(services, PhaseClocks(), self.auditor)
 
     async def auditor(self, version: int) -> Auditor:
         return Auditor(
-            learner=self.rig.learner, pool=self.pool, batch_of=batch_of, temperature=1.0, max_tokens=16,
+            learner=learner_of(self.rig.learner), pool=self.pool, batch_of=batch_of, temperature=1.0, max_tokens=16,
             tolerance=2e-5, version=version,
         )  # fmt: skip
 

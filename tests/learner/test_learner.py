@@ -27,6 +27,7 @@ class Ranks:
 
     async def _do(self, verb: str, what: str = "") -> None:
         assert not self.closed
+        await asyncio.sleep(0)
         if (self.number, what or verb) in self._deaths:
             raise RanksLost(f"`{verb}` died")
         if what:
@@ -192,15 +193,36 @@ def test_a_batch_is_not_kept_when_it_can_be_made_again() -> None:
     assert made == [1]
 
 
-def test_two_who_ask_dying_ranks_get_the_same_others() -> None:
-    bench = Bench((0, "save"), (0, "export"))
+def test_who_asks_while_ranks_take_over_waits_for_their_weights_and_they_take_over_once() -> None:
+    """As when a replica is given weights while something else is asked of the ranks."""
+    bench = Bench()
 
-    async def both(learner: Learner) -> None:
-        await asyncio.gather(learner.save(Path("c"), {}), learner.export(Path("x"), ""))
+    async def work(learner: Learner) -> list[Any]:
+        await learner.open(cast(LearnerSpec, "model"))
+        await learner.train(cast(Any, lambda: batch(1)), "grpo")
+        lost = asyncio.Event()
+        seen = []
 
-    bench.run(opened, trained(1), both)
+        async def ask(ranks: Any) -> list[str]:
+            if ranks.number == 0:
+                await lost.wait()
+                raise RanksLost("gone")
+            seen.append((ranks.number, list(ranks.weights)))
+            return list(ranks.weights)
+
+        asked = [asyncio.ensure_future(learner.attempt(f"verb{i}", ask)) for i in range(3)]
+        await asyncio.sleep(0)
+        lost.set()
+        await asyncio.sleep(0)
+        asked.append(asyncio.ensure_future(learner.attempt("late", ask)))
+        await asyncio.gather(*asked)
+        return seen
+
+    seen = bench.run(work)
     assert len(bench.groups) == 2
-    assert bench.weights == ["open m", "grpo 1"]
+    assert {number for number, _ in seen} == {1}
+    assert len({tuple(weights) for _, weights in seen}) == 1
+    assert len(seen[0][1]) == 2, "opened and trained, before anybody asks"
 
 
 def test_other_ranks_take_over_with_the_same_weights() -> None:

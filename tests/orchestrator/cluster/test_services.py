@@ -234,8 +234,9 @@ def test_engines_come_and_go_while_the_others_stay_and_the_number_holds_for_late
         assert await services.scale({"rollout": 2}) == {"rollout": [3, 2]}
         await stage(4)
         assert (len(pools), pools[0].scaled) == (1, [3, 2]), "what was asked for live holds"
-        with pytest.raises(InputError, match="only `rollout` and `rewards` change their size"):
-            await services.scale({"learner": 2})
+        with pytest.raises(InputError, match="judges = 2: there is no such service"):
+            await services.scale({"rollout": 1, "judges": 2})
+        assert pools[0].replicas == 2, "all or nothing"
 
     with_services(work)
 

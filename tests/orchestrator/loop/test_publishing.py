@@ -19,6 +19,8 @@ ASKED = Prompt(prompt_id="p", source="s", rubric="r", text="1", token_ids=(1,), 
 
 
 class Learner:
+    """A learner, and its ranks."""
+
     node = "node"
 
     def __init__(self) -> None:
@@ -32,6 +34,11 @@ class Learner:
             raise self.fault
         self.staged.append((version, held))
         return WeightManifest(version=version, backend="shm", num_bytes=0, holding=Holding(f"w{version}"))
+
+    async def attempt(self, _: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        return await work(self)
+
+    async def answer(self) -> None: ...
 
     async def send_weights(self) -> None: ...
 
