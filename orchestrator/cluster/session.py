@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,6 +13,7 @@ import ray
 from orchestrator.cluster import job_environment
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.plan import machine
+from orchestrator.run.interrupts import interrupts_later, terminated_as_interrupted
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
 
@@ -45,9 +44,10 @@ def ray_session(cluster: ClusterSection, namespace: str, env: Mapping[str, str] 
     if job_environment.load():
         common.setdefault("runtime_env", {})["worker_process_setup_hook"] = job_environment.HOOK
     try:
-        with _interrupts_later(), nullcontext() if cluster.address else _on_loopback():
-            _start(cluster, common)
-        with _terminated_as_interrupted(), _without_deaths():
+        with terminated_as_interrupted(), _without_deaths():
+            # In the middle of Ray's start an interrupt would leave a thread that crashes the process.
+            with interrupts_later(), _without_handlers(), nullcontext() if cluster.address else _on_loopback():
+                _start(cluster, common)
             yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
     finally:
         # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
@@ -116,42 +116,15 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: in the middle of Ray's start it leaves a thread that crashes the process."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+def _without_handlers() -> Iterator[None]:
+    """Ray sets no handler of SIGTERM in the block: its own exits in the middle of whatever goes on."""
+    import ray._private.utils as setting
+
+    before, setting.set_sigterm_handler = setting.set_sigterm_handler, lambda _: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupts:
-        signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which `ray job stop` and schedulers send, ends a run as Ctrl-C does.
-
-    Set once Ray is up, because Ray sets a handler of its own, which leaves the event loop in the middle of a step.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited by what a script starts in the background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        setting.set_sigterm_handler = before
 
 
 def gpus() -> int:

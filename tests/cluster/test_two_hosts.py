@@ -69,7 +69,10 @@ def test_weights_go_from_host_to_host_and_the_same_command_goes_on(client: Host)
         assert job.poll() is None, "the job ended before it was stopped"
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    client.hosts.hosts["head"].run(RAYZERO, "stop", str(client.hosts.shared / "whole"))
+    assert "running, process" in client.run(RAYZERO, "status", str(client.hosts.shared / "whole"))
+    assert "rewards: 1 → 2" in client.run(RAYZERO, "scale", str(client.hosts.shared / "whole"), "rewards=2")
+    assert " on head has ended" in client.run(RAYZERO, "stop", str(client.hosts.shared / "whole"))
+    assert "stopped" in client.run(RAYZERO, "status", str(client.hosts.shared / "whole"))
     job.wait(60)
     before = steps(client, "whole")
     assert_sound(before, len(before))

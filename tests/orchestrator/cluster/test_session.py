@@ -8,6 +8,7 @@ import ray
 
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.sections.cluster import ClusterSection
+from orchestrator.run.interrupts import terminated_as_interrupted
 from rollout.errors import InputError, ServiceError
 
 
@@ -47,4 +48,27 @@ def test_an_interrupt_waits_until_ray_is_up_and_then_ends_it(monkeypatch: pytest
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+    assert seen == ["up", "down"]
+
+
+def test_a_stop_while_ray_starts_is_an_interrupt_once_it_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets a handler of its own at its start, which would exit in the middle of it."""
+    seen = []
+
+    def start(**_: Any) -> None:
+        ray._private.utils.set_sigterm_handler(lambda *_: seen.append("Ray's"))
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        seen.append("up")
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: (signal.raise_signal(signal.SIGTERM), seen.append("down")))
+    interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with terminated_as_interrupted(), pytest.raises(KeyboardInterrupt), ray_session(ClusterSection(), "r"):
+            seen.append("in use")
+        assert signal.getsignal(signal.SIGTERM) == terminate
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert seen == ["up", "down"]
