@@ -105,6 +105,8 @@ async def _run(
     if recipe.cluster.address:
         await end_orphans(lease, display)
     services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
+    if device == "cpu" and recipe.cluster.device == "auto" and recipe.cluster.wait_s:
+        display.warn("the cluster has no GPU yet, so this run is on CPUs; cluster.device=cuda waits for some")
     beside = [
         asyncio.create_task(serve_requests(store.folder, scale(services, display))),
         asyncio.create_task(pulse.beat(services)),

@@ -13,9 +13,12 @@ import ray
 from orchestrator.cluster import job_environment
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.plan import machine
+from orchestrator.plan.placement import MANY
 from orchestrator.run.interrupts import interrupts_later, terminated_as_interrupted
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
+
+_planned: dict[str, int] = {}
 
 
 @contextmanager
@@ -48,10 +51,13 @@ def ray_session(cluster: ClusterSection, namespace: str, env: Mapping[str, str] 
             # In the middle of Ray's start an interrupt would leave a thread that crashes the process.
             with interrupts_later(), _without_handlers(), nullcontext() if cluster.address else _on_loopback():
                 _start(cluster, common)
-            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+            device = _device(cluster)
+            _planned["gpus"] = MANY if device == "cuda" and not gpus() else gpus()
+            yield device
     finally:
         # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
         ray.shutdown()
+        _planned.clear()
 
 
 @contextmanager
@@ -80,6 +86,7 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
             ray.init(
                 address="local",
                 num_cpus=machine.cpu_count(),
+                num_gpus=0 if cluster.device == "cpu" else None,
                 include_dashboard=cluster.dashboard_port > 0,
                 dashboard_host="127.0.0.1",
                 dashboard_port=cluster.dashboard_port or None,
@@ -127,14 +134,30 @@ def _without_handlers() -> Iterator[None]:
         setting.set_sigterm_handler = before
 
 
+def _device(cluster: ClusterSection) -> Device:
+    if cluster.device != "auto":
+        return cluster.device
+    return "cuda" if gpus() else "cpu"
+
+
 def gpus() -> int:
-    """GPUs of the cluster."""
+    """GPUs that the cluster has now."""
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def planned_gpus() -> int:
+    """GPUs that the places of the whole session are planned for: those at its start, or any number where all are yet to come."""
+    return _planned.get("gpus", gpus())
+
+
 def cores_per_node() -> int:
-    """CPU cores of the smallest node."""
-    return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    """CPU cores of the smallest node that has some; 1: none has yet."""
+    return int(
+        min(
+            (node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")),
+            default=1,
+        )
+    )
 
 
 def host_names() -> dict[str, str]:
