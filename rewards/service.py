@@ -398,10 +398,12 @@ def _start_scorers(
 def _hosts() -> list[Host]:
     """The nodes that have cores to offer; those that are kept free of work, as heads of a cluster may be, have none."""
     free = available_resources_per_node()
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     return [
-        Host(node["NodeID"], free.get(node["NodeID"], {}).get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU", 0.0)
+        # A node that has just come has reported nothing yet.
+        Host(node, free.get(node, total).get("CPU", 0.0), total.get("GPU", 0.0))
+        for node, total in nodes.items()
+        if total.get("CPU")
     ]
 
 

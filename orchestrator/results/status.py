@@ -29,7 +29,7 @@ def describe(run_dir: Path) -> Iterator[str]:
     run = read_run(run_dir)
     said = read_state(run_dir)
     state, writer = standing(run_dir, said, finished=run.finished, begun=bool(run.first_time))
-    silent = silence_s(said) if writer and said else 0.0
+    silent = silence_s(said) if writer and "time" in said else 0.0
     words = f"running, {writer}" if writer else state
     if silent > SILENT_S:
         words += f", which has said nothing for {age(silent)}: it is stuck, or its host is gone"
