@@ -30,7 +30,7 @@ learner = { cpus = 0.5 }
 sft = { batch_size = 8 }
 dpo.batch_size = 8
 reward_model.batch_size = 8
-eval = { samples = 2, sets.sums = { task = "arithmetic", split = "held-out", limit = 4 } }
+eval = { samples = 2, sets.sums = { path = "SHARED/others.jsonl" } }
 cluster.address = "auto"
 
 [loop]
@@ -43,7 +43,9 @@ checkpoint_every = 1
 [[stages]]
 name = "base"
 kind = "sft"
-data.sources.sums = { task = "arithmetic", limit = 64 }
+learner = { lr = 1e-2, cpus = 0.5 }
+loop = { steps = 60, checkpoint_every = 0, groups_per_step = 4, eval_every = 0 }
+data.sources.sums = { path = "SHARED/sums.jsonl", completion_column = "completion" }
 
 [[stages]]
 name = "liking"
@@ -54,7 +56,7 @@ data.sources.pairs = { task = "manners", chosen_column = "chosen", rejected_colu
 name = "rl"
 kind = "grpo"
 model_from = "base"
-data.sources.sums = { task = "arithmetic", limit = 64 }
+data.sources.sums = { path = "SHARED/sums.jsonl" }
 rewards.rubrics.default = { format = 0.2, model = { name = "reward_model", path = "stage:liking" } }
 
 [[stages]]
@@ -62,7 +64,7 @@ name = "samples"
 kind = "reject"
 model_from = "rl"
 reject = { samples = 2, keep = "best", filters = [], near_duplicate = 1.0 }
-data.sources.sums = { task = "arithmetic", limit = 4 }
+data.sources.sums = { path = "SHARED/sums.jsonl", limit = 4 }
 
 [[stages]]
 name = "preferences"
@@ -130,7 +132,12 @@ def hosts() -> Iterator[Hosts]:
         for host in (red, *others):
             offered = {f"on-{host.name}": 9.0} | ({"one-a-host": 1.0} if host.name != "red" else {})
             host.start_ray(None if host is red else red, cpus=2, resources=json.dumps(offered))
-        (hosts.shared / "kinds.toml").write_text(RECIPE)
+        (hosts.shared / "kinds.toml").write_text(RECIPE.replace("SHARED", str(hosts.shared)))
+        rows = [
+            {"prompt": f"{a}+{b}=", "completion": str(a + b), "answer": str(a + b)} for a in range(5) for b in range(5)
+        ]
+        for name, part in {"sums": rows[4:], "others": rows[:4]}.items():
+            (hosts.shared / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
         yield hosts
 
 
