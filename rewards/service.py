@@ -294,7 +294,7 @@ class RewardPool:
         remote = ray.remote(RewardWorker).options(
             name=name,
             num_cpus=0,
-            scheduling_strategy=_preferably(place),
+            **_preferably(place),
             resources=self._resources or None,
             max_restarts=-1,
             max_concurrency=1000,
@@ -386,7 +386,7 @@ def _start_scorers(
             name=actor_name,
             num_cpus=0,
             num_gpus=gpus,
-            scheduling_strategy=_preferably("" if gpus else place_of(_hosts(), {})),
+            **_preferably("" if gpus else place_of(_hosts(), {})),
             max_restarts=-1,
             max_concurrency=1000,
             runtime_env=_sees(gpus),
@@ -407,9 +407,14 @@ def _hosts() -> list[Host]:
     ]
 
 
-def _preferably(node: str) -> Any:
-    """Ray's strategy for an actor that is to live on a node, and where that is gone on any; empty: on any."""
-    return NodeAffinitySchedulingStrategy(node, soft=True) if node else "DEFAULT"
+def _preferably(node: str) -> dict[str, Any]:
+    """Ray's options for an actor that is to live on a node, and where that is gone on any; empty `node`: on any.
+
+    It takes a byte of the node's memory, since Ray places what takes nothing at random, whatever its strategy.
+    """
+    if not node:
+        return {}
+    return {"memory": 1, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
 
 def _sees(gpus: float) -> dict[str, Any]:
