@@ -28,7 +28,19 @@ from learner.rendezvous import Rendezvous, listen
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats, train_stats
 from learner.verbs import RankVerbs
-from rollout.actors import ANY_ROOM, Device, Room, SharedGpus, actor_name, both, compute_environment, reserve, within
+from rollout.actors import (
+    ANY_ROOM,
+    Device,
+    Room,
+    SharedGpus,
+    actor_name,
+    both,
+    compute_environment,
+    node_here,
+    reserve,
+    said,
+    within,
+)
 from rollout.errors import InputError, ServiceError
 from rollout.service import RolloutPool
 from rollout.weights.link import FileServer, Source
@@ -107,6 +119,11 @@ class LearnerActor:
         return self._progress.read()
 
     @ray.method(concurrency_group="progress")
+    def where(self) -> str:
+        """Id of the node that this rank lives on; answered while a verb runs too."""
+        return node_here()
+
+    @ray.method(concurrency_group="progress")
     def free(self) -> None:
         """Free the shared memory of publishes, whatever a verb is at: this rank is about to be ended."""
         if self._rank is not None:
@@ -129,6 +146,7 @@ class LearnerGroup:
         self._ended = ""
         self.node = ""
         """Node of rank 0, from which weights are published."""
+        self._where: list[Any] = []
         self._adapts = False
         self._bucket_bytes = 0
         self._holding = Holding()
@@ -189,9 +207,11 @@ class LearnerGroup:
         return learner
 
     def members(self) -> list[dict[str, Any]]:
-        """Every rank by the name of its actor, and its state: `ready`, or `dead` as all of them once one has failed."""
-        state = "dead" if self._ended else "ready"
-        return [{"name": f"{self._name}-{rank}", "state": state} for rank in range(self.ranks)]
+        """Every rank by the name of its actor, its state (`ready`, or `dead` as all of them once one has failed), and its node as
+        far as it is known."""
+        self._where = self._where or [actor.where.remote() for actor in self._actors]
+        state, nodes = "dead" if self._ended else "ready", map(said, self._where)
+        return [{"name": f"{self._name}-{rank}", "state": state, "node": node} for rank, node in enumerate(nodes)]
 
     @property
     def ranks(self) -> int:

@@ -26,8 +26,10 @@ from orchestrator.loop.start import open_model, with_rows_of_stages
 from orchestrator.report.page import write_report
 from orchestrator.results.table import results_of
 from orchestrator.results.terminal import print_results
-from orchestrator.run.control import Sizes, run_lock, serve_requests
+from orchestrator.run.control import Sizes, heeding_stops, serve_requests
+from orchestrator.run.interrupts import terminated_as_interrupted
 from orchestrator.run.lease import Lease, leased, watch_lease
+from orchestrator.run.lock import run_lock
 from orchestrator.run.record import read_run
 from orchestrator.run.state import wait_for_silence
 from orchestrator.run.store import RunStore
@@ -65,15 +67,16 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
     """
     display = Display()
     folder = run_dir.absolute()
-    with run_lock(folder):
-        wait_for_silence(folder, display.line)
-        with leased(folder) as lease:
-            store = RunStore(folder, recipe)
-            with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
-                _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
-    path = write_report(store.folder)
-    print_results(results_of(read_run(store.folder)), display)
-    display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
+    with terminated_as_interrupted():
+        with run_lock(folder):
+            wait_for_silence(folder, display.line)
+            with heeding_stops(folder), leased(folder) as lease:
+                store = RunStore(folder, recipe)
+                with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
+                    _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
+        path = write_report(store.folder)
+        print_results(results_of(read_run(store.folder)), display)
+        display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
 
 
 def _train(
@@ -102,6 +105,8 @@ async def _run(
     if recipe.cluster.address:
         await end_orphans(lease, display)
     services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
+    if device == "cpu" and recipe.cluster.device == "auto" and recipe.cluster.wait_s:
+        display.warn("the cluster has no GPU yet, so this run is on CPUs; cluster.device=cuda waits for some")
     beside = [
         asyncio.create_task(serve_requests(store.folder, scale(services, display))),
         asyncio.create_task(pulse.beat(services)),

@@ -30,6 +30,10 @@ class Worker:
     """Handle that the worker is called through; the queue does not look into it."""
     name: str = ""
     """Name of its actor."""
+    place: str = ""
+    """Id of the node that it was meant for; empty: any."""
+    where: Any = None
+    """Answer on its way: id of the node that it lives on."""
     outstanding: int = 0
     """Completions that it has been given and has not answered. `DEPTH` for one that has a suspect for itself."""
     down: bool = False

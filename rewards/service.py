@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import rollout.ray_defaults  # noqa: F401
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rewards.dispatch import Batch, Dispatcher, Worker
 from rewards.error_budget import ErrorBudget
 from rewards.functions import may_see_group
 from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
+from rewards.places import Host, place_of
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
-from rollout.actors import actor_name, last_line, within
+from rollout.actors import Device, actor_name, last_line, node_here, said, within
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
@@ -43,8 +47,9 @@ class RewardWorker:
     def __repr__(self) -> str:
         return actor_name() or super().__repr__()
 
-    async def ready(self) -> None:
-        """Answers once the actor is up."""
+    async def ready(self) -> str:
+        """Id of the node that it lives on, once the actor is up."""
+        return node_here()
 
     async def check(self, samples: Mapping[str, Sample]) -> None:
         """`samples`: rubric → a real problem with a made-up completion."""
@@ -81,8 +86,9 @@ class RewardPool:
         max_error_rate: float,
         name: str = "reward",
         resources: Mapping[str, float] | None = None,
+        device: Device | None = None,
     ) -> None:
-        """`resources`: custom ones of the cluster's nodes that each worker takes."""
+        """`resources`: custom ones of the cluster's nodes that each worker takes; `device`: as `start` has it."""
         self._name = name
         self._resources = dict(resources or {})
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
@@ -90,7 +96,7 @@ class RewardPool:
         self._timeout_s = timeout_s
         self.budget = ErrorBudget(max_error_rate)
         """Error budget of whoever names none."""
-        self._scorers = _start_scorers(self._rubrics, name)
+        self._scorers = _start_scorers(self._rubrics, name, device)
         self._names = 0
         self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,20 +115,23 @@ class RewardPool:
         max_error_rate: float,
         start_timeout_s: float,
         name: str = "reward",
+        device: Device | None = None,
     ) -> "RewardPool":
         """Start the workers, called `<name>-<index>`, and exercise every reward function once on `samples`, one problem
         a rubric.
 
         Args:
             resources: custom ones of the cluster's nodes that each worker takes.
+            device: what reward models compute on; None: GPUs where the cluster has some now.
 
         Raises:
             InputError: a reward function does not exist, or one of the user's fails.
             ServiceError: a worker does not start, or a verifier that ships does not work here.
         """
-        pool = cls(rubrics, settings, timeout_s, max_error_rate, name, resources)
+        pool = cls(rubrics, settings, timeout_s, max_error_rate, name, resources, device)
         try:
-            pool._dispatcher.workers = [pool._new_worker() for _ in range(replicas)]
+            for _ in range(replicas):
+                pool._dispatcher.workers.append(pool._new_worker())
             await pool.check(samples, start_timeout_s)
         except BaseException:
             await pool.close()
@@ -202,11 +211,13 @@ class RewardPool:
         }
 
     def members(self) -> list[dict[str, Any]]:
-        """Every worker by the name of its actor: its state (`serving`, `down`: expected back, `dead`), and completions that it has."""
+        """Every worker by the name of its actor: its state (`serving`, `down`: expected back, `dead`), its node as far as it is known,
+        and completions that it has."""
         return [
             {
                 "name": worker.name,
                 "state": "dead" if worker.gone else "down" if worker.down else "serving",
+                "node": said(worker.where),
                 "completions": worker.outstanding,
             }
             for worker in self._dispatcher.workers
@@ -270,23 +281,28 @@ class RewardPool:
                     self._dispatcher.give_up(worker, last_line(failure))
                 await asyncio.sleep(0.2)
             else:
+                worker.where = worker.actor.ready.remote()  # Ray may have restarted it elsewhere
                 self._dispatcher.back(worker)
                 return
 
     def _new_worker(self) -> Worker:
         name = f"{self._name}-{self._names}"
         self._names += 1
+        places = Counter(worker.place for worker in self._dispatcher.workers)
+        place = "" if self._resources else place_of(_hosts(), places)
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(
             name=name,
             num_cpus=0,
+            **_preferably(place),
             resources=self._resources or None,
             max_restarts=-1,
             max_concurrency=1000,
             runtime_env=_sees(gpus=0),
         )
         scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
-        return Worker(remote.remote(self._rubrics, self._settings, scorers), name)
+        actor = remote.remote(self._rubrics, self._settings, scorers)
+        return Worker(actor, name, place, actor.ready.remote())
 
 
 class GroupScoring:
@@ -352,8 +368,11 @@ class GroupScoring:
         return replace(score, breakdown=breakdown, metrics=metrics, value=value)
 
 
-def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tuple[str, Any]]:
+def _start_scorers(
+    rubrics: Mapping[str, RubricSpec], name: str, device: Device | None = None
+) -> dict[str, tuple[str, Any]]:
     """One actor a model: key → its name and the actor, which lives while it is held."""
+    on_gpus = device == "cuda" if device else bool(ray.cluster_resources().get("GPU"))
     specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
     actors = {}
     for index, (key, spec) in enumerate(specs.items()):
@@ -361,18 +380,41 @@ def _start_scorers(rubrics: Mapping[str, RubricSpec], name: str) -> dict[str, tu
         # A GPU is shared with engines or learners by `gpus`, as theirs are.
         kind, server = KINDS[spec.name]
         computes = spec.name == "reward_model" and spec.args.get("device") != "cpu"
-        gpus = SCORER_GPUS if computes and ray.cluster_resources().get("GPU") else 0
+        gpus = SCORER_GPUS if computes and on_gpus else 0
         actor_name = f"{name}-model-{index}"
         remote = ray.remote(server).options(
             name=actor_name,
             num_cpus=0,
             num_gpus=gpus,
+            **_preferably("" if gpus else place_of(_hosts(), {})),
             max_restarts=-1,
             max_concurrency=1000,
             runtime_env=_sees(gpus),
         )
         actors[key] = actor_name, remote.remote(kind(**spec.args))
     return actors
+
+
+def _hosts() -> list[Host]:
+    """The nodes that have cores to offer; those that are kept free of work, as heads of a cluster may be, have none."""
+    free = available_resources_per_node()
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    return [
+        # A node that has just come has reported nothing yet.
+        Host(node, free.get(node, total).get("CPU", 0.0), total.get("GPU", 0.0))
+        for node, total in nodes.items()
+        if total.get("CPU")
+    ]
+
+
+def _preferably(node: str) -> dict[str, Any]:
+    """Ray's options for an actor that is to live on a node, and where that is gone on any; empty `node`: on any.
+
+    It takes a byte of the node's memory, since Ray places what takes nothing at random, whatever its strategy.
+    """
+    if not node:
+        return {}
+    return {"memory": 1, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
 
 def _sees(gpus: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import rollout.ray_defaults  # noqa: F401
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -137,6 +137,7 @@ def compute_environment(device: str, threads: int) -> dict[str, str]:
         "GOMP_SPINCOUNT": "2000",
         "KMP_BLOCKTIME": "0",
         "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",  # of a host that has some, on which the recipe leaves them alone
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -188,6 +189,21 @@ async def within(awaitable: Any, timeout_s: float | None, what: str) -> Any:
         raise ServiceError(f"{what}: {type(problem.cause).__name__}: {last_line(problem)}") from problem
     except RayActorError as problem:
         raise ServiceError(f"{what}: the actor died: {last_line(problem)}") from problem
+
+
+def node_here() -> str:
+    """Id of the node that the actor, or the driver, that asks lives on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def said(answer: Any) -> str:
+    """What an actor has answered; empty while it has not, and when it failed. Waits for nothing."""
+    if answer is None or not ray.wait([answer], timeout=0)[0]:
+        return ""
+    try:
+        return str(ray.get(answer))
+    except RayError:
+        return ""
 
 
 def last_line(problem: BaseException) -> str:

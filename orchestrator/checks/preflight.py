@@ -16,6 +16,7 @@ from orchestrator.checks.rewards import check_reward_models, check_rewards, chec
 from orchestrator.checks.trackers import check_trackers
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.trained_rewards import check_stage_models
+from orchestrator.plan.machine import compute_on
 
 
 def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
@@ -32,6 +33,7 @@ def preflight(recipe: Recipe, *, training: bool = True) -> list[str]:
         InputError: the first thing that would fail later.
     """
     notes: list[str] = []
+    compute_on(recipe.cluster.device)
     if training:
         check_stage_models(recipe)
     check_cluster(recipe)

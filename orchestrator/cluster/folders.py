@@ -6,7 +6,8 @@ on a disk of the node's own does not have it. What is only read may be a copy, a
 
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ ANSWER_WITHIN_S = 120.0
 """Longest wait for a node's answer, a worker that has to start first included."""
 
 
-def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path) -> None:
-    """Ask every node of the cluster that this process has joined.
+def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path | None) -> None:
+    """Ask every node of the cluster that this process has joined. `run`: folder of the run; None: nothing is written there.
 
     Raises:
         InputError: a node does not see a folder, or has another file of its name; one line with node and folder.
@@ -42,19 +43,26 @@ def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path) -> Non
             recipe.model_copy(update={"stages": tuple(s for s in recipe.stages if s.name in names)})
         )
     }
-    token = run / f"{TOKEN}{secrets.token_hex(8)}"
-    said = secrets.token_hex(16)
+    with nullcontext(("", "")) if run is None else _token_in(run) as (token, said):
+        answers = _ask_nodes(token, said, {path: size for path, (_, size) in wanted.items()})
+    for node, answer in answers.items():
+        if not answer["token"]:
+            raise InputError(
+                f"--run {run}: node {node} does not see this folder; give one that all nodes share, at the same path"
+            )
+        for path, fault in answer["faults"].items():
+            raise InputError(
+                f"{wanted[path][0]} = {path!r}: {fault} on node {node}; put it where all nodes see it, at an absolute path"
+            )
+
+
+@contextmanager
+def _token_in(run: Path) -> Iterator[tuple[str, str]]:
+    """(path of a file in the folder, what it says), while it is there."""
+    token, said = run / f"{TOKEN}{secrets.token_hex(8)}", secrets.token_hex(16)
     token.write_text(said, encoding="utf-8")
     try:
-        for node, answer in _ask_nodes(str(token), said, {path: size for path, (_, size) in wanted.items()}).items():
-            if not answer["token"]:
-                raise InputError(
-                    f"--run {run}: node {node} does not see this folder; give one that all nodes share, at the same path"
-                )
-            for path, fault in answer["faults"].items():
-                raise InputError(
-                    f"{wanted[path][0]} = {path!r}: {fault} on node {node}; put it where all nodes see it, at an absolute path"
-                )
+        yield str(token), said
     finally:
         token.unlink(missing_ok=True)
 
@@ -92,12 +100,12 @@ def _words(node: Mapping[str, Any]) -> str:
 
 
 def look(token: str, said: str, sizes: Mapping[str, int | None]) -> dict[str, Any]:
-    """What a node sees: whether `token` says so, and path → what is wrong with it. Runs on that node.
+    """What a node sees: whether `token` says so (empty: it is not asked), and path → what is wrong with it. Runs on that node.
 
     `sizes`: path, or pattern of files → bytes of the file; -1: a folder or a pattern; None: whatever is there.
     """
     deadline = time.monotonic() + SEEN_WITHIN_S
-    while not (seen := _holds(Path(token), said)) and time.monotonic() < deadline:
+    while not (seen := not token or _holds(Path(token), said)) and time.monotonic() < deadline:
         time.sleep(0.2)
     faults = {}
     for path, size in sizes.items():

@@ -245,6 +245,7 @@ class Services:
                 samples,
                 replicas=self._reward_replicas or settings.replicas,
                 resources=settings.resources,
+                device=self.device,
                 timeout_s=settings.timeout_s,
                 max_error_rate=settings.max_error_rate,
                 start_timeout_s=self.start_timeout_s,
@@ -351,9 +352,9 @@ class Services:
         return self._rollout.up.num_tokens if self._rollout.up else 0
 
     def _host(self, node: str) -> str:
-        if node not in self._hosts:
+        if node and node not in self._hosts:
             self._hosts |= {node: node[:8]} | host_names()
-        return self._hosts[node]
+        return self._hosts.get(node, "")
 
     async def close(self) -> None:
         """End everything that was started, in whatever state it is."""

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,8 +13,12 @@ import ray
 from orchestrator.cluster import job_environment
 from orchestrator.config.sections.cluster import ClusterSection
 from orchestrator.plan import machine
+from orchestrator.plan.placement import MANY
+from orchestrator.run.interrupts import interrupts_later, terminated_as_interrupted
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
+
+_planned: dict[str, int] = {}
 
 
 @contextmanager
@@ -45,13 +47,17 @@ def ray_session(cluster: ClusterSection, namespace: str, env: Mapping[str, str] 
     if job_environment.load():
         common.setdefault("runtime_env", {})["worker_process_setup_hook"] = job_environment.HOOK
     try:
-        with _interrupts_later(), nullcontext() if cluster.address else _on_loopback():
-            _start(cluster, common)
-        with _terminated_as_interrupted(), _without_deaths():
-            yield "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+        with terminated_as_interrupted(), _without_deaths():
+            # In the middle of Ray's start an interrupt would leave a thread that crashes the process.
+            with interrupts_later(), _without_handlers(), nullcontext() if cluster.address else _on_loopback():
+                _start(cluster, common)
+            device = _device(cluster)
+            _planned["gpus"] = MANY if device == "cuda" and not gpus() else gpus()
+            yield device
     finally:
         # Ends a private cluster and its processes; from a cluster that was joined it only disconnects.
         ray.shutdown()
+        _planned.clear()
 
 
 @contextmanager
@@ -80,6 +86,7 @@ def _start(cluster: ClusterSection, common: Mapping[str, Any]) -> None:
             ray.init(
                 address="local",
                 num_cpus=machine.cpu_count(),
+                num_gpus=0 if cluster.device == "cpu" else None,
                 include_dashboard=cluster.dashboard_port > 0,
                 dashboard_host="127.0.0.1",
                 dashboard_port=cluster.dashboard_port or None,
@@ -116,52 +123,41 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: in the middle of Ray's start it leaves a thread that crashes the process."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+def _without_handlers() -> Iterator[None]:
+    """Ray sets no handler of SIGTERM in the block: its own exits in the middle of whatever goes on."""
+    import ray._private.utils as setting
+
+    before, setting.set_sigterm_handler = setting.set_sigterm_handler, lambda _: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupts:
-        signal.raise_signal(signal.SIGINT)
+        setting.set_sigterm_handler = before
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which `ray job stop` and schedulers send, ends a run as Ctrl-C does.
-
-    Set once Ray is up, because Ray sets a handler of its own, which leaves the event loop in the middle of a step.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited by what a script starts in the background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _device(cluster: ClusterSection) -> Device:
+    if cluster.device != "auto":
+        return cluster.device
+    return "cuda" if gpus() else "cpu"
 
 
 def gpus() -> int:
-    """GPUs of the cluster."""
+    """GPUs that the cluster has now."""
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def planned_gpus() -> int:
+    """GPUs that the places of the whole session are planned for: those at its start, or any number where all are yet to come."""
+    return _planned.get("gpus", gpus())
+
+
 def cores_per_node() -> int:
-    """CPU cores of the smallest node."""
-    return int(min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    """CPU cores of the smallest node that has some; 1: none has yet."""
+    return int(
+        min(
+            (node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")),
+            default=1,
+        )
+    )
 
 
 def host_names() -> dict[str, str]:

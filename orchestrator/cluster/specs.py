@@ -5,7 +5,7 @@ from typing import Any
 
 from learner.model.small import BuildSpec
 from learner.spec import LearnerSpec
-from orchestrator.cluster.session import cores_per_node, gpus
+from orchestrator.cluster.session import cores_per_node, planned_gpus
 from orchestrator.config.recipe import Stage
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.plan.gpu_memory import held_bytes
@@ -27,7 +27,7 @@ def backend(stage: Stage, device: Device) -> Backend:
 
 def shares(stage: Stage, device: Device) -> bool:
     """Whether engines and ranks take turns on GPUs of the cluster."""
-    return device == "cuda" and kind_of(stage).generates and shares_gpus(stage, gpus())
+    return device == "cuda" and kind_of(stage).generates and shares_gpus(stage, planned_gpus())
 
 
 def resolve_dtype(stage: Stage, device: Device) -> Any:

@@ -97,6 +97,7 @@ def _placement(recipe: "Recipe") -> list[str]:
     from orchestrator.plan.memory import adapter_parameters, memory, parameters
     from orchestrator.plan.placement import MANY, gpu_share, shares_gpus, stage_places
 
+    machine.compute_on(recipe.cluster.device)
     here = not recipe.cluster.address
     stages_of: dict[str, list[str]] = {}
     for stage in recipe.stages:
@@ -107,8 +108,8 @@ def _placement(recipe: "Recipe") -> list[str]:
             places += f", {gpu_share(stage, gpus):g} GPU of {gpus} here"
             if shares_gpus(stage, gpus):
                 places += ", where engines and ranks take turns"
-        else:
-            places += f", and {gpu_share(stage, MANY):g} GPU where there are any"
+        elif recipe.cluster.device != "cpu":
+            places += f", and {gpu_share(stage, MANY):g} GPU{'' if machine.on_gpus() else ' where there are any'}"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
         sizes = memory(stage)
         named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in sizes.items())

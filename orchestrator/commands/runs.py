@@ -69,10 +69,13 @@ def stop(
     run_dir: RunArgument,
     address: Annotated[
         str,
-        typer.Option(metavar="URL", help="Dashboard of the cluster whose job trains the run, as for rayzero submit."),
+        typer.Option(
+            metavar="URL",
+            help="Dashboard of the cluster whose job trains the run, where its folder is not seen from here.",
+        ),
     ] = "",
 ) -> None:
-    """End a run as Ctrl-C does; it can be continued. It is one on this machine, or with --address a job of a cluster."""
+    """End a run as Ctrl-C does, from any host that sees its folder; it can be continued. Ends when the run has ended."""
     if address:
         from orchestrator.cluster.jobs import stop_job
         from orchestrator.cluster.submit import checked_address, run_on
@@ -83,7 +86,7 @@ def stop(
         return
     from orchestrator.run.control import stop_run
 
-    typer.echo(f"asked {stop_run(Path(run_dir))} to stop; continue with: rayzero train {run_dir}")
+    typer.echo(f"{stop_run(Path(run_dir))} has ended; continue with: rayzero train {run_dir}")
 
 
 def report(

@@ -100,7 +100,8 @@ def to_toml(recipe: Recipe) -> dict[str, Any]:
 def run_folder(name: str) -> Path | None:
     """The folder of a run, where that is what a user named; the name of a shipped recipe is never a folder."""
     folder = Path(name)
-    return folder if ("/" in name or name in (".", "..")) and (folder / STORED).is_file() else None
+    shipped = "/" not in name and (RECIPES / f"{name}.toml").is_file()
+    return folder if name and not shipped and (folder / STORED).is_file() else None
 
 
 def _table(value: Any, key: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def evaluation_recipe(
         name: {key: value for key, value in chosen.items() if key in SourceSection.model_fields}
         for name, chosen in stage["eval"]["sets"].items()
     }
-    cluster = {"address": base.cluster.address, "start_timeout_s": base.cluster.start_timeout_s}
+    cluster = base.cluster.model_dump(mode="json", exclude={"dashboard_port", "metrics_port"})
     made = parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
     asked = {section.rubric for section in made.stages[0].eval.prompt_sets.values()}
     models = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from orchestrator.cluster.folders import check_folders
 from orchestrator.cluster.services import Services
 from orchestrator.cluster.session import ray_session
 from orchestrator.config.recipe import Recipe
@@ -10,6 +11,8 @@ from orchestrator.data.prompts import load_prompts, stage_tokenizer
 from orchestrator.display import Display
 from orchestrator.evaluation.figures import EvalResult
 from orchestrator.evaluation.sets import evaluate_sets
+from orchestrator.plan.local_paths import absolute, with_paths
+from orchestrator.plan.model_folder import is_local
 from rollout.actors import Device
 
 
@@ -20,6 +23,10 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         InputError: the sets or the model cannot be read, or a reward function of the user's fails.
         ServiceError: an engine failed, or too many completions could not be scored.
     """
+    if recipe.cluster.address:
+        # Nodes of a cluster are in other folders than whoever asks.
+        recipe = with_paths(recipe, lambda place: absolute(place.path))
+        model_path = absolute(model_path) if is_local(model_path) else model_path
     stage = recipe.stages[-1]
     # There is no rank here to share with.
     stage = stage.model_copy(update={"rollout": stage.rollout.model_copy(update={"share_gpus": False})})
@@ -43,4 +50,6 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
             await services.close()
 
     with ray_session(recipe.cluster, "eval") as device:
+        if recipe.cluster.address:
+            check_folders(recipe, [stage], None)
         return [result.record() for result in asyncio.run(run(device))]

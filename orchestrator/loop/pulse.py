@@ -5,6 +5,7 @@ writes its report anew. Nothing that fails here ends a run.
 import asyncio
 import os
 import socket
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -38,16 +39,22 @@ class Pulse:
         self._failed: set[str] = set()
         self._moved: object = None
         self._moved_at = self._began
+        self._over, self._observing, self._writing = threading.Event(), False, threading.Lock()
+        self._alone = threading.Thread(target=self._beat_alone, name="pulse", daemon=True)
         self.context: StageContext | None = None
         """The stage that goes on; None: none does."""
 
     def __enter__(self) -> "Pulse":
         self._write({"state": "running"})
+        # While Ray starts, and while it ends, nothing but this says that the run goes on.
+        self._alone.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._over.set()
+        self._alone.join()
         if problem is None:
             self._write({"state": "ended"})
             return
@@ -60,18 +67,27 @@ class Pulse:
         self._services = services
         self._exporter = RunExporter(self._store.folder.name)
         report_at = time.monotonic() + REPORT_EVERY_S
-        while True:
-            state: dict[str, Any] = {"state": "running"}
-            self._try("what the run is doing is not known", lambda: state.update(self._observe()))  # noqa: B023
-            await asyncio.to_thread(self._write, state)
-            if time.monotonic() >= report_at:
-                began = time.monotonic()
-                await asyncio.to_thread(
-                    self._try, "the report could not be written", lambda: write_report(self._store.folder)
-                )
-                took = time.monotonic() - began
-                report_at = time.monotonic() + max(REPORT_EVERY_S, took / REPORT_SHARE)
-            await asyncio.sleep(BEAT_S)
+        self._observing = True
+        try:
+            while True:
+                state: dict[str, Any] = {"state": "running"}
+                self._try("what the run is doing is not known", lambda: state.update(self._observe()))  # noqa: B023
+                await asyncio.to_thread(self._write, state)
+                if time.monotonic() >= report_at:
+                    began = time.monotonic()
+                    await asyncio.to_thread(
+                        self._try, "the report could not be written", lambda: write_report(self._store.folder)
+                    )
+                    took = time.monotonic() - began
+                    report_at = time.monotonic() + max(REPORT_EVERY_S, took / REPORT_SHARE)
+                await asyncio.sleep(BEAT_S)
+        finally:
+            self._observing = False
+
+    def _beat_alone(self) -> None:
+        while not self._over.wait(BEAT_S):
+            if not self._observing:
+                self._write({"state": "running"})
 
     def _observe(self) -> dict[str, Any]:
         state = self._now()
@@ -125,7 +141,8 @@ class Pulse:
             "warnings": [{"time": round(at, 3), "text": text} for at, text in self.display.warnings],
             **state,
         }
-        self._try("state.json could not be written", lambda: write_state(self._store.folder, whole))
+        with self._writing:
+            self._try("state.json could not be written", lambda: write_state(self._store.folder, whole))
 
     def _try(self, what: str, write: Any) -> None:
         """A full disk, or a report with a defect, is told once and is no end of a run."""

@@ -19,6 +19,8 @@ INFINIBAND = Path("/dev/infiniband")
 SHARED_MEMORY = Path("/dev/shm")
 """Folder through which weights go to the engines of a CPU host, and in which Ray keeps its objects."""
 
+_device = "auto"
+
 
 def version_of(distribution: str) -> str:
     """Version of an installed distribution, empty when there is none. Imports nothing."""
@@ -77,9 +79,21 @@ def locked_memory_bytes() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-@cache
+def compute_on(device: str) -> None:
+    """Take this machine's GPUs as a recipe does: `cuda`, `cpu` (there are none), or `auto` (as many as there are). Holds for what
+    is asked of this module from here on.
+    """
+    global _device
+    _device = device
+
+
 def gpu_names() -> tuple[str, ...]:
-    """The NVIDIA GPUs that a process started here would see."""
+    """The NVIDIA GPUs that a process started here would see, and may take."""
+    return () if _device == "cpu" else _gpus_seen()
+
+
+@cache
+def _gpus_seen() -> tuple[str, ...]:
     if shutil.which("nvidia-smi") is None:
         return ()
     try:
@@ -102,8 +116,8 @@ def gpu_memory_bytes() -> int:
 
 
 def on_gpus() -> bool:
-    """Whether a private cluster on this machine would run on GPUs."""
-    return bool(gpu_names())
+    """Whether a recipe would run on GPUs: on those that its cluster has or gets where it says so, else on this machine's."""
+    return _device == "cuda" or bool(gpu_names())
 
 
 def loads(library: str) -> bool:

@@ -11,7 +11,7 @@ from rewards.models.scorers import SCORER_GPUS
 from rollout.errors import InputError
 
 MANY = 1 << 20
-"""GPUs of a host that has as many as a stage may want."""
+"""GPUs of a host, or of a cluster, that has or gets as many as a stage may want."""
 
 
 def stage_places(stage: Stage, training: bool = True, gpus: int = 0) -> tuple[float, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.report.page import report_page
-from orchestrator.run.control import holder
+from orchestrator.run.lock import holder
 from orchestrator.run.state import STATE
 from rollout.errors import InputError
 

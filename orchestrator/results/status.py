@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.results.words import age
 from orchestrator.run.ledger import describe_ledger, read_ledger
 from orchestrator.run.record import StageRecord, as_number, read_run
-from orchestrator.run.state import read_state, standing
+from orchestrator.run.state import SILENT_S, read_state, silence_s, standing
 
 SHOWN = (
     ("reward/mean", "reward {:.3f}"),
@@ -29,7 +29,10 @@ def describe(run_dir: Path) -> Iterator[str]:
     run = read_run(run_dir)
     said = read_state(run_dir)
     state, writer = standing(run_dir, said, finished=run.finished, begun=bool(run.first_time))
+    silent = silence_s(said) if writer and "time" in said else 0.0
     words = f"running, {writer}" if writer else state
+    if silent > SILENT_S:
+        words += f", which has said nothing for {age(silent)}: it is stuck, or its host is gone"
     ago = f", last record {age(time.time() - run.last_time)} ago" if run.last_time else ""
     yield f"{run_dir}: {words}{ago}"
     if state == "failed":

@@ -1,119 +1,117 @@
-"""Talking to a run in progress through its folder, from any process that sees it.
+"""Talking to a run in progress through its folder, from any process that sees it, on whatever host.
 
-RUN/lock          held by the process that writes the run; says which one that is
-RUN/request.json  what somebody asks of it; the run takes it away
+RUN/stop          somebody asks it to end; the run takes it away
+RUN/request.json  what somebody asks of it else; the run takes it away
 RUN/answer.json   what it says to that; whoever asked takes it away
 
 No port is opened and nothing of Ray is needed to ask.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
-import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from orchestrator.config.load import STORED
 from orchestrator.run.files import write_file
+from orchestrator.run.lock import LOCK, Holder
+from orchestrator.run.state import SILENT_S, read_state, silence_s, writer_of
 from rollout.errors import InputError, ServiceError
 
-LOCK, REQUEST, ANSWER = "lock", "request.json", "answer.json"
+STOP, REQUEST, ANSWER = "stop", "request.json", "answer.json"
 POLL_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 120.0
+"""Seconds that a run has to end, trackers that get the rest included."""
 
 Sizes = Mapping[str, int]
 """Service → how many workers."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """The process that writes a run."""
-
-    pid: int
-    host: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold a run. The kernel frees it when the process ends, however it ends.
-
-    Raises:
-        InputError: another process holds it.
+def heeding_stops(run_dir: Path) -> Iterator[None]:
+    """Of who holds a run: heed whoever asks it to stop, on whatever host; the process then gets SIGTERM, as from `kill`. What an
+    earlier process was asked is forgotten.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / LOCK, "a+", encoding="utf-8") as file:
-        if not _locked(file):
-            raise InputError(
-                f"{run_dir} is being written by {_read_holder(run_dir) or 'another process'}; "
-                f"wait for it, end it with `rayzero stop {run_dir}`, or start another run with --run DIR"
-            )
-        file.truncate(0)
-        file.write(json.dumps(asdict(Holder(pid=os.getpid(), host=socket.gethostname()))))
-        file.flush()
-        for stale in (REQUEST, ANSWER):
-            (run_dir / stale).unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            file.truncate(0)
-
-
-def _locked(file: IO[str]) -> bool:
-    """Somebody who only looks holds it for a moment, so not the first try alone decides."""
-    for _ in range(5):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-    return False
-
-
-def holder(run_dir: Path) -> Holder | None:
-    """Who writes the run now; None: nobody."""
-    path = run_dir / LOCK
-    if not path.is_file():
-        return None
-    with path.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read_holder(run_dir) or Holder(pid=0, host="an unknown host")
-        except OSError:
-            return None  # a file system without locks; state.json tells (orchestrator/run/state.py)
-    return None
-
-
-def _read_holder(run_dir: Path) -> Holder | None:
+    for stale in (REQUEST, ANSWER, STOP):
+        (run_dir / stale).unlink(missing_ok=True)
+    ended = threading.Event()
+    # A thread, since it answers also while Ray starts and while the event loop is busy.
+    threading.Thread(target=_heed_stops, args=(run_dir, ended), name="stops", daemon=True).start()
     try:
-        return Holder(**json.loads((run_dir / LOCK).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # it is just being written
-        return None
+        yield
+    finally:
+        ended.set()
 
 
-def stop_run(run_dir: Path) -> Holder:
-    """Ask the process of a run to end as by Ctrl-C.
+def _heed_stops(run_dir: Path, ended: threading.Event) -> None:
+    while not ended.wait(POLL_S):
+        with suppress(OSError):  # nobody asks, or the folder is away for a moment
+            (run_dir / STOP).unlink()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def stop_run(run_dir: Path, answer_s: float = ANSWER_TIMEOUT_S, end_s: float = END_TIMEOUT_S) -> Holder:
+    """Let a run on any host that sees its folder end as by Ctrl-C, and wait until it has. One that ends already is waited for.
+
+    Args:
+        answer_s: longest wait for a run that is not of this host to notice it.
+        end_s: longest wait for its end.
 
     Raises:
-        InputError: nothing is running there, or not on this host.
+        InputError: nothing is running there.
+        ServiceError: it does not notice, or does not end, in time.
     """
     found = _running(run_dir, "")
-    if found.host != socket.gethostname():
-        raise InputError(
-            f"{run_dir} is being written by {found}; stop it there, or a job of a cluster with --address URL"
+    if not _signalled(found):
+        write_file(run_dir / STOP, b"")
+        if not _wait(answer_s, lambda: not (run_dir / STOP).exists() or _writer(run_dir) != found):
+            (run_dir / STOP).unlink(missing_ok=True)
+            raise ServiceError(f"{run_dir}: {_unanswered(run_dir, found, answer_s)}")
+    if not _wait(end_s, lambda: _writer(run_dir) != found):
+        raise ServiceError(
+            f"{run_dir}: {found} was asked to stop and has not ended within {end_s:.0f} s; where it hangs, end it: "
+            f"{found.way_to_end}"
         )
-    os.kill(found.pid, signal.SIGTERM)  # a run in the background may ignore SIGINT
     return found
+
+
+def _signalled(found: Holder) -> bool:
+    """Whether a process could be told by a signal: it is of this host, and of a user whose processes one may end."""
+    try:
+        if found.is_here:
+            os.kill(found.pid, signal.SIGTERM)  # a run in the background may ignore SIGINT
+    except ProcessLookupError:
+        return True  # it has just ended
+    except PermissionError:
+        return False
+    return found.is_here
+
+
+def _unanswered(run_dir: Path, found: Holder, seconds: float) -> str:
+    """What is known of a run that does not answer, and what ends it."""
+    silent = silence_s(read_state(run_dir))
+    said = f" and has said nothing for {silent:.0f} s" if read_state(run_dir) and silent > SILENT_S else ""
+    return (
+        f"{found} did not answer within {seconds:.0f} s{said}; where it hangs, end it: {found.way_to_end} "
+        f"(where that host is gone: delete {run_dir / LOCK})"
+    )
+
+
+def _wait(seconds: float, done: Callable[[], bool]) -> bool:
+    """Whether it is done in time."""
+    until = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def ask_for(run_dir: Path, sizes: Sizes, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def ask_for(run_dir: Path, sizes: Sizes, timeout_s: float = ANSWER_TIMEOUT_S) ->
         ServiceError: no answer in time, or the run failed to do it.
     """
     wish = " ".join(f"{service}.replicas={count}" for service, count in sizes.items())
-    _running(run_dir, f"; start it with `rayzero train {run_dir} {wish}`")
+    found = _running(run_dir, f"; start it with `rayzero train {run_dir} {wish}`")
     answer = run_dir / ANSWER
     answer.unlink(missing_ok=True)
     write_file(run_dir / REQUEST, json.dumps(dict(sizes)).encode())
@@ -140,7 +138,7 @@ def ask_for(run_dir: Path, sizes: Sizes, timeout_s: float = ANSWER_TIMEOUT_S) ->
             return said
         time.sleep(0.1)
     (run_dir / REQUEST).unlink(missing_ok=True)
-    raise ServiceError(f"{run_dir}: the run did not answer within {timeout_s:.0f} s; nothing was changed")
+    raise ServiceError(f"{run_dir}: {_unanswered(run_dir, found, timeout_s)}; nothing was changed")
 
 
 async def serve_requests(run_dir: Path, scale: Callable[[Sizes], Awaitable[dict[str, Any]]]) -> None:
@@ -166,7 +164,11 @@ async def serve_requests(run_dir: Path, scale: Callable[[Sizes], Awaitable[dict[
 def _running(run_dir: Path, way_out: str) -> Holder:
     if not (run_dir / STORED).is_file():
         raise InputError(f"{run_dir}: holds no run (no {STORED} in it)")
-    found = holder(run_dir)
+    found = _writer(run_dir)
     if found is None:
         raise InputError(f"{run_dir}: nothing is running there{way_out}")
     return found
+
+
+def _writer(run_dir: Path) -> Holder | None:
+    return writer_of(run_dir, read_state(run_dir))

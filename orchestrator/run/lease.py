@@ -1,4 +1,4 @@
-"""Who may write a run. A lock keeps two processes of one host apart (orchestrator/run/control.py); it may not reach other hosts, and
+"""Who may write a run. A lock keeps two processes of one host apart (orchestrator/run/lock.py); it may not reach other hosts, and
 a process that was only frozen does not know that another took over. So every start counts up a number in the run's folder, and
 what is written is written only while that number is one's own.
 

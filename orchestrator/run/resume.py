@@ -9,9 +9,9 @@ from orchestrator.config.keys import flat
 from orchestrator.config.load import STORED
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.wiring import parent_of
-from orchestrator.run.control import LOCK
 from orchestrator.run.files import check_writable
 from orchestrator.run.folder import is_finished, stored_recipe
+from orchestrator.run.lock import LOCK
 from orchestrator.run.record import read_metrics
 from rollout.errors import InputError
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.run.control import Holder, holder
 from orchestrator.run.files import write_file
+from orchestrator.run.lock import Holder, holder
 from rollout.errors import InputError
 
 STATE = "state.json"
@@ -47,13 +47,8 @@ def standing(run_dir: Path, state: Mapping[str, Any], *, finished: bool, begun: 
         finished: whether its records say that all stages have ended.
         begun: whether it has recorded anything.
     """
-    writer = holder(run_dir)
+    writer = writer_of(run_dir, state)
     said = str(state.get("state", ""))
-    # A lock on a network file system may not reach other hosts: a fresh beat is as good.
-    if writer is None and said == "running" and abs(time.time() - _seconds(state.get("time"))) < SILENT_S:
-        host = str(state.get("host"))
-        if host != socket.gethostname():
-            writer = Holder(pid=int(_seconds(state.get("pid"))), host=host)
     if writer is not None:
         return "running", writer
     if finished:
@@ -83,6 +78,29 @@ def wait_for_silence(run_dir: Path, say: Callable[[str], None]) -> None:
                 f"{run_dir} is being written by process {state.get('pid')} on {host}; end it with `rayzero stop {run_dir}`, "
                 "or start another run with --run DIR"
             )
+
+
+def writer_of(run_dir: Path, state: Mapping[str, Any]) -> Holder | None:
+    """Who writes a run now; None: nobody. `state`: what it last said of itself.
+
+    A lock on a network file system may not reach other hosts: a fresh beat is as good.
+    """
+    if (found := holder(run_dir)) is not None:
+        return found
+    said = _speaker(state)
+    return said if said is not None and abs(silence_s(state)) < SILENT_S else None
+
+
+def silence_s(state: Mapping[str, Any]) -> float:
+    """Seconds since a run last said something, by this host's clock."""
+    return time.time() - _seconds(state.get("time"))
+
+
+def _speaker(state: Mapping[str, Any]) -> Holder | None:
+    """The process of another host that said it is running; of a process here the lock tells."""
+    if state.get("state") != "running" or state.get("host") == socket.gethostname():
+        return None
+    return Holder(pid=int(_seconds(state.get("pid"))), host=str(state.get("host")))
 
 
 def _seconds(value: object) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.config.load import STORED
 from orchestrator.results.words import age, as_finite, percent
-from orchestrator.run.control import Holder
+from orchestrator.run.lock import Holder
 from orchestrator.run.record import RunRecord, StageRecord, read_run
 from orchestrator.run.state import SILENT_S, Standing, read_state, standing
 from rollout.errors import visible

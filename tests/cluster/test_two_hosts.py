@@ -1,6 +1,7 @@
 """A job that a third host submits, with the learner on another host than the driver and the engines."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -62,6 +63,54 @@ def assert_sound(found: list[dict[str, Any]], count: int) -> None:
         assert each["publish/bytes"] > 0
 
 
+def hosts_of_the_cluster(client: Host) -> list[Host]:
+    return [client.hosts.hosts[name] for name in ("head", "other")]
+
+
+PROBE = """
+import socket, sys
+GREETING = b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+def said(port, words):
+    with socket.create_connection((sys.argv[1], int(port)), 5) as link:
+        link.settimeout(5)
+        try:
+            link.sendall(words)
+            return link.recv(64)
+        except OSError:
+            return b""
+
+for port in sys.argv[2:]:
+    is_rpc = said(port, GREETING)[3:4] == bytes([4])
+    print(port, "gRPC" if is_rpc else said(port, b"GET / HTTP/1.0\\r\\n\\r\\n").split(b"\\r\\n")[0].decode(errors="replace"))
+"""
+"""What answers at ports: a server of gRPC greets with its settings (HTTP/2), another is asked for a page."""
+
+
+def assert_listens_inside(host: Host, stranger: Host) -> None:
+    """Whatever listens on a host does so on its address of the cluster or on loopback, but for Ray's own servers, which can do
+    nothing else, and ask for the token."""
+    everywhere: dict[str, str] = {}
+    inside = 0
+    for line in host.run("ss", "-Hltnp").splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        address = address.strip("[]").partition("%")[0].removeprefix("::ffff:")
+        process = re.search(r'users:\(\("([^"]+)"', line)
+        if address in (host.address, "127.0.0.1", "::1"):
+            inside += address == host.address
+        else:
+            everywhere[port] = process[1] if process else line
+    answers = stranger.run(sys.executable, "-c", PROBE, host.address, *everywhere).splitlines()
+    found = [(everywhere[line.split()[0]], line.partition(" ")[2]) for line in answers]
+    print(host, found)
+    assert inside, "weights, ranks and engines listen too"
+    assert all(what == "gRPC" or process in RAYS_PAGES for process, what in found), found
+
+
+RAYS_PAGES = ("python", "ray::DashboardA")
+"""Processes of Ray's dashboard, which serve pages and figures."""
+
+
 def test_weights_go_from_host_to_host_and_the_same_command_goes_on(client: Host) -> None:
     job = client.popen(*command(client, "whole", GOES_ON), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
@@ -69,7 +118,12 @@ def test_weights_go_from_host_to_host_and_the_same_command_goes_on(client: Host)
         assert job.poll() is None, "the job ended before it was stopped"
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    client.hosts.hosts["head"].run(RAYZERO, "stop", str(client.hosts.shared / "whole"))
+    for host in hosts_of_the_cluster(client):
+        assert_listens_inside(host, client)
+    assert "running, process" in client.run(RAYZERO, "status", str(client.hosts.shared / "whole"))
+    assert "rewards: 1 → 2" in client.run(RAYZERO, "scale", str(client.hosts.shared / "whole"), "rewards=2")
+    assert " on head has ended" in client.run(RAYZERO, "stop", str(client.hosts.shared / "whole"))
+    assert "stopped" in client.run(RAYZERO, "status", str(client.hosts.shared / "whole"))
     job.wait(60)
     before = steps(client, "whole")
     assert_sound(before, len(before))

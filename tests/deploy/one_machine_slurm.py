@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "scancel")
-START_S = 30.0
+START_S = 60.0
+END_S = 120.0
 
 CONF = """\
 ClusterName=test
@@ -33,6 +34,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=60
+# A busy machine answers late, and that is no dead node: by default a job whose start is not answered in 10 s goes back into
+# the queue for two minutes, and its node is down until it registers again.
+MessageTimeout=90
+TCPTimeout=30
+BatchStartTimeout=180
+SlurmdTimeout=0
 JobRequeue=1
 FirstJobId={first_job}
 PreemptType=preempt/none
@@ -69,6 +76,10 @@ class Slurm:
             check=True,
         )
         return done.stdout
+
+    def rest(self) -> None:
+        """Wait until both nodes are idle: after its end a job still holds its own until its last process has gone."""
+        _until(lambda: _idle(self) == 2, lambda: f"{self.ask('sinfo', '--Node', '--long')}\n{self.said()}", END_S)
 
     def job(self, number: int) -> dict[str, str]:
         """What Slurm knows of a job, by its own names: JobState, ExitCode, Restarts, …"""
@@ -149,10 +160,10 @@ def _idle(slurm: Slurm) -> int:
     return 0
 
 
-def _until(there: Callable[[], bool], said: Callable[[], str]) -> None:
-    deadline = time.monotonic() + START_S
+def _until(there: Callable[[], bool], said: Callable[[], str], timeout_s: float = START_S) -> None:
+    deadline = time.monotonic() + timeout_s
     while not there():
-        assert time.monotonic() < deadline, f"Slurm is not up after {START_S:g} s:\n{said()}"
+        assert time.monotonic() < deadline, f"Slurm is not ready after {timeout_s:g} s:\n{said()}"
         time.sleep(0.2)
 
 

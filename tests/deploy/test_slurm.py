@@ -39,6 +39,13 @@ def cluster() -> Iterator[Slurm]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(autouse=True)
+def _rested(request: pytest.FixtureRequest) -> None:
+    """No test begins on nodes that the one before still holds."""
+    if "cluster" in request.fixturenames:
+        request.getfixturevalue("cluster").rest()
+
+
 def submit(cluster: Slurm, run: Path, *words: str, nodes: int = 2, minutes: int = 5, **environment: str) -> int:
     """Number of the job. Both nodes are this machine, so Ray is to keep to loopback."""
     answer = cluster.ask(
@@ -125,7 +132,7 @@ def test_what_cannot_run_is_refused_before_a_cluster_starts(
         "sbatch", "--parsable", f"--output={out}", str(SCRIPT), run, *words,
         environment={"RAYZERO_BIN": str(Path(sys.executable).parent), "HOME": str(tmp_path)},
     )  # fmt: skip
-    found = cluster.wait(int(answer), ("COMPLETED", "FAILED"), 30)
+    found = cluster.wait(int(answer), ("COMPLETED", "FAILED"), 120)
     assert found["ExitCode"] == "2:0"
     assert told in out.read_text()
     assert not list(tmp_path.glob(".rayzero-token*"))
@@ -169,7 +176,7 @@ def test_nodes_on_which_ray_does_not_start_end_the_job_at_once(cluster: Slurm, t
     (stand_ins / "python").write_text(JOINED + 'case "$1" in -) exec sleep 300 ;; esac\n')
     run = tmp_path / "run"
     job = submit(cluster, run, "arithmetic", RAYZERO_BIN=str(stand_ins))
-    found = end_of(cluster, job, run, 60)
+    found = end_of(cluster, job, run, 120)
     assert found["ExitCode"] == "1:0"
     assert f"{run}.ray-{job}.log" in found["said"]
     assert "no port" in Path(f"{run}.ray-{job}.log").read_text()

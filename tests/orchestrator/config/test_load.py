@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from orchestrator.config.load import load_recipe, parse_recipe, shipped_recipes, to_toml
+from orchestrator.config.load import STORED, load_recipe, parse_recipe, run_folder, shipped_recipes, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.eval import EvalSetSection
@@ -368,3 +368,18 @@ def test_files_of_templates_and_examples_are_found_beside_the_recipe(
     assert said("./r.toml") == [("my.jinja", "shots.txt"), ("plain", str(tmp_path / "shots.jsonl"))]
     (folder / "shots.txt").unlink()
     assert said("./r.toml")[0] == ("my.jinja", "shots.txt")
+
+
+def test_a_folder_of_a_run_needs_no_slash_but_a_shipped_recipe_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--run r` ends with "continue with: rayzero train r"."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("r", "arithmetic"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / STORED).write_text("")
+    assert run_folder("r") == Path("r")
+    assert run_folder("arithmetic") is None
+    assert run_folder("./arithmetic") == Path("arithmetic")
+    assert run_folder("") is None
+    assert run_folder("none") is None

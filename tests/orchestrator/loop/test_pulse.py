@@ -1,6 +1,7 @@
 """What a run says of itself while it goes on and at its end; that nothing of it ends a run."""
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,18 @@ def test_what_goes_on_is_said(tmp_path: Path) -> None:
     assert Exporter.said["replicas_away"] == 1
     assert Exporter.said["completions_to_score"] == 2
     assert (tmp_path / "report.html").is_file()
+
+
+def test_a_run_beats_while_nothing_can_be_observed_yet(tmp_path: Path) -> None:
+    """While Ray starts, the main thread does nothing else."""
+    with pulse_of(tmp_path):
+        first = read_state(tmp_path)["time"]
+        time.sleep(0.1)
+        assert read_state(tmp_path)["time"] > first
+    last = read_state(tmp_path)
+    assert last["state"] == "ended"
+    time.sleep(0.05)
+    assert read_state(tmp_path) == last
 
 
 @pytest.mark.parametrize(

@@ -35,4 +35,4 @@ def test_hidden_gpus_do_not_count(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert len(machine.gpu_names.__wrapped__()) == count
+    assert len(machine._gpus_seen.__wrapped__()) == count

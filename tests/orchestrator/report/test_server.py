@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.report.page import report_page, write_report
 from orchestrator.report.server import ReportServer
-from orchestrator.run.control import run_lock
+from orchestrator.run.lock import run_lock
 from orchestrator.run.state import write_state
 from rollout.errors import InputError
 from tests.orchestrator.report.test_page import grpo_step, make_run, sft_records

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.results.status import describe
-from orchestrator.run.control import run_lock
+from orchestrator.run.lock import run_lock
+from orchestrator.run.state import write_state
 from rollout.errors import InputError
 
 RECIPE = """
@@ -50,6 +51,8 @@ def test_a_run_that_goes_on_and_one_that_is_finished(tmp_path: Path) -> None:
     write(tmp_path, *BEGUN)
     with run_lock(tmp_path):
         assert "running, process" in next(iter(describe(tmp_path)))
+        write_state(tmp_path, {"state": "running", "time": time.time() - 600})
+        assert "which has said nothing for 10 min: it is stuck, or its host is gone" in next(iter(describe(tmp_path)))
     write(tmp_path, *BEGUN, {"kind": "stage", "stage": "reasoning", "event": "end"})
     lines = list(describe(tmp_path))
     assert "finished" in lines[0]

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +18,32 @@ from typing import Any
 import pytest
 
 from orchestrator.run import control
-from orchestrator.run.control import ANSWER, LOCK, REQUEST, Sizes, ask_for, holder, run_lock, serve_requests, stop_run
+from orchestrator.run.control import ANSWER, REQUEST, STOP, Sizes, ask_for, heeding_stops, serve_requests, stop_run
+from orchestrator.run.lock import LOCK, holder, run_lock
+from orchestrator.run.state import write_state
 from rollout.errors import InputError, ServiceError
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
-from orchestrator.run.control import run_lock
-with run_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
+from orchestrator.run import control
+from orchestrator.run.interrupts import terminated_as_interrupted
+from orchestrator.run.lock import run_lock
+control.POLL_S = 0.02
+if sys.argv[2:] == ["elsewhere"]:
+    from orchestrator.run import lock
+    lock.process_table = lambda: "another machine"
+try:
+    with terminated_as_interrupted(), run_lock(Path(sys.argv[1])), control.heeding_stops(Path(sys.argv[1])):
+        if sys.argv[2:] == ["deaf"]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("held", flush=True)
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(1)
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
@@ -37,8 +55,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def another_process(run: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
+def another_process(run: Path, *how: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run), *how], stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -63,22 +81,75 @@ def test_one_process_at_a_time(run: Path) -> None:
 
 def test_what_an_earlier_process_was_asked_is_forgotten(run: Path) -> None:
     (run / REQUEST).write_text('{"rewards": 3}')
-    with run_lock(run):
+    (run / STOP).touch()
+    with heeding_stops(run):
         assert not (run / REQUEST).exists()
+        assert not (run / STOP).exists()
 
 
-def test_a_run_is_stopped_as_by_ctrl_c(run: Path) -> None:
+@pytest.mark.parametrize("how", [(), ("elsewhere",)])
+def test_a_run_ends_as_by_ctrl_c_and_is_waited_for(run: Path, how: tuple[str, ...]) -> None:
+    """On this host by a signal, on another one by what is asked in the folder."""
     with pytest.raises(InputError, match="nothing is running"):
         stop_run(run)
-    with another_process(run) as other:
+    with another_process(run, *how) as other:
+        found = stop_run(run)
+        assert (found.pid, found.is_here) == (other.pid, not how)
+        assert holder(run) is None
+        assert other.wait(10) == 130
+    assert not (run / STOP).exists()
+
+
+@pytest.mark.parametrize("how", [(), ("elsewhere",)])
+def test_asking_twice_is_asking_once(run: Path, how: tuple[str, ...]) -> None:
+    with another_process(run, *how) as other:
+        first = threading.Thread(target=stop_run, args=(run,))
+        first.start()
+        time.sleep(0.5)
         assert stop_run(run).pid == other.pid
-        assert other.wait(10) == -signal.SIGTERM
+        first.join()
+        # A second Ctrl-C would have cut its last second short, with a traceback and rc 1.
+        assert other.wait(10) == 130
 
 
-def test_a_run_on_another_host_is_not_stopped_from_here(run: Path) -> None:
-    with run_lock(run):
-        (run / LOCK).write_text(json.dumps({"pid": os.getpid(), "host": "elsewhere"}))
-        with pytest.raises(InputError, match=r"process \d+ on elsewhere"):
+def test_a_run_that_does_not_end_or_answer_is_named_with_what_ends_it(run: Path) -> None:
+    with another_process(run, "deaf") as other, pytest.raises(ServiceError) as caught:
+        stop_run(run, end_s=0.3)
+    assert re.search(f"not ended within 0 s; .* kill -KILL {other.pid} on ", str(caught.value))
+    with another_process(run, "elsewhere") as other:
+        os.kill(other.pid, signal.SIGSTOP)
+        write_state(run, {"state": "running", "time": time.time() - 300})
+        said = rf"process {other.pid} on .* within 0 s and has said nothing for 300 s; .* kill -KILL {other.pid} on"
+        with pytest.raises(ServiceError, match=said):
+            stop_run(run, answer_s=0.3)
+        assert not (run / STOP).exists(), "it would end the next one"
+
+
+def elsewhere(**state: Any) -> dict[str, Any]:
+    return {"state": "running", "time": time.time(), "pid": 7, "host": "elsewhere", **state}
+
+
+def test_where_the_lock_does_not_reach_the_beat_tells(run: Path) -> None:
+    """NFS without locks: the folder's lock is free here while another host writes the run."""
+    write_state(run, elsewhere())
+    asked = threading.Event()
+
+    def end() -> None:
+        while not (run / STOP).exists():
+            time.sleep(0.01)
+        (run / STOP).unlink()
+        asked.set()
+        write_state(run, elsewhere(state="stopped"))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert str(stop_run(run, answer_s=10)) == "process 7 on elsewhere"
+    thread.join()
+    assert asked.is_set()
+    for stale in (elsewhere(time=time.time() - 60), elsewhere(state="failed")):
+        write_state(run, stale)
+        (run / LOCK).write_text(json.dumps({"pid": 7, "host": "elsewhere", "space": "x"}))  # of a host that is gone
+        with pytest.raises(InputError, match="nothing is running"):
             stop_run(run)
 
 
@@ -103,7 +174,7 @@ def asked(run: Path, wanted: Sizes, said: dict[str, Any] | Exception) -> dict[st
 
     done = threading.Event()
     thread = threading.Thread(target=serve)
-    with run_lock(run):
+    with run_lock(run), heeding_stops(run):
         thread.start()
         try:
             return ask_for(run, wanted, timeout_s=20)
@@ -131,6 +202,6 @@ def test_nobody_to_ask(run: Path, tmp_path: Path) -> None:
         ask_for(run, {"rewards": 3})
     with pytest.raises(InputError, match="holds no run"):
         ask_for(tmp_path / "none", {"rewards": 3})
-    with run_lock(run), pytest.raises(ServiceError, match="did not answer"):
+    with run_lock(run), pytest.raises(ServiceError, match=rf"process {os.getpid()} on .* did not answer"):
         ask_for(run, {"rewards": 3}, timeout_s=0.2)
     assert not (run / REQUEST).exists()

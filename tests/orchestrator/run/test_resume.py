@@ -11,7 +11,7 @@ from orchestrator.checks.preflight import preflight
 from orchestrator.config.keys import flat
 from orchestrator.config.load import RECIPES, load_recipe, parse_recipe, to_toml
 from orchestrator.config.recipe import Recipe
-from orchestrator.run.control import run_lock
+from orchestrator.run.lock import run_lock
 from orchestrator.run.resume import FREE, SELECTION, changes, check_run_dir
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError

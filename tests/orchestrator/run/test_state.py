@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.run.control import run_lock
+from orchestrator.run.lock import run_lock
 from orchestrator.run.state import SILENT_S, STATE, Standing, read_state, standing, write_state
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import run as command
-from orchestrator.run.control import run_lock
+from orchestrator.run.lock import run_lock
 from orchestrator.run.state import write_state
 from orchestrator.watch.live import watch_run
 from orchestrator.watch.look import Watcher
