@@ -36,8 +36,8 @@ Sizes = Mapping[str, int]
 
 @contextmanager
 def heeding_stops(run_dir: Path) -> Iterator[None]:
-    """Of who holds a run: heed whoever asks it to stop, on whatever host; the process then gets SIGTERM, as from `kill`. What an
-    earlier process was asked is forgotten.
+    """Heed whoever asks the run to stop, on whatever host, while this process holds it: it then gets SIGTERM, as from `kill`. What
+    an earlier process was asked is forgotten.
     """
     for stale in (REQUEST, ANSWER, STOP):
         (run_dir / stale).unlink(missing_ok=True)
