@@ -1,6 +1,7 @@
 """What the reward functions of one process share: child processes, sandbox, models. Each is started when first needed."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,13 @@ from rewards.math.verdict import SYMBOLIC
 from rewards.models.scorers import RemoteScorer, Scorer, open_scorer, scorer_key
 from rewards.processes.pool import KillablePool
 from rewards.sandbox.pool import Sandbox
-from rewards.sandbox.types import Limits
+from rewards.sandbox.types import BrokenPackage, Limits, SandboxUnavailable
 from rewards.types import FunctionSpec
 
 FORMS_MODULE = "rewards.processes.forms"
 """Module that calls the user's functions, in the child."""
+RETRY_S = 10.0
+"""Seconds after a sandbox that did not start before it is tried again; until then whoever asks is told at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class Resources:
         self._scorers: dict[str, Scorer] = {key: RemoteScorer(actor) for key, actor in (scorers or {}).items()}
         self._pool: KillablePool | None = None
         self._sandbox: Sandbox | None = None
+        self._refused: SandboxUnavailable | BrokenPackage | None = None
+        self._refused_at = 0.0
         self._starting = asyncio.Lock()
 
     @property
@@ -68,15 +73,22 @@ class Resources:
         return self._pool
 
     async def sandbox(self) -> Sandbox:
-        """Raises SandboxUnavailable when the kernel lacks what contains hostile programs."""
+        """Raises SandboxUnavailable when the kernel lacks what contains hostile programs, BrokenPackage as its start does."""
         async with self._starting:
             if self._sandbox is None:
+                if self._refused and time.monotonic() - self._refused_at < RETRY_S:
+                    raise self._refused
                 sandbox = Sandbox(
                     slots=self.settings.processes,
                     allow_weak=self.settings.allow_weak_sandbox,
                     packages=self.settings.packages,
                 )
-                await sandbox.start()
+                try:
+                    await sandbox.start()
+                except (SandboxUnavailable, BrokenPackage) as problem:
+                    # A try takes up to minutes, and a queue of completions would make them one after the other.
+                    self._refused, self._refused_at = problem, time.monotonic()
+                    raise
                 self._sandbox = sandbox
         return self._sandbox
 

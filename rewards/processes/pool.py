@@ -10,6 +10,10 @@ one child, never its neighbours. There is no sandbox here: what runs is our code
 By hand: the pools of the standard library cannot end one call, and their workers come from a process that holds Ray and
 torch; here a child forks from one that holds the verifiers alone, with a bound on its memory.
 
+Nobody waits for ever: a call has its deadline, a fork `FORK_S`, a start its own limit. A zygote that does not fork, stopped
+say, is replaced, and calls that wait go to the new one. A start that failed is tried again after `RETRY_S`; until then calls
+fail at once and say why.
+
 Linux only (pidfd). A pool belongs to the event loop that first used it.
 """
 
@@ -40,6 +44,14 @@ _BOOT = (
 )
 _MAX_FAILED_STARTS = 3
 _EXIT_NOTE_S = 1.0
+FORK_S = 15.0
+"""Longest wait for the zygote to answer that it has forked a child, or could not; then it is replaced."""
+NO_ROOM_S = 30.0
+"""Seconds for which no child at all could be forked, after which waiting calls are told; the pool goes on trying."""
+RETRY_S = 10.0
+"""Seconds after a zygote that did not start before another is tried; calls fail meanwhile."""
+END_S = 5.0
+"""Longest wait for a process to end by itself, and again once it was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +102,9 @@ class KillablePool:
         self._waiting: deque[asyncio.Future[_Child]] = deque()
         self._closed = False
         self._failure: ServiceError | None = None
+        self._failed_at = 0.0
+        self._replaced: list[_Zygote] = []
+        """Zygotes that have ended and may still have to be collected."""
 
     async def __aenter__(self) -> "KillablePool":
         await self.start()
@@ -106,8 +121,8 @@ class KillablePool:
         """
         if self._closed:
             raise ServiceError("the process pool is closed")
-        if self._failure is not None:
-            raise self._failure
+        if self._failure is not None and time.monotonic() - self._failed_at < RETRY_S:
+            raise ServiceError(str(self._failure)) from self._failure
         if self._zygote is None:
             if self._starting is None:
                 self._starting = asyncio.get_running_loop().create_task(self._bring_up())
@@ -138,7 +153,7 @@ class KillablePool:
         if len(body) > MAX_FRAME:
             raise ValueError(f"{function}: {len(body)} bytes of arguments; at most {MAX_FRAME} are taken")
         asked = time.perf_counter()
-        if self._zygote is None or self._closed:
+        while self._zygote is None or self._closed:
             await self.start()
         child = await self._take()
         began = time.perf_counter()
@@ -169,6 +184,8 @@ class KillablePool:
             await asyncio.wait([self._starting])
         if self._zygote is not None:
             zygote, self._zygote = self._zygote, None
+            await zygote.close()
+        for zygote in self._replaced:
             await zygote.close()
         self._idle.clear()
 
@@ -221,17 +238,22 @@ class KillablePool:
                     break
                 except OSError as problem:  # the machine is short of something; the next try may find it
                     if attempt == _MAX_FAILED_STARTS:
-                        raise ServiceError(f"the process pool's zygote does not start: {problem}") from problem
+                        raise _does_not_start(problem) from problem
                     await asyncio.sleep(attempt)
-            self._zygote = zygote
+            self._zygote, self._failure = zygote, None
             for _ in range(self._workers):
                 zygote.request_child()
-        except ServiceError as problem:
-            self._failure = problem
-            self._fail_waiting(problem)
-            raise
+        except Exception as problem:
+            failure = problem if isinstance(problem, ServiceError) else _does_not_start(problem)
+            self._failure, self._failed_at = failure, time.monotonic()
+            self._fail_waiting(failure)
+            raise failure from problem
         finally:
             self._starting = None
+
+    def no_room(self, problem: str) -> None:
+        """No child can be forked, and none is there: whoever waits is told. It is tried on."""
+        self._fail_waiting(ServiceError(f"no process can be forked: {problem}"))
 
     def _fail_waiting(self, problem: ServiceError) -> None:
         while self._waiting:
@@ -253,6 +275,7 @@ class KillablePool:
             return
         self._zygote = None
         self._idle.clear()
+        self._replaced = [*(each for each in self._replaced if not each.collected), zygote]
         if not self._closed and self._waiting:
             self._starting = asyncio.get_running_loop().create_task(self._bring_up())
             # A failure has reached those who wait; nobody else awaits this task.
@@ -273,6 +296,10 @@ class _Zygote:
         self._pending: deque[socket.socket] = deque()
         self._children: dict[int, _Child] = {}
         self._up: asyncio.Future[None] = self._loop.create_future()
+        self._full_since: float | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self.ended = False
+        """Whether it is gone, and its children with it."""
         self._loop.add_reader(control, self._on_message)
 
     @classmethod
@@ -303,53 +330,92 @@ class _Zygote:
         return zygote
 
     def request_child(self) -> None:
-        near, far = socket.socketpair()
+        try:
+            near, far = socket.socketpair()
+        except OSError as problem:  # too many open files
+            self._no_room(str(problem))
+            return
         near.setblocking(False)
         with far:
             try:
                 socket.send_fds(self._control, [b"fork"], [far.fileno()])
-            except OSError:  # it has died or is dying: the end of the socket will say so
+            except OSError as problem:
                 near.close()
+                # It has not read those before. Or it has died or is dying: the end of the socket will say so.
+                if isinstance(problem, BlockingIOError):
+                    self._loop.call_later(0.5, self._request_again)
                 return
         self._pending.append(near)
+        self._loop.call_later(FORK_S, self._on_silence, near)
+
+    def _on_silence(self, near: socket.socket) -> None:
+        """A fork was asked for `FORK_S` ago. When it is still waited for, the zygote is stopped, or stuck in the kernel."""
+        # The loop itself may have been late: an answer that is here counts.
+        while not self.ended and near in self._pending and self._on_message():
+            pass
+        if not self.ended and near in self._pending:
+            self._on_end()
+
+    def _no_room(self, problem: str) -> None:
+        """Memory, processes or files are short just now; the pool is one child smaller until there is room again."""
+        self._full_since = self._full_since or time.monotonic()
+        if not self._children and time.monotonic() - self._full_since >= NO_ROOM_S:
+            self._pool.no_room(problem)
+        self._loop.call_later(0.5, self._request_again)
+
+    @property
+    def collected(self) -> bool:
+        """Whether it is gone and its exit was taken."""
+        return self._process.poll() is not None
 
     async def close(self) -> None:
-        """The zygote kills its children, reaps them, and ends."""
+        """The zygote kills its children, reaps them, and ends; one that does not is killed."""
+        self.ended = True
         self._hang_up()
         for child in list(self._children.values()):
             child.kill()
         self._close_children()
-        while self._process.poll() is None:
-            await asyncio.sleep(0.005)
+        if self._ending is not None:
+            await self._ending
+            return
+        if not await _gone(self._process):
+            self._process.kill()
+            await _gone(self._process)
 
-    def _on_message(self) -> None:
+    def _on_message(self) -> bool:
+        """Take what the zygote says; False when there was nothing."""
         try:
             message, fds, _, _ = socket.recv_fds(self._control, MAX_NOTE * 8, 1)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             message, fds = b"", []
         if not message:
             self._on_end()
-            return
+            return True
         note = json.loads(message)
-        if "pid" in note:
+        if "pid" in note and fds:
             child = _Child(self._pool, self, self._pending.popleft(), fds[0])
             self._children[note["pid"]] = child
+            self._full_since = None
             self._pool.child_ready(child)
+        elif "pid" in note:  # this process has no descriptor free for it; the child ends with its socket
+            self._pending.popleft().close()
+            self._no_room("too many open files")
         elif "ended" in note:
-            self._children.pop(note["ended"]).on_end(note["code"])
+            if ended := self._children.pop(note["ended"], None):
+                ended.on_end(note["code"])
         elif "ready" in note:
             self._up.set_result(None)
         elif "failed" in note:
             self._up.set_exception(ServiceError(f"cannot import {note['failed']}"))
         elif "fork_failed" in note:
-            # Memory or processes are short just now; the pool is one child smaller until there is room again.
             self._pending.popleft().close()
-            self._loop.call_later(0.5, self._request_again)
+            self._no_room(note["fork_failed"])
+        return True
 
     def _request_again(self) -> None:
-        if self._process.poll() is None:
+        if not self.ended and self._process.poll() is None:
             self.request_child()
 
     def _hang_up(self) -> None:
@@ -358,10 +424,11 @@ class _Zygote:
             self._control.close()
 
     def _on_end(self) -> None:
+        self.ended = True
         self._hang_up()
-        # It has ended, or is about to: its exit must be collected, and waiting for it is a matter of a moment.
+        # Its children end with it, also where it is stopped. Its exit must be collected, which the loop does not wait for.
         self._process.kill()
-        self._process.wait()
+        self._ending = self._loop.create_task(_collect(self._process))
         if not self._up.done():
             self._up.set_exception(ServiceError(f"the process that imports {', '.join(self._preload)} died"))
         self._close_children()
@@ -373,6 +440,25 @@ class _Zygote:
         for child in self._children.values():
             child.on_end(None)
         self._children.clear()
+
+
+def _does_not_start(problem: Exception) -> ServiceError:
+    return ServiceError(f"the process pool's zygote does not start: {type(problem).__name__}: {problem}")
+
+
+async def _gone(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has ended, `END_S` at most; its exit is collected then."""
+    until = time.monotonic() + END_S
+    while process.poll() is None:
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.005)
+    return True
+
+
+async def _collect(process: subprocess.Popen[bytes]) -> None:
+    """Collect the exit of a process that was killed; one that the kernel holds is left to Python's next start of a process."""
+    await _gone(process)
 
 
 class _Child:

@@ -170,6 +170,7 @@ class Sandbox:
     async def _slot(self) -> AsyncIterator["_Slot"]:
         slot = await self._idle.get()
         if slot not in self._all:
+            self._idle.put_nowait(slot)  # for the next one who waits, who is told too
             raise SandboxFault("the sandbox is closed")
         try:
             yield slot

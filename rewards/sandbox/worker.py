@@ -23,6 +23,8 @@ PACKAGE_TIMEOUT_S = 60.0
 """How long the import of a package may take; a large one that no process has read yet comes from the disk."""
 END_TIMEOUT_S = 10.0
 """How long a worker may take to end a cell that it was told to end."""
+KILL_TIMEOUT_S = 5.0
+"""How long a worker that was killed may take to be gone."""
 _TESTS_MEMORY_MB = 1024
 _FIRST_UID = 60_000
 _UIDS = 4_000
@@ -154,7 +156,8 @@ class Worker:
         """End the zygote, and with it everything below it."""
         self._control.close()
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it; Python collects it at a later start
+            self.process.wait(KILL_TIMEOUT_S)
         os.close(self._errors)
 
     def _tell(self, order: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -1,8 +1,10 @@
 """The pool of killable processes: what a poisonous call costs, and that nothing is left behind."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -249,7 +251,7 @@ def test_what_hangs_is_killed_at_its_deadline(path: str) -> None:
 def test_the_zygote_is_replaced_when_it_dies(path: str) -> None:
     async def body(pool: KillablePool) -> None:
         first = (await pool.call(f"{path}:pid", deadline_s=30)).value
-        zygote = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+        zygote = zygote_of(first)
         running = asyncio.create_task(pool.call(f"{path}:hang", deadline_s=60))
         await asyncio.sleep(0.05)
         os.kill(zygote, signal.SIGKILL)
@@ -258,6 +260,87 @@ def test_the_zygote_is_replaced_when_it_dies(path: str) -> None:
         assert until(lambda: not alive(first))
 
     with_pool(path, body, workers=1)
+
+
+def zygote_of(child: int) -> int:
+    return int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_zygote_that_is_stopped_is_replaced_and_nobody_waits_for_it(
+    path: str, monkeypatch: pytest.MonkeyPatch, waiting: bool
+) -> None:
+    monkeypatch.setattr("rewards.processes.pool.FORK_S", 0.5)
+
+    async def body(pool: KillablePool) -> None:
+        first = (await pool.call(f"{path}:pid", deadline_s=30)).value
+        zygote = zygote_of(first)
+        os.kill(zygote, signal.SIGSTOP)
+        assert (await pool.call(f"{path}:hang", deadline_s=0.1)).kind == "timeout"  # its child is the last there was
+        if not waiting:
+            assert await asyncio.to_thread(until, lambda: not alive(zygote))
+        answers = await asyncio.gather(*(pool.call(f"{path}:add", [i, 1], deadline_s=30) for i in range(3)))
+        assert [answer.value for answer in answers] == [1, 2, 3]
+        assert not alive(zygote)
+
+    with_pool(path, body, workers=1)
+
+
+def test_a_stopped_zygote_does_not_keep_a_pool_from_closing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewards.processes.pool.END_S", 0.2)
+
+    async def body(pool: KillablePool) -> None:
+        os.kill(zygote_of((await pool.call(f"{path}:pid", deadline_s=30)).value), signal.SIGSTOP)
+
+    with_pool(path, body, workers=1)
+
+
+def test_when_nothing_can_be_forked_callers_are_told_and_served_again_when_it_can(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewards.processes.pool.NO_ROOM_S", 0.3)
+    opened = socket.socketpair
+    full = False
+
+    def socketpair(*args: Any) -> Any:
+        if full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(*args)
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+
+    async def body(pool: KillablePool) -> None:
+        nonlocal full
+        assert (await pool.call(f"{path}:add", [1, 1], deadline_s=30)).value == 2
+        full = True
+        assert (await pool.call(f"{path}:leave", deadline_s=30)).kind == "crashed"
+        with pytest.raises(ServiceError, match="no process can be forked: .*Too many open files"):
+            await pool.call(f"{path}:add", [1, 1], deadline_s=30)
+        full = False
+        assert (await pool.call(f"{path}:add", [2, 1], deadline_s=30)).value == 3
+
+    with_pool(path, body, workers=1)
+
+
+def test_a_start_that_failed_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = tmp_path / "late.py"
+
+    async def run() -> None:
+        pool = KillablePool(1, preload=(str(late),))
+        try:
+            with pytest.raises(ServiceError, match="no file"):
+                await pool.call("math:sqrt", [4], deadline_s=10)
+            late.write_text("")
+            began = time.monotonic()
+            with pytest.raises(ServiceError, match="no file"):  # at once, without another start
+                await pool.call("math:sqrt", [4], deadline_s=10)
+            assert time.monotonic() - began < 0.1
+            monkeypatch.setattr("rewards.processes.pool.RETRY_S", 0.0)
+            assert (await pool.call("math:sqrt", [4], deadline_s=10)).value == 2.0
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
 
 
 def test_a_preload_that_does_not_import_is_told(path: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rewards.resources import Resources, ResourceSettings
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.probe import probe
 from rewards.sandbox.types import Assertions, Limits, Run, SandboxFault, SandboxUnavailable, Tier
@@ -293,6 +294,71 @@ def test_a_worker_that_dies_under_a_program_is_a_fault() -> None:
     held.close()
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+def test_a_worker_that_is_stopped_is_a_fault_and_replaced(monkeypatch: pytest.MonkeyPatch, under_way: bool) -> None:
+    monkeypatch.setattr("rewards.sandbox.worker.END_TIMEOUT_S", 0.3)
+    held = Held()
+    (worker,) = workers(held.sandbox)
+
+    def stop_it() -> None:
+        for process in (worker, *descendants(worker)):
+            os.kill(process, signal.SIGSTOP)
+
+    async def run_it() -> None:
+        if not under_way:
+            stop_it()
+        running = asyncio.ensure_future(held.sandbox.run_inputs("while True: pass", [b""], SOON))
+        await asyncio.sleep(0.1)
+        if under_way:
+            stop_it()
+        await running
+
+    with pytest.raises(SandboxFault, match="does not end its cell"):  # and not a program that took too long
+        held.runner.run(asyncio.wait_for(run_it(), 10))
+    assert not alive(worker)
+    assert held.run("print(1)").stdout == b"1\n"
+    held.close()
+
+
+def test_everybody_who_waits_for_a_slot_is_told_that_the_sandbox_was_closed() -> None:
+    held = Held()
+
+    async def close_it() -> list[Any]:
+        running = [
+            asyncio.ensure_future(held.sandbox.run_inputs("while True: pass", [b""], Limits())) for _ in range(4)
+        ]
+        await asyncio.sleep(0.1)
+        held.sandbox.close()
+        return await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 10)
+
+    assert [type(each) for each in held.runner.run(close_it())] == [SandboxFault] * 4
+    held.close()
+
+
+def test_a_sandbox_that_does_not_start_is_tried_again_later_and_not_by_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = []
+
+    async def refuse(self: Sandbox) -> None:
+        tries.append(self)
+        if len(tries) == 1:
+            raise SandboxUnavailable("not just now")
+
+    monkeypatch.setattr(Sandbox, "start", refuse)
+
+    async def ask() -> None:
+        resources = Resources(ResourceSettings())
+        refused = await asyncio.gather(*(resources.sandbox() for _ in range(5)), return_exceptions=True)
+        assert [str(each) for each in refused] == ["not just now"] * 5
+        monkeypatch.setattr("rewards.resources.RETRY_S", 0.0)
+        await resources.sandbox()
+        await resources.close()
+
+    asyncio.run(ask())
+    assert len(tries) == 2
+
+
 def test_a_caller_that_goes_away_leaves_nothing_running() -> None:
     held = Held()
 
@@ -374,6 +440,7 @@ def test_the_sandbox_ends_with_its_host(tmp_path: Path) -> None:
 
 _AS_ANOTHER = """
 import asyncio, json
+from rewards.resources import Resources, ResourceSettings
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Assertions, Limits
 from rewards.sandbox.probe import probe
@@ -467,6 +534,7 @@ def test_below_tier_b_nothing_runs_unless_it_is_allowed() -> None:
     refuse = (sys.executable, "-c", _WITHOUT_NAMESPACES, "landlock")
     script = """
 import asyncio, json
+from rewards.resources import Resources, ResourceSettings
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Limits, SandboxUnavailable
 async def main():
