@@ -174,10 +174,12 @@ class Sandbox:
             raise SandboxFault("the sandbox is closed")
         try:
             yield slot
-        except BaseException:
+        except BaseException as problem:
             # Whatever state its workers are in, the next program gets new ones.
             slot.close()
             self.num_restarts += 1
+            if slot not in self._all and isinstance(problem, OSError | ValueError):
+                raise SandboxFault("the sandbox was closed") from problem
             raise
         finally:
             self._idle.put_nowait(slot)

@@ -324,9 +324,7 @@ def test_everybody_who_waits_for_a_slot_is_told_that_the_sandbox_was_closed() ->
     held = Held()
 
     async def close_it() -> list[Any]:
-        running = [
-            asyncio.ensure_future(held.sandbox.run_inputs("while True: pass", [b""], Limits())) for _ in range(4)
-        ]
+        running = [asyncio.ensure_future(held.sandbox.run_inputs("while True: pass", [b""], SOON)) for _ in range(4)]
         await asyncio.sleep(0.1)
         held.sandbox.close()
         return await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 10)
@@ -440,7 +438,6 @@ def test_the_sandbox_ends_with_its_host(tmp_path: Path) -> None:
 
 _AS_ANOTHER = """
 import asyncio, json
-from rewards.resources import Resources, ResourceSettings
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Assertions, Limits
 from rewards.sandbox.probe import probe
@@ -534,7 +531,6 @@ def test_below_tier_b_nothing_runs_unless_it_is_allowed() -> None:
     refuse = (sys.executable, "-c", _WITHOUT_NAMESPACES, "landlock")
     script = """
 import asyncio, json
-from rewards.resources import Resources, ResourceSettings
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.types import Limits, SandboxUnavailable
 async def main():
