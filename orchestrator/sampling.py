@@ -37,6 +37,8 @@ class Sampler(Protocol):
 class Scoring(Protocol):
     """The scores of one group on their way."""
 
+    async def ready(self) -> None: ...
+
     def add(self, completion: Completion) -> None: ...
 
     async def finish(self, group: RolloutGroup) -> ScoredGroup: ...
@@ -90,6 +92,7 @@ async def scored_group(
     scoring = scorers.begin(request.prompt, budget)
     try:
         async with generating or nullcontext():
+            await scoring.ready()
             with clocks.produce.running(), clocks.generate.running():
                 group = await sampler.generate(request.group_id, request.prompt, request.sampling, scoring.add)
         # What is left to score: most completions were scored while others were still being generated.

@@ -40,6 +40,8 @@ class Worker:
     """Whether it died and has not come back yet."""
     died: float = 0.0
     """Time at which it died, in terms of time.monotonic; of use while it is down."""
+    moved: float = 0.0
+    """Time at which it last answered a completion, or was given one while it had none, in terms of time.monotonic."""
     gone: str = ""
     """Why it has not come back for so long that nobody should wait for it alone; empty while it may."""
 
@@ -80,6 +82,7 @@ class Dispatcher:
         self.workers: list[Worker] = []
         self._waiting: deque[Request] = deque()
         self._changed = asyncio.Event()
+        self._broken: ServiceError | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -118,9 +121,14 @@ class Dispatcher:
         self._changed.set()
         problem = self.all_gone()
         while problem and self._waiting:
-            request = self._waiting.popleft()
-            if not request.result.done():
-                request.result.set_exception(ServiceError(problem))
+            self.refuse([self._waiting.popleft()], ServiceError(problem))
+
+    def break_off(self, problem: ServiceError) -> None:
+        """Nothing is handed out any more: whoever waits, or asks from now on, is told why."""
+        self._broken = problem
+        while self._waiting:
+            self.refuse([self._waiting.popleft()], problem)
+        self._changed.set()
 
     def all_gone(self) -> str:
         """Why nothing can be scored any more; empty while a worker is up or may come back."""
@@ -134,7 +142,8 @@ class Dispatcher:
         Raises:
             ServiceError: all of them are gone.
         """
-        while not (up := self._up()):
+        while not (up := self._up()) or self._broken:
+            self._check()
             if problem := self.all_gone():
                 raise ServiceError(problem)
             await self._change()
@@ -146,8 +155,9 @@ class Dispatcher:
         """The score of one completion; status `error` when it could not be scored, twice.
 
         Raises:
-            ServiceError: all workers are gone.
+            ServiceError: all workers are gone, or nothing is handed out any more.
         """
+        self._check()
         if problem := self.all_gone():
             raise ServiceError(problem)
         request = Request(rubric, sample, budget, asyncio.get_running_loop().create_future())
@@ -172,6 +182,8 @@ class Dispatcher:
             while len(requests) < room and self._waiting and not self._waiting[0].suspect:
                 requests.append(self._waiting.popleft())
             share = len(requests)
+        if not worker.outstanding:
+            worker.moved = time.monotonic()
         worker.outstanding += share
         return Batch(worker, requests, share)
 
@@ -197,6 +209,12 @@ class Dispatcher:
             seconds = time.perf_counter() - batch.began
             self.settle(batch, request, Score(value=0.0, status="error", breakdown={}, seconds=seconds, error=reason))
 
+    def refuse(self, requests: Iterable[Request], problem: ServiceError) -> None:
+        """Raise a failure to whoever waits for these completions: it is none of theirs."""
+        for request in requests:
+            if not request.result.done():
+                request.result.set_exception(problem)
+
     # --- Choice
 
     def _up(self) -> list[Worker]:
@@ -210,7 +228,14 @@ class Dispatcher:
             return None
         return worker if worker.outstanding < DEPTH else None
 
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise ServiceError(str(self._broken)) from self._broken
+
     def _put(self, request: Request) -> None:
+        if self._broken is not None:
+            self.refuse([request], self._broken)
+            return
         self._waiting.append(request)
         self._changed.set()
 

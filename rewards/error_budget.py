@@ -1,6 +1,6 @@
 """The error budget of one user of the reward service (the training of a stage, one evaluation), and figures of its scores."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 
 from rewards.types import Score
 from rollout.errors import ServiceError
@@ -8,17 +8,26 @@ from rollout.types import Prompt
 
 LEAST = 8
 """Completions before failures are called too many: a rate over a handful says little."""
+WINDOW = 200
+"""Completions of which the rate is, at least, where a run goes on and on: of all since its begin it would notice nothing late."""
 
 
 class ErrorBudget:
     """Counts scored completions, and says when too many could not be scored."""
 
-    def __init__(self, max_error_rate: float) -> None:
+    def __init__(self, max_error_rate: float, window: int = 0) -> None:
+        """
+        Args:
+            max_error_rate: share of completions that may fail to be scored.
+            window: of how many completions that is a share: of the newest groups that have at least so many together; 0: of all.
+        """
         self.max_error_rate = max_error_rate
+        self.window = window
+        self._groups: deque[tuple[int, int]] = deque()
         self.num_scored = 0
-        """Completions so far, errors included."""
+        """Completions of the window so far, errors included."""
         self.num_errors = 0
-        """Completions that could not be scored."""
+        """Completions of the window that could not be scored."""
         self._error = "none"
         self._sample = ""
         self._figures = _Figures()
@@ -41,6 +50,12 @@ class ErrorBudget:
         """
         self.num_scored += num_scored
         self.num_errors += num_errors
+        if self.window:
+            self._groups.append((num_scored, num_errors))
+            while self.num_scored - self._groups[0][0] >= self.window:
+                scored, errors = self._groups.popleft()
+                self.num_scored -= scored
+                self.num_errors -= errors
         self._error = error or self._error
         if num_errors:
             self._sample = f"prompt {prompt.prompt_id!r}, completion {text[:200]!r}"
@@ -48,10 +63,10 @@ class ErrorBudget:
                 self.check()
 
     def check(self) -> None:
-        """Raises ServiceError when too many of the completions so far, however few, could not be scored."""
+        """Raises ServiceError when too many of the completions of the window, however few, could not be scored."""
         if self.num_errors > self.max_error_rate * self.num_scored:
             raise ServiceError(
-                f"{self.num_errors} of {self.num_scored} completions could not be scored "
+                f"{self.num_errors} of {'the last ' * (self.window > 0)}{self.num_scored} completions could not be scored "
                 f"(rewards.max_error_rate = {self.max_error_rate}); last error: {self._error}; {self._sample}"
             )
 

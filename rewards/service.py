@@ -3,30 +3,37 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rewards.dispatch import Batch, Dispatcher, Worker
-from rewards.error_budget import ErrorBudget
-from rewards.functions import may_see_group
+from rewards.error_budget import WINDOW, ErrorBudget
+from rewards.functions import SCORER_TIMEOUT_S, may_see_group
 from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
+from rewards.outage import Outages
 from rewards.places import Host, place_of
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
 from rollout.actors import Device, actor_name, last_line, node_here, said, within
+from rollout.background import Background
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
 
 SIGN_OF_LIFE_S = 5.0
+WATCH_S = 5.0
+"""Seconds between two looks at workers that have nothing to do, and at models that score."""
+_NOBODY = ErrorBudget(1.0)
+"""Error budget of what is scored to find out whether it can be."""
 PATIENCE_S = 60.0
 """Seconds that a worker which died has to come back; no less than an answer may take."""
 
@@ -68,8 +75,12 @@ class RewardWorker:
             done, pending = await asyncio.wait(pending, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
             yield [task.result() for task in done]
 
-    async def score_group(self, rubric: str, samples: list[Sample]) -> list[GroupScore]:
-        return await self._rubrics[rubric].score_group(samples)
+    async def score_group(self, rubric: str, samples: list[Sample]) -> AsyncIterator[list[GroupScore]]:
+        """What the group functions say of each completion, once; before it empty lists, as signs of life."""
+        scoring = asyncio.ensure_future(self._rubrics[rubric].score_group(samples))
+        while not (await asyncio.wait({scoring}, timeout=SIGN_OF_LIFE_S))[0]:
+            yield []
+        yield scoring.result()
 
     async def close(self) -> None:
         await self._resources.close()
@@ -87,20 +98,29 @@ class RewardPool:
         name: str = "reward",
         resources: Mapping[str, float] | None = None,
         device: Device | None = None,
+        start_timeout_s: float = 300.0,
+        tell: Callable[[str], None] = lambda _: None,
+        outage_s: float = 0.0,
+        window: int = WINDOW,
     ) -> None:
-        """`resources`: custom ones of the cluster's nodes that each worker takes; `device`: as `start` has it."""
+        """As `start` has them."""
         self._name = name
         self._resources = dict(resources or {})
         self._rubrics = {name: tuple(functions) for name, functions in rubrics.items()}
         self._settings = settings
         self._timeout_s = timeout_s
-        self.budget = ErrorBudget(max_error_rate)
+        self.budget = ErrorBudget(max_error_rate, window)
         """Error budget of whoever names none."""
-        self._scorers = _start_scorers(self._rubrics, name, device)
+        self._scorers = _start_scorers(self._rubrics, name, start_timeout_s, device)
         self._names = 0
         self._dispatcher = Dispatcher()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tell = tell
+        self._start_timeout_s = start_timeout_s
+        longest = max(settings.function_timeout_s, settings.limits.total_s, SCORER_TIMEOUT_S)
+        self._stall_s = 2 * longest + timeout_s
+        self._background = Background("reward service", self._dispatcher.break_off)
         """Tasks that end with the pool: the handing out, the calls under way, the waits for workers that died."""
+        self._outages = Outages(outage_s, tell, self._background.check)
 
     @classmethod
     async def start(
@@ -116,6 +136,9 @@ class RewardPool:
         start_timeout_s: float,
         name: str = "reward",
         device: Device | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        outage_s: float = 0.0,
+        window: int = WINDOW,
     ) -> "RewardPool":
         """Start the workers, called `<name>-<index>`, and exercise every reward function once on `samples`, one problem
         a rubric.
@@ -123,12 +146,28 @@ class RewardPool:
         Args:
             resources: custom ones of the cluster's nodes that each worker takes.
             device: what reward models compute on; None: GPUs where the cluster has some now.
+            timeout_s: longest silence of a worker that has work, and of a model that scores.
+            max_error_rate, window: of the pool's own error budget.
+            tell: told what should not have happened, and that the pool goes on after.
+            outage_s: longest wait for what scores and is down; 0: none, every error is taken as it is.
 
         Raises:
             InputError: a reward function does not exist, or one of the user's fails.
             ServiceError: a worker does not start, or a verifier that ships does not work here.
         """
-        pool = cls(rubrics, settings, timeout_s, max_error_rate, name, resources, device)
+        pool = cls(
+            rubrics,
+            settings,
+            timeout_s,
+            max_error_rate,
+            name,
+            resources,
+            device,
+            start_timeout_s,
+            tell,
+            outage_s,
+            window,
+        )
         try:
             for _ in range(replicas):
                 pool._dispatcher.workers.append(pool._new_worker())
@@ -136,8 +175,13 @@ class RewardPool:
         except BaseException:
             await pool.close()
             raise
-        pool._spawn(pool._hand_out())
+        pool._background.spawn(pool._hand_out())
+        pool._background.spawn(pool._watch())
         return pool
+
+    def raise_failure(self) -> None:
+        """Raises ServiceError when a task in the background has failed: nothing is scored any more then."""
+        self._background.check()
 
     async def check(self, samples: Mapping[str, Sample], timeout_s: float) -> None:
         """Let every worker exercise the rubrics of `samples`. Raises as `start` does."""
@@ -163,12 +207,17 @@ class RewardPool:
             await _end(worker)
 
     async def score(self, rubric: str, sample: Sample, budget: ErrorBudget | None = None) -> Score:
-        """The score of one completion; status `error` when it could not be scored, twice.
+        """The score of one completion; status `error` when it could not be scored although others can (rewards/outage.py).
 
         Raises:
-            ServiceError: all workers died, and none has come back within the time they have.
+            ServiceError: what scores did not come back in time, or nothing had been scored before all workers died.
         """
-        return await self._dispatcher.score(rubric, sample, budget or self.budget)
+        ask = partial(self._score, rubric, sample, budget or self.budget)
+        return await self._outages.persist(f"rubric {rubric!r}", ask, partial(self._score, rubric, sample, _NOBODY))
+
+    async def clear(self) -> None:
+        """Wait while what scores is down: nothing new should be generated then. Raises as `score` does."""
+        await self._outages.clear()
 
     def begin(self, prompt: Prompt, budget: ErrorBudget | None = None) -> "GroupScoring":
         """Score the completions of a group one by one as they finish.
@@ -182,22 +231,12 @@ class RewardPool:
         """What the rubric's group functions say of each completion.
 
         Raises:
-            ServiceError: they failed twice.
+            ServiceError: they failed twice, although they work for others; or as `score` does.
         """
         if not any(may_see_group(spec) for spec in self._rubrics[rubric]):
             return [GroupScore() for _ in samples]
-        problem: ServiceError | None = None
-        for attempt in range(2):
-            worker = await self._dispatcher.up(attempt)
-            try:
-                call = worker.actor.score_group.remote(rubric, samples)
-                scores: list[GroupScore] = await within(call, self._timeout_s, "a reward worker to score a group")
-                return scores
-            except ServiceError as failure:
-                problem = failure
-                self._lost(worker)
-        assert problem is not None
-        raise problem
+        ask = partial(self._score_whole, rubric, samples)
+        return await self._outages.persist(f"rubric {rubric!r} for groups", ask, ask)
 
     def total(self, rubric: str, breakdown: Mapping[str, float]) -> float:
         return total(self._rubrics[rubric], breakdown)
@@ -225,65 +264,140 @@ class RewardPool:
 
     async def close(self) -> None:
         """End the workers and what they started."""
-        for task in self._tasks:
-            task.cancel()
+        self._background.cancel()
+        self._dispatcher.break_off(ServiceError("the reward service was closed"))
         await asyncio.gather(*(_end(worker) for worker in self._dispatcher.keep(0)))
-        for _, actor in self._scorers.values():
-            ray.kill(actor)
+        for scorer in self._scorers.values():
+            ray.kill(scorer.actor)
 
     # --- Calls to the workers
 
+    async def _score(self, rubric: str, sample: Sample, budget: ErrorBudget) -> tuple[Score, str]:
+        score = await self._dispatcher.score(rubric, sample, budget)
+        return score, score.error if score.status == "error" else ""
+
+    async def _score_whole(self, rubric: str, samples: list[Sample]) -> tuple[list[GroupScore], str]:
+        problem = ""
+        for attempt in range(2):
+            worker = await self._dispatcher.up(attempt)
+            began = time.monotonic()
+            try:
+                async for scores in self._answers(worker.actor.score_group, rubric, samples):
+                    if scores:
+                        return scores, ""
+                    self._check_stall(began)
+                problem = "the reward worker ended early"
+            except (RayError, TimeoutError) as failure:
+                problem = self._blame(worker, failure)
+        raise ServiceError(problem)
+
     async def _hand_out(self) -> None:
         while True:
-            self._spawn(self._run(await self._dispatcher.next()))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._background.spawn(self._run(await self._dispatcher.next()))
 
     async def _run(self, batch: Batch) -> None:
-        worker = batch.worker
-        asked = [(request.rubric, request.sample) for request in batch.requests]
-        stream = worker.actor.score.options(num_returns="streaming").remote(asked)
+        """Let a worker score a batch. Whatever happens, every completion of it is settled, tried again, or told."""
         unanswered = dict(enumerate(batch.requests))
         reason = "the reward worker ended early"
         try:
-            while unanswered:
-                # A bound on the silence between two answers: how long a whole batch takes is the functions' affair.
-                chunk = await asyncio.wait_for(anext(stream), self._timeout_s)
-                for index, score in await chunk:
-                    self._dispatcher.settle(batch, unanswered.pop(index), score)
-        except StopAsyncIteration:
-            pass  # what it left unanswered fails below, for `reason`
-        except TimeoutError:
-            reason = f"no answer from a reward worker for {self._timeout_s:.0f} s"
-            ray.kill(worker.actor, no_restart=False)
-            self._lost(worker)
-        except RayError as problem:
-            reason = f"the reward worker failed: {last_line(problem)}"
-            self._lost(worker)
+            asked = [(request.rubric, request.sample) for request in batch.requests]
+            async for answers in self._answers(batch.worker.actor.score, asked):
+                for index, score in answers:
+                    self._dispatcher.settle(batch, unanswered[index], score)
+                    del unanswered[index]
+                    batch.worker.moved = time.monotonic()
+                if not unanswered:
+                    break
+                self._check_stall(batch.worker.moved)
+        except (RayError, TimeoutError) as failure:
+            reason = self._blame(batch.worker, failure)
+        except Exception as defect:
+            problem = ServiceError(f"scoring by {batch.worker.name}: {type(defect).__name__}: {defect}")
+            self._dispatcher.refuse(unanswered.values(), problem)
+            unanswered.clear()
+            raise problem from defect
         finally:
             self._dispatcher.release(batch)
         self._dispatcher.fail(batch, unanswered.values(), reason)
 
+    async def _answers(self, method: Any, *args: Any) -> AsyncIterator[Any]:
+        """What a worker's generator yields.
+
+        Raises:
+            TimeoutError: nothing, not even a sign of life, for the pool's limit. How long a whole call takes is the functions' affair.
+            RayError: as the call failed.
+        """
+        stream = method.options(num_returns="streaming").remote(*args)
+        while True:
+            try:
+                chunk = await asyncio.wait_for(anext(stream), self._timeout_s)
+            except StopAsyncIteration:
+                return
+            yield await asyncio.wait_for(chunk, self._timeout_s)
+
+    def _check_stall(self, moved: float) -> None:
+        """Raises TimeoutError for a worker that is alive and has not answered a completion for longer than any may take."""
+        if time.monotonic() - moved > self._stall_s:
+            raise TimeoutError(f"signs of life from a reward worker, and no score for {self._stall_s:.0f} s")
+
+    def _blame(self, worker: Worker, failure: Exception) -> str:
+        """What a failed call says of its worker, in words. One that is silent is killed, and restarted by Ray."""
+        if isinstance(failure, RayTaskError):
+            return str(failure.cause) if isinstance(failure.cause, ServiceError) else last_line(failure)
+        if isinstance(failure, TimeoutError):
+            self._replace(worker)
+            return str(failure) or f"no answer from a reward worker for {self._timeout_s:.0f} s"
+        self._lost(worker)
+        return f"the reward worker failed: {last_line(failure)}"
+
+    def _replace(self, worker: Worker) -> None:
+        if worker not in self._dispatcher.workers or worker.down:
+            return  # it has left, or another call has noticed before
+        self._tell(f"{worker.name} does not answer; it is killed and started again")
+        ray.kill(worker.actor, no_restart=False)
+        self._lost(worker)
+
     def _lost(self, worker: Worker) -> None:
         if self._dispatcher.lost(worker):
-            self._spawn(self._revive(worker))
+            self._background.spawn(self._revive(worker))
 
     async def _revive(self, worker: Worker) -> None:
-        """Wait until Ray has restarted a worker; the others go on."""
+        """Wait until Ray has restarted a worker; the others go on. One whose new start stands is killed again."""
+        patience, started = max(self._timeout_s, PATIENCE_S), worker.died
         while worker in self._dispatcher.workers:
             try:
                 await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
             except (RayError, TimeoutError) as failure:
-                if time.monotonic() - worker.died > max(self._timeout_s, PATIENCE_S):
+                now = time.monotonic()
+                if now - worker.died > patience:
                     self._dispatcher.give_up(worker, last_line(failure))
+                if isinstance(failure, TimeoutError) and now - started > patience:
+                    ray.kill(worker.actor, no_restart=False)
+                    started = now
                 await asyncio.sleep(0.2)
             else:
                 worker.where = worker.actor.ready.remote()  # Ray may have restarted it elsewhere
                 self._dispatcher.back(worker)
                 return
+
+    async def _watch(self) -> None:
+        """Look after what no call looks after: workers that have nothing to do, and models."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            idle = [worker for worker in self._dispatcher.workers if not (worker.down or worker.outstanding)]
+            looks = [*map(self._look_at, idle), *(scorer.look(self._timeout_s) for scorer in self._scorers.values())]
+            for done in await asyncio.gather(*looks):
+                if done:
+                    self._tell(done)
+
+    async def _look_at(self, worker: Worker) -> str:
+        try:
+            await asyncio.wait_for(worker.actor.ready.remote(), self._timeout_s)
+        except TimeoutError:
+            self._replace(worker)
+        except RayError:
+            self._lost(worker)
+        return ""
 
     def _new_worker(self) -> Worker:
         name = f"{self._name}-{self._names}"
@@ -300,7 +414,7 @@ class RewardPool:
             max_concurrency=1000,
             runtime_env=_sees(gpus=0),
         )
-        scorers = {key: actor_name for key, (actor_name, _) in self._scorers.items()}
+        scorers = {key: scorer.name for key, scorer in self._scorers.items()}
         actor = remote.remote(self._rubrics, self._settings, scorers)
         return Worker(actor, name, place, actor.ready.remote())
 
@@ -320,6 +434,10 @@ class GroupScoring:
             self._pool.score(self._prompt.rubric, Sample.of(self._prompt, completion), self._budget)
         )
         self._scores[id(completion)] = (completion, task)
+
+    async def ready(self) -> None:
+        """Wait while what scores is down: what is generated now could not be scored. Raises as `RewardPool.score` does."""
+        await self._pool.clear()
 
     async def finish(self, group: RolloutGroup) -> ScoredGroup:
         """The scored group. Completions of an earlier try, which are not in it, are forgotten.
@@ -368,10 +486,46 @@ class GroupScoring:
         return replace(score, breakdown=breakdown, metrics=metrics, value=value)
 
 
+@dataclass
+class _ScorerActor:
+    """The actor of a model that scores. It lives while it is held; one that hangs is killed, and restarted by Ray."""
+
+    name: str
+    what: str
+    """The reward function that it serves, for messages."""
+    actor: Any
+    start_timeout_s: float
+    """Longest time that it may take to answer first, in seconds: it loads a model."""
+    up: bool = False
+    """Whether it has answered since its last start."""
+    started: float = field(default_factory=time.monotonic)
+    """`time.monotonic()` of its last start."""
+
+    async def look(self, timeout_s: float) -> str:
+        """Ask it how long it has stood at one piece of work; what was done about that, empty: nothing."""
+        try:
+            stands_s: float = await asyncio.wait_for(self.actor.stands_s.remote(), timeout_s)
+        except TimeoutError:
+            silent_s = time.monotonic() - self.started
+            if not self.up and silent_s < self.start_timeout_s:
+                return ""
+            return self._replace(f"does not answer for {timeout_s if self.up else silent_s:.0f} s")
+        except RayError:
+            self.up, self.started = False, time.monotonic()
+            return ""
+        self.up = True
+        return self._replace(f"has stood for {stands_s:.0f} s") if stands_s > SCORER_TIMEOUT_S else ""
+
+    def _replace(self, why: str) -> str:
+        ray.kill(self.actor, no_restart=False)
+        self.up, self.started = False, time.monotonic()
+        return f"{self.name} ({self.what}) {why}; it is killed and started again"
+
+
 def _start_scorers(
-    rubrics: Mapping[str, RubricSpec], name: str, device: Device | None = None
-) -> dict[str, tuple[str, Any]]:
-    """One actor a model: key → its name and the actor, which lives while it is held."""
+    rubrics: Mapping[str, RubricSpec], name: str, start_timeout_s: float, device: Device | None = None
+) -> dict[str, _ScorerActor]:
+    """One actor a model, by its key."""
     on_gpus = device == "cuda" if device else bool(ray.cluster_resources().get("GPU"))
     specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
     actors = {}
@@ -391,7 +545,7 @@ def _start_scorers(
             max_concurrency=1000,
             runtime_env=_sees(gpus),
         )
-        actors[key] = actor_name, remote.remote(kind(**spec.args))
+        actors[key] = _ScorerActor(actor_name, spec.label, remote.remote(kind(**spec.args)), start_timeout_s)
     return actors
 
 

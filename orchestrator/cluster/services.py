@@ -16,7 +16,7 @@ from orchestrator.config.rubrics import resource_settings, rubrics_of
 from orchestrator.config.stage_kinds import kind_of
 from orchestrator.data.prompts import PromptSets
 from orchestrator.display import Display
-from rewards.error_budget import ErrorBudget
+from rewards.error_budget import WINDOW, ErrorBudget
 from rewards.service import RewardPool
 from rewards.types import Sample
 from rollout.actors import Device, Room, SharedGpus, reserve, unreserve
@@ -75,9 +75,11 @@ class Background(Generic[Service]):
         return self._start.result() if self._start is not None and self.state == "up" else None
 
     def check(self) -> None:
-        """Raises what its start has raised so far."""
+        """Raises what its start has raised so far, or what a background task of the service has, where it has any."""
         if self._start is not None and self._start.done():
-            self._start.result()
+            failing = getattr(self._start.result(), "raise_failure", None)
+            if failing is not None:
+                failing()
 
     async def close(self) -> None:
         """End it, in whatever state it is."""
@@ -236,7 +238,9 @@ class Services:
             if prompts
         }
         rubrics = {name: rubric for name, rubric in rubrics_of(stage).items() if name in samples}
-        shape = (rubrics, resource_settings(stage), settings.replicas, settings.resources, settings.timeout_s)
+        window = max(WINDOW, 2 * stage.loop.groups_per_step * stage.rollout.group_size)
+        waits = (settings.timeout_s, settings.outage_s)
+        shape = (rubrics, resource_settings(stage), settings.replicas, settings.resources, waits)
         started = await self._rewards.begin(
             shape,
             lambda: RewardPool.start(
@@ -249,10 +253,13 @@ class Services:
                 timeout_s=settings.timeout_s,
                 max_error_rate=settings.max_error_rate,
                 start_timeout_s=self.start_timeout_s,
+                tell=self.display.warn,
+                outage_s=settings.outage_s,
+                window=window,
             ),
         )
         if not started:
-            (await self._rewards.get()).budget = ErrorBudget(settings.max_error_rate)
+            (await self._rewards.get()).budget = ErrorBudget(settings.max_error_rate, window)
 
     async def learner(self) -> Learner:
         """The ranks, once they are up. Raises InputError or ServiceError as `LearnerGroup.start` does."""

@@ -35,7 +35,7 @@ FREE = {
     "reject.shard_prompts",
     *(f"rollout.{key}" for key in ON_WHAT),
     *(f"learner.{key}" for key in ON_WHICH_RANKS),
-    *(f"rewards.{key}" for key in ("replicas", "processes", "resources", "timeout_s")),
+    *(f"rewards.{key}" for key in ("replicas", "processes", "resources", "timeout_s", "outage_s")),
     *(f"learner.{key}" for key in ("micro_batch_tokens", "logit_chunk_tokens", "zero_hpz_partition_size")),
     *(f"learner.{key}" for key in ("cpus", "gpus", "resources", "threads", "timeout_s")),
 }

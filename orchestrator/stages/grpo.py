@@ -90,6 +90,7 @@ async def produce(context: StageContext, buffer: Buffer, prompts: PromptSource) 
 async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, log: WaitingLog, step: int) -> str:
     """One batch: take, commit, train, publish, record. Returns a line about it."""
     cadence = context.cadence
+    context.services.check()
     pool, rewards = await context.services.rollout(), await context.services.rewards()
     if step in context.schedule.steps:
         context.display.line(f"{context.stage.name}, from step {step}: {context.schedule.changes[step]}")

@@ -106,6 +106,10 @@ class LlmJudge:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def stands_s(self) -> float:
+        """0: every request of it has a deadline of its own."""
+        return 0.0
+
     async def close(self) -> None:
         await self._client.close()
 

@@ -6,6 +6,7 @@ ServiceError, since a score of half a text would be a score of another text.
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -191,6 +192,7 @@ class RewardModelServer:
         self.model = RewardModel(spec)
         self._resolution = self.model.measure_resolution()
         self._waiting: list[tuple[PairTokens, asyncio.Future[float]]] = []
+        self._since: float | None = None
         self._worker: asyncio.Task[None] | None = None
         # One thread each: a tokenizer is for one thread at a time, and must not wait for a forward pass.
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="reward-model-encode")
@@ -220,6 +222,10 @@ class RewardModelServer:
             return {"value": _sigmoid(logit), "logit": logit, "resolution": resolution / 4}  # its steepest slope
         return {"value": logit, "logit": logit, "resolution": resolution}
 
+    async def stands_s(self) -> float:
+        """Seconds for which it has been at one batch; 0: it is at none. It answers while it computes, too."""
+        return time.monotonic() - self._since if self._since is not None else 0.0
+
     async def close(self) -> None:
         self._encoder.shutdown(wait=False, cancel_futures=True)
         self._computer.shutdown(wait=False, cancel_futures=True)
@@ -230,6 +236,7 @@ class RewardModelServer:
             batch, self._waiting = self._waiting, []
             encoded = [tokens for tokens, _ in batch]
             # The one boundary where a forward pass may fail: everybody in the batch is told, nobody is scored 0.
+            self._since = time.monotonic()
             try:
                 scores = await loop.run_in_executor(self._computer, self.model.score_encoded, encoded)
             except Exception as problem:  # noqa: BLE001
@@ -238,6 +245,8 @@ class RewardModelServer:
                     if not done.done():
                         done.set_exception(failure)
                 continue
+            finally:
+                self._since = None
             for (_, done), score in zip(batch, scores, strict=True):
                 if not done.done():  # its caller may have given up
                     done.set_result(score)

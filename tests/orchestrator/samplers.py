@@ -52,6 +52,9 @@ class Scoring:
         self._scorers, self._asked = scorers, asked
         self._told: list[Completion] = []
 
+    async def ready(self) -> None:
+        """There is no outage here."""
+
     def add(self, completion: Completion) -> None:
         self._told.append(completion)
 

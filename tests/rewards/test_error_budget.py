@@ -40,3 +40,24 @@ def test_failures_are_too_many_above_the_rate_and_not_within_a_handful() -> None
     budget.check()
     with pytest.raises(ServiceError, match=r"5 of 17 .*last error: the group; prompt 's/3'"):
         budget.count(1, 1, prompt("s/3"), "more", error="the group")
+
+
+def test_a_rate_of_the_newest_groups_notices_late_what_a_rate_of_all_would_not() -> None:
+    budget = ErrorBudget(0.1, window=200)
+    for _ in range(100_000):
+        budget.count(10, 0, prompt(), "")
+    assert 200 <= budget.num_scored < 210
+    budget.count(10, 10, prompt(), "text")
+    budget.count(10, 10, prompt(), "text")  # 20 of 200: exactly the rate
+    with pytest.raises(ServiceError, match="21 of the last 200 completions could not be scored"):
+        budget.count(10, 1, prompt(), "text")
+
+
+def test_failures_leave_the_window_again_and_a_large_group_is_never_cut() -> None:
+    budget = ErrorBudget(0.5, window=20)
+    budget.count(8, 4, prompt(), "text")
+    for _ in range(3):
+        budget.count(8, 0, prompt(), "")
+    assert (budget.num_errors, budget.num_scored) == (0, 24)
+    budget.count(100, 50, prompt(), "text")
+    assert (budget.num_errors, budget.num_scored) == (50, 100)

@@ -66,7 +66,11 @@ class RewardsSection(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 60
     """Longest silence of a scoring actor that has work, in seconds; then it is replaced."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of completions that may fail to be scored; above it the run stops and names the reward function."""
+    """Share of completions that may fail to be scored, of the last 200 or of two batches, whichever is more; above it the run stops
+    and names the reward function."""
+    outage_s: Annotated[float, Field(ge=0)] = 1800
+    """Longest outage of what scores (a judge, a reward model, a server, the sandbox), in seconds: meanwhile nothing is generated and
+    nothing dropped, and what waits is scored when it is back; then the run stops. 0: no wait."""
 
     @field_validator("rubrics", mode="before")
     @classmethod

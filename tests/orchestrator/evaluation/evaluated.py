@@ -61,6 +61,9 @@ class Here:
         budget.add(score, 0.0)
         return score
 
+    async def clear(self) -> None:
+        """There is no outage here."""
+
     async def score_whole(self, rubric: str, samples: list[Sample]) -> list[GroupScore]:
         return await self._rubrics[rubric].score_group(samples)
 

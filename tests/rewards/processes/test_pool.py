@@ -314,7 +314,7 @@ def test_when_nothing_can_be_forked_callers_are_told_and_served_again_when_it_ca
         assert (await pool.call(f"{path}:add", [1, 1], deadline_s=30)).value == 2
         full = True
         assert (await pool.call(f"{path}:leave", deadline_s=30)).kind == "crashed"
-        with pytest.raises(ServiceError, match="no process can be forked: .*Too many open files"):
+        with pytest.raises(ServiceError, match=r"no process can be forked: .*Too many open files"):
             await pool.call(f"{path}:add", [1, 1], deadline_s=30)
         full = False
         assert (await pool.call(f"{path}:add", [2, 1], deadline_s=30)).value == 3
