@@ -1,7 +1,7 @@
 """The `rayzero` command: what a user types, mapped to one call each (orchestrator/commands).
 
 This is the one place where an error becomes a line and an exit code: 2 for a mistake of the user's, 1 for a failure
-of the system, 130 after Ctrl-C. A traceback means a defect of RayZero itself.
+of the system, its files and Ray included (rollout/failures.py), 130 after Ctrl-C. A traceback means a defect of RayZero itself.
 """
 
 import atexit
@@ -23,7 +23,8 @@ from orchestrator.commands.runs import report, scale, status, stop, watch
 from orchestrator.commands.score import score
 from orchestrator.commands.submit import submit
 from orchestrator.commands.train import train
-from rollout.errors import InputError, ServiceError, visible
+from rollout.errors import InputError, visible
+from rollout.failures import as_expected
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -35,12 +36,13 @@ class _Boundary(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            typer.echo(f"rayzero: {visible(str(error))}", err=True)
-            raise typer.Exit(2) from None
-        except ServiceError as error:
-            typer.echo(f"rayzero: {visible(str(error))}", err=True)
-            raise typer.Exit(1) from None
+        except Exception as error:
+            # Whoever closes the pipe that this writes to has seen enough.
+            expected = None if isinstance(error, BrokenPipeError) else as_expected(error)
+            if expected is None:
+                raise
+            typer.echo(f"rayzero: {visible(str(expected))}", err=True)
+            raise typer.Exit(2 if isinstance(expected, InputError) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

@@ -24,9 +24,10 @@ from rewards.places import Host, place_of
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
-from rollout.actors import Device, actor_name, last_line, node_here, said, within
+from rollout.actors import Device, actor_name, node_here, said, within
 from rollout.background import Background
 from rollout.errors import ServiceError
+from rollout.failures import last_line
 from rollout.types import Completion, Prompt, RolloutGroup
 
 SIGN_OF_LIFE_S = 5.0

@@ -1,6 +1,7 @@
 """What the services share about Ray's actors: their place, their environment, and answers that are waited for with a bound."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import rollout.ray_defaults  # noqa: F401
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -16,7 +17,9 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from rollout.errors import InputError, ServiceError
+from rollout.errors import InputError, ServiceError, told
+from rollout.failures import failure
+from rollout.waits import waiting
 
 EnginesAnswer = TypeVar("EnginesAnswer")
 
@@ -170,25 +173,25 @@ async def both(
 
 
 async def within(awaitable: Any, timeout_s: float | None, what: str) -> Any:
-    """Await an actor's answer for a bounded time; None: somebody else sees to its end.
+    """Await an actor's answer for a bounded time (None: somebody else sees to its end); meanwhile it stands in the table of open
+    waits (rollout/waits.py).
 
     Raises:
         InputError: as the actor raised it.
-        ServiceError: as the actor raised it; any other exception of the actor's; no answer in time; the actor is gone.
+        ServiceError: as the actor raised it; any other exception of the actor's, or of Ray's; no answer in time; the actor is gone.
     """
     answer = asyncio.ensure_future(awaitable)
     # When this wait is cancelled, an answer that fails later has been asked for by nobody.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-    try:
-        return await asyncio.wait_for(answer, timeout_s)
-    except TimeoutError:
-        raise ServiceError(f"timed out after {timeout_s:.0f} s waiting for {what}") from None
-    except RayTaskError as problem:
-        if isinstance(problem.cause, InputError | ServiceError):
-            raise problem.cause from None
-        raise ServiceError(f"{what}: {type(problem.cause).__name__}: {last_line(problem)}") from problem
-    except RayActorError as problem:
-        raise ServiceError(f"{what}: the actor died: {last_line(problem)}") from problem
+    with waiting(what, math.inf if timeout_s is None else timeout_s) as wait:
+        try:
+            return await asyncio.wait_for(answer, timeout_s)
+        except RayError as problem:  # before TimeoutError and OSError, which some kinds of it are too
+            raise failure(problem, what) from problem
+        except TimeoutError:
+            raise ServiceError(wait.ran_out()) from None
+        except OSError as problem:
+            raise told(problem, what) from problem
 
 
 def node_here() -> str:
@@ -204,12 +207,6 @@ def said(answer: Any) -> str:
         return str(ray.get(answer))
     except RayError:
         return ""
-
-
-def last_line(problem: BaseException) -> str:
-    """The last line of a failure's text, where Ray has the cause; its type where it has no text."""
-    lines = [line for line in str(problem).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(problem).__name__
 
 
 def actor_name() -> str:

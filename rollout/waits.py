@@ -63,8 +63,10 @@ class Wait:
 
 @contextmanager
 def acting(who: str) -> Iterator[None]:
-    """Whatever is waited for in this block, and in tasks that are begun in it, is waited for by `who`."""
-    before = _who.set(who)
+    """Whatever is waited for in this block, and in tasks that are begun in it, is waited for by `who`, as a part of who acts
+    already: `arithmetic, publish of version 7`."""
+    already = _who.get()
+    before = _who.set(f"{already}, {who}" if already else who)
     try:
         yield
     finally:

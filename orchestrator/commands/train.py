@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.arguments import Overrides, RecipeArgument, Seed, load
-from rollout.errors import InputError, ServiceError, visible
+from rollout.errors import InputError, visible
 
 
 def train(
@@ -55,5 +55,7 @@ def train(
         train_run(resolved, target, selected)
     except LeaseLost:
         raise
-    except ServiceError as error:
-        raise ServiceError(f"{error}\ncontinue with: rayzero train {target}") from error
+    except Exception as error:
+        if not isinstance(error, InputError):
+            error.add_note(f"continue with: rayzero train {target}")
+        raise

@@ -17,6 +17,7 @@ from orchestrator.loop.context import StageContext
 from orchestrator.report.page import write_report
 from orchestrator.run.state import BEAT_S, write_state
 from orchestrator.run.store import RunStore
+from rollout.failures import as_expected
 
 REPORT_EVERY_S = 20.0
 """Seconds between two reports of a run that goes on, at least."""
@@ -59,7 +60,7 @@ class Pulse:
             self._write({"state": "ended"})
             return
         stopped = isinstance(problem, KeyboardInterrupt)
-        text = "" if stopped else str(problem) or type(problem).__name__
+        text = "" if stopped else str(as_expected(problem) or problem) or type(problem).__name__
         self._write({"state": "stopped" if stopped else "failed", "reason": text})
 
     async def beat(self, services: Services) -> None:
