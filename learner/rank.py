@@ -353,8 +353,10 @@ class LearnerRank:
 
         A forward pass is a collective under ZeRO-3, so the empty packs of a rank without work too.
         """
-        for mini in batch.packs:
-            for pack in self.model.share_of(mini):
+        for number, mini in enumerate(batch.packs, 1):
+            share = self.model.share_of(mini)
+            for i, pack in enumerate(share, 1):
+                self.progress.at(f"mini-batch {number} of {len(batch.packs)}, forward pass {i} of {len(share)}")
                 yield pack, self.model.tensors(pack), self.model.answers and bool(pack.weights.any())
 
 

@@ -1,6 +1,7 @@
 """The learner service: one Ray actor a rank, and the group that the loop talks to. The ranks fail together."""
 
 import asyncio
+import math
 import os
 import re
 import secrets
@@ -41,8 +42,9 @@ from rollout.actors import (
     said,
     within,
 )
-from rollout.errors import InputError, ServiceError
+from rollout.errors import InputError, ServiceError, is_storage, told
 from rollout.service import RolloutPool
+from rollout.waits import waiting as open_wait
 from rollout.weights.link import FileServer, Source
 from rollout.weights.manifest import Bucket, Holding, WeightManifest
 from rollout.weights.relay import offered
@@ -142,7 +144,7 @@ class LearnerGroup:
         self._actors = actors
         self._group = group
         self.timeout_s = timeout_s
-        """Longest wait for one verb."""
+        """Longest time in which no rank makes progress with a verb."""
         self._ended = ""
         self.node = ""
         """Node of rank 0, from which weights are published."""
@@ -343,6 +345,7 @@ class LearnerGroup:
 
         Raises:
             InputError: as a rank raised it.
+            StorageError: a file could not be read or written, and nothing else went wrong.
             RanksLost: a rank died, raised or hung; all of them have been ended.
         """
         answers = [asyncio.ensure_future(call) for call in calls]
@@ -350,7 +353,7 @@ class LearnerGroup:
             # When this wait is cancelled, nobody else reads what an answer that fails later raised, and asyncio complains.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         began = asyncio.get_running_loop().time()
-        _, waiting = await asyncio.wait(answers, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+        waiting = await self._until_answered(verb, answers, timeout_s)
         failed = any(_problem(answer) for answer in answers)
         if failed and waiting:
             # The peers of a rank whose process ended fail too, often before Ray notices that it ended.
@@ -360,6 +363,10 @@ class LearnerGroup:
             return [answer.result() for answer in answers]
         if mistakes and not waiting:
             raise mistakes[0] from None
+        problems = [problem for problem in map(_problem, answers) if problem]
+        if not waiting and all(map(is_storage, problems)):
+            # An answer, not a death: the ranks are whole, and whoever asked may ask again when there is room.
+            raise told(cast(OSError, problems[0]), f"`{verb}` of {len(answers)} learner ranks") from None
         waited = asyncio.get_running_loop().time() - began
         states = await self._states(answers)
         self._ended = diagnosis(verb, states, waited)
@@ -367,6 +374,37 @@ class LearnerGroup:
         if mistakes:
             raise mistakes[0] from None
         raise RanksLost(self._ended) from next((_problem(answer) for answer in answers if _problem(answer)), None)
+
+    async def _until_answered(self, verb: str, answers: list[Any], timeout_s: float) -> set[Any]:
+        """Wait until all ranks have answered or one has failed; those that have not when none has moved for `timeout_s`."""
+        with open_wait(f"`{verb}` of {len(answers)} learner ranks", timeout_s) as wait:
+            while True:
+                _, pending = await asyncio.wait(
+                    answers, timeout=max(0.0, wait.left_s), return_when=asyncio.FIRST_EXCEPTION
+                )
+                if not pending or any(map(_problem, answers)):
+                    return pending
+                notes = [await self._note(rank) for rank, answer in enumerate(answers) if answer in pending]
+                wait.moved(min((seconds for note, seconds in filter(None, notes) if note.verb), default=math.inf))
+                if wait.left_s <= 0:
+                    return pending
+
+    async def _note(self, rank: int) -> tuple[Note, float] | None:
+        """What a rank is at, and for how many seconds already; None: it does not answer."""
+        try:
+            note: tuple[Note, float] = await within(self._actors[rank].progress.remote(), ANSWER_S, f"rank {rank}")
+        except ServiceError:
+            return None
+        return note
+
+    async def notes(self) -> list[str]:
+        """What every rank is at, in words, whatever verb goes on."""
+        found = await asyncio.gather(*map(self._note, range(self.ranks)))
+        return [
+            f"{self._name}-{rank}: "
+            + (f"{note[0].verb or 'idle'}, {note[0]}, for {note[1]:.0f} s" if note else "no answer")
+            for rank, note in enumerate(found)
+        ]
 
     async def _states(self, answers: list[Any]) -> dict[int, RankState]:
         """What every rank is at. They answer from a thread of its own, in the middle of a verb too."""

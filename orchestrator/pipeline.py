@@ -21,6 +21,7 @@ from orchestrator.config.trained_rewards import missing_models, with_stage_model
 from orchestrator.config.wiring import missing_before
 from orchestrator.display import Display
 from orchestrator.loop.context import StageContext
+from orchestrator.loop.debug import or_debug
 from orchestrator.loop.pulse import Pulse
 from orchestrator.loop.start import open_model, with_rows_of_stages
 from orchestrator.report.page import write_report
@@ -33,6 +34,7 @@ from orchestrator.run.lock import run_lock
 from orchestrator.run.record import read_run
 from orchestrator.run.state import wait_for_silence
 from orchestrator.run.store import RunStore
+from orchestrator.run.watchdog import Watchdog
 from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.eval import run_eval
 from orchestrator.stages.grpo import run_grpo
@@ -42,7 +44,9 @@ from orchestrator.stages.sft import run_sft
 from orchestrator.tracking.processes import tracked
 from rollout.actors import Device
 from rollout.errors import InputError
+from rollout.failures import as_expected
 from rollout.faults import environment
+from rollout.waits import acting
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
     "sft": run_sft,
@@ -108,14 +112,15 @@ async def _run(
     if device == "cpu" and recipe.cluster.device == "auto" and recipe.cluster.wait_s:
         display.warn("the cluster has no GPU yet, so this run is on CPUs; cluster.device=cuda waits for some")
     beside = [
-        asyncio.create_task(serve_requests(store.folder, scale(services, display))),
+        asyncio.create_task(_serve(store, services, pulse), name="requests"),
         asyncio.create_task(pulse.beat(services)),
         asyncio.create_task(watch_lease(store.folder, lease)),
     ]
     stages = asyncio.create_task(_stages(recipe, selected, store, services, pulse))
     try:
         # What runs beside the stages ends only by failing, and then so does the run.
-        done, _ = await asyncio.wait({stages, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        with Watchdog(store.folder, display.warn):
+            done, _ = await asyncio.wait({stages, *beside}, return_when=asyncio.FIRST_COMPLETED)
         for ended in done:
             ended.result()
     finally:
@@ -130,7 +135,18 @@ async def _stages(recipe: Recipe, selected: Sequence[Stage], store: RunStore, se
         if store.is_finished(stage.name):
             pulse.display.line(f"{stage.name}: finished before")
         else:
-            await run_stage(recipe, stage, store, services, pulse)
+            with acting(stage.name):
+                await run_stage(recipe, stage, store, services, pulse)
+
+
+async def _serve(store: RunStore, services: Services, pulse: Pulse) -> None:
+    """Answer what is asked of the run. An answer that cannot be written, on a full disk say, is no end of it."""
+    answer = or_debug(scale(services, pulse.display), services, pulse)
+    while True:
+        try:
+            await serve_requests(store.folder, answer)
+        except Exception as problem:  # noqa: BLE001
+            pulse.display.warn(f"a request was not answered: {as_expected(problem) or repr(problem)}")
 
 
 def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[dict[str, Any]]]:

@@ -29,6 +29,7 @@ from rollout.background import Background
 from rollout.errors import ServiceError
 from rollout.failures import last_line
 from rollout.types import Completion, Prompt, RolloutGroup
+from rollout.waits import waiting
 
 SIGN_OF_LIFE_S = 5.0
 WATCH_S = 5.0
@@ -450,7 +451,11 @@ class GroupScoring:
         for completion in group.completions:
             if id(completion) not in self._scores:
                 self.add(completion)
-        scores = [await self._scores.pop(id(completion))[1] for completion in group.completions]
+        with waiting(f"the scores of group {group.group_id}") as wait:
+            scores = []
+            for completion in group.completions:
+                scores.append(await self._scores.pop(id(completion))[1])
+                wait.moved()
         self.cancel()
         kept = [(c, s) for c, s in zip(group.completions, scores, strict=True) if s.status != "error"]
         samples = [Sample.of(group.prompt, completion) for completion, _ in kept]

@@ -353,6 +353,10 @@ class Services:
                 found[name] = {"state": service.state, "members": members}
         return found
 
+    async def rank_notes(self) -> list[str]:
+        """What every rank of the learner is at, in words; nothing while there is none."""
+        return await self._learner.up.notes() if self._learner.up else []
+
     @property
     def num_tokens(self) -> int:
         """Completion tokens that the engines of now have sampled."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rollout.errors import InputError
+from rollout.errors import InputError, visible
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -15,6 +15,13 @@ def status(
     ledger: Annotated[
         bool, typer.Option("--ledger", help="What became of every prompt: the sums, and what does not add up.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help="Ask the run what it waits for: open waits, queues, members, ranks, stacks of tasks and threads.",
+        ),
+    ] = False,
 ) -> None:
     """Show where a run stands: its stages, its last step, and whether it is going on."""
     from orchestrator.results.status import account, describe
@@ -22,6 +29,11 @@ def status(
     if not ledger:
         for line in describe(Path(run_dir)):
             typer.echo(line)
+        if debug:
+            from orchestrator.run.debug import ask_what_it_waits_for, describe_waits
+
+            for line in describe_waits(ask_what_it_waits_for(Path(run_dir))):
+                typer.echo(visible(line))
         return
     lines, sound = account(Path(run_dir))
     for line in lines:

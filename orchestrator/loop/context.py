@@ -47,6 +47,7 @@ from rollout.data.unchanged import check_same, check_unchanged
 from rollout.errors import InputError
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
+from rollout.waits import acting_as
 
 AUDIT_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.04}
 """Largest mean difference in nats that an audit takes for rounding, where the recipe says nothing."""
@@ -102,12 +103,14 @@ class StageContext:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
+    @acting_as("publish")
     async def publish(self, version: int) -> PublishReport:
         """Send the learner's current weights to every engine, as `version`. From here to the next publish a replica that comes
         (back) is given the same, and serves then.
         """
         return await self._publishing.publish(version)
 
+    @acting_as("train")
     async def train(self, batch: Made, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them. `batch`: or what makes
         it, which is kept in its place until the next checkpoint."""
@@ -117,6 +120,7 @@ class StageContext:
                 await self.services.take_gpus()
                 return await learner.train(batch, objective)
 
+    @acting_as("audit")
     async def audit(self, version: int, prompts: Sequence[Prompt]) -> LogprobGap:
         """Difference between samplers' and learner's logprobs on fresh completions of every replica: the worst of each figure.
 
@@ -213,6 +217,7 @@ class StageContext:
         self._scores = True
         await self.services.begin_rewards(self.stage, self._sets, *sets)
 
+    @acting_as("evaluate")
     async def evaluate(self, step: int, label: str) -> list[EvalResult]:
         """Evaluate every set with the weights that the engines hold; recorded and printed."""
         if not self._sets.prompts:
@@ -240,6 +245,7 @@ class StageContext:
         """Whether no stage before this one has already evaluated the weights that it starts from."""
         return parent_of(self.recipe.stages, self.stage) is None
 
+    @acting_as("checkpoint")
     async def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, complete or absent, and delete old ones but that of the best evaluation."""
         learner = await self.services.learner()
@@ -258,6 +264,7 @@ class StageContext:
                 newest = list(checkpoints(self.store.folder, self.stage.name))[-self.stage.loop.keep_checkpoints :]
                 await asyncio.to_thread(compact, self.store.folder, self.stage.name, keep, newest[0])
 
+    @acting_as("resume")
     async def resume(self) -> dict[str, Any] | None:
         """Load the newest whole checkpoint of the stage into the learner; its state, or None when there is none. Damaged ones are
         named and left aside.
@@ -281,6 +288,7 @@ class StageContext:
             return state
         return None
 
+    @acting_as("export")
     async def export(self, tokenizer_from: str = "", *, linked: bool = True) -> Path:
         """Write the stage's result, which marks it as finished.
 

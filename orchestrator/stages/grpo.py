@@ -22,6 +22,7 @@ from orchestrator.run.waiting import WaitingLog
 from orchestrator.sampling import scored_group
 from rollout.faults import reach
 from rollout.types import Prompt
+from rollout.waits import waiting
 
 
 async def run_grpo(context: StageContext) -> None:
@@ -95,7 +96,7 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     if step in context.schedule.steps:
         context.display.line(f"{context.stage.name}, from step {step}: {context.schedule.changes[step]}")
     await context.resize(step, lambda: {"buffer": buffer.state(), "prompts": prompts.state()})
-    with context.clocks.wait.running():
+    with context.clocks.wait.running(), waiting(f"the groups of batch {step}"):
         groups = await buffer.take(learner_version=step)
     reach("taken")
     trained = await batch_advantages(context, groups, step)
