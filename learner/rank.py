@@ -30,11 +30,12 @@ from learner.publish.model import ModelPublisher
 from learner.rendezvous import Rendezvous, meet
 from learner.spec import Head, LearnerSpec, ObjectiveName
 from learner.stats import RankStats, merge_figures
+from learner.storage import check_room, storing
 from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
 from rollout.errors import InputError, ServiceError
 from rollout.faults import reach
-from rollout.weights.manifest import WeightManifest
+from rollout.weights.manifest import SHARED_MEMORY, WeightManifest
 
 _HOST = torch.device("cpu")
 
@@ -238,7 +239,11 @@ class LearnerRank:
         self._at("stage_weights")
         model = self.model
         adapter = adapter and model.spec.lora_rank > 0
-        return self.publisher.stage(model.module.model, version, model.sharded, base=base, adapter=adapter)
+        in_memory = base and self.publisher.backend == "shm" and self.rank == 0
+        size = model.num_parameters * model.dtype.itemsize if in_memory else 0
+        check_room(SHARED_MEMORY, size, self.ranks, self.device)
+        with storing(SHARED_MEMORY):
+            return self.publisher.stage(model.module.model, version, model.sharded, base=base, adapter=adapter)
 
     def meet_engines(self, address: str, port: int, world_size: int) -> None:
         """Form the group that weights are broadcast in (nccl)."""
@@ -254,15 +259,22 @@ class LearnerRank:
         self.publisher.release(manifest)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON."""
+        """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON.
+
+        Raises:
+            OSError: with its path; where there is too little room, before anything is written, and on all ranks.
+        """
         self._at("save")
         path = Path(folder)
-        for model, place in self._places(path):
-            place.mkdir(parents=True, exist_ok=True)
-            model.save(place)
-        save_random_state(path, self.rank)
-        if self.rank == 0:
-            (path / "state.json").write_text(json.dumps(state, indent=1))
+        check_room(path, sum(model.checkpoint_bytes for model in self.models.values()), self.ranks, self.device)
+        with storing(path):
+            for model, place in self._places(path):
+                self.progress.at(f"checkpoint of the model with a {model.spec.head} head")
+                place.mkdir(parents=True, exist_ok=True)
+                model.save(place)
+            save_random_state(path, self.rank)
+            if self.rank == 0:
+                (path / "state.json").write_text(json.dumps(state, indent=1))
 
     def load(self, folder: str) -> None:
         """Continue from a checkpoint of the same models. That of another number of ranks or another ZeRO stage too: to
@@ -287,16 +299,18 @@ class LearnerRank:
     def export(self, folder: str, tokenizer_from: str) -> None:
         """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
         adapters, the weights are the merged ones, and the adapter is in `adapter/`."""
-        model = self.model
-        export_model(
-            model.module.model,
-            Path(folder),
-            tokenizer_from,
-            rank=self.rank,
-            sharded=model.sharded,
-            bucket_bytes=model.spec.bucket_bytes,
-            trust_remote_code=model.spec.trust_remote_code,
-        )
+        model, path = self.model, Path(folder)
+        check_room(path, model.num_parameters * model.dtype.itemsize, self.ranks, self.device)
+        with storing(path):
+            export_model(
+                model.module.model,
+                path,
+                tokenizer_from,
+                rank=self.rank,
+                sharded=model.sharded,
+                bucket_bytes=model.spec.bucket_bytes,
+                trust_remote_code=model.spec.trust_remote_code,
+            )
 
     def close(self) -> None:
         """Free the shared memory of publishes."""

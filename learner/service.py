@@ -352,7 +352,6 @@ class LearnerGroup:
         for answer in answers:
             # When this wait is cancelled, nobody else reads what an answer that fails later raised, and asyncio complains.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-        began = asyncio.get_running_loop().time()
         waiting = await self._until_answered(verb, answers, timeout_s)
         failed = any(_problem(answer) for answer in answers)
         if failed and waiting:
@@ -367,9 +366,8 @@ class LearnerGroup:
         if not waiting and all(map(is_storage, problems)):
             # An answer, not a death: the ranks are whole, and whoever asked may ask again when there is room.
             raise told(cast(OSError, problems[0]), f"`{verb}` of {len(answers)} learner ranks") from None
-        waited = asyncio.get_running_loop().time() - began
         states = await self._states(answers)
-        self._ended = diagnosis(verb, states, waited)
+        self._ended = diagnosis(verb, states, timeout_s)
         await self._end(actor for actor, state in zip(self._actors, states.values(), strict=True) if state.note)
         if mistakes:
             raise mistakes[0] from None
@@ -384,7 +382,8 @@ class LearnerGroup:
                 )
                 if not pending or any(map(_problem, answers)):
                     return pending
-                notes = [await self._note(rank) for rank, answer in enumerate(answers) if answer in pending]
+                asked = (self._note(rank) for rank, answer in enumerate(answers) if answer in pending)
+                notes = await asyncio.gather(*asked)
                 wait.moved(min((seconds for note, seconds in filter(None, notes) if note.verb), default=math.inf))
                 if wait.left_s <= 0:
                     return pending

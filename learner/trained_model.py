@@ -162,6 +162,12 @@ class TrainedModel:
             digest.add(name, weights)
         return digest.value().hex()
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a checkpoint, of all ranks together: weights and two moments in float32, and weights in the dtype if that is another."""
+        count = sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters() if p.requires_grad)
+        return count * (12 + (self.dtype.itemsize if self.spec.dtype != "float32" else 0))
+
     def save(self, folder: Path) -> None:
         """DeepSpeed's checkpoint of what trains and its optimizer; beside it the layout and a refreshed reference."""
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)

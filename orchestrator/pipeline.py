@@ -34,6 +34,7 @@ from orchestrator.run.lock import run_lock
 from orchestrator.run.record import read_run
 from orchestrator.run.state import wait_for_silence
 from orchestrator.run.store import RunStore
+from orchestrator.run.threads import told_threads
 from orchestrator.run.watchdog import Watchdog
 from orchestrator.stages.dpo import run_dpo
 from orchestrator.stages.eval import run_eval
@@ -74,7 +75,7 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
     with terminated_as_interrupted():
         with run_lock(folder):
             wait_for_silence(folder, display.line)
-            with heeding_stops(folder), leased(folder) as lease:
+            with told_threads(display.warn), heeding_stops(folder), leased(folder) as lease:
                 store = RunStore(folder, recipe)
                 with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
                     _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
@@ -178,6 +179,7 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     pulse.context = context
     try:
         await KINDS[stage.kind](context)
+        await context.room()
     finally:
         pulse.context = None
         context.close()

@@ -44,7 +44,13 @@ class SharedMemoryPublisher:
             assert folder is not None
             return _write(folder / f"{version}-{index}", bucket, self.dtype)
 
-        written = carry(base_parameters(model), self.bucket_bytes, sharded, write if folder else None)
+        try:
+            written = carry(base_parameters(model), self.bucket_bytes, sharded, write if folder else None)
+        except OSError:
+            # There was no room: what is written takes it from whoever may make some.
+            for part in folder.glob(f"{version}-*") if folder else ():
+                part.unlink()
+            raise
         if folder is None:
             return None
         size = sum(bucket.num_bytes for bucket in written)

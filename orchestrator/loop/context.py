@@ -36,15 +36,16 @@ from orchestrator.loop.cadence import Cadence
 from orchestrator.loop.publishing import Publishing
 from orchestrator.results.columns import in_words, shares
 from orchestrator.run.checkpoints import check_digests, set_aside, write_digests
-from orchestrator.run.files import begin_folder, complete
+from orchestrator.run.files import abandoned, begin_folder, complete
 from orchestrator.run.folder import checkpoints
 from orchestrator.run.ledger import compact
 from orchestrator.run.record import has_evaluated
+from orchestrator.run.room import with_room, write_with_room
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
 from rollout.data.template_settings import is_chat
 from rollout.data.unchanged import check_same, check_unchanged
-from rollout.errors import InputError
+from rollout.errors import InputError, told
 from rollout.service import PublishReport
 from rollout.types import Prompt, Sampling
 from rollout.waits import acting_as
@@ -84,7 +85,7 @@ class StageContext:
             stage_running=1, stage_steps=self.stage.loop.steps, staleness_limit=self.stage.loop.max_staleness
         )
         self._board: Any = None
-        self._publishing = Publishing(self.services, self.clocks, self._auditor)
+        self._publishing = Publishing(self.services, self.clocks, self._auditor, self.display.warn)
 
     @property
     def seed(self) -> int:
@@ -96,12 +97,29 @@ class StageContext:
         digest = {"weights": weights} if weights else {}
         self.store.record("step", self.stage.name, step=step, **digest, **metrics)
         self._exporter.export({"step": step, **metrics})
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            if self._board is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.store.folder / "tensorboard" / self.stage.name))
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+                self._board = SummaryWriter(str(self.store.folder / "tensorboard" / self.stage.name))
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as problem:
+            # Curves for the eye alone, which metrics.jsonl has too; the next step begins a new file.
+            self._board = None
+            self.display.warn(str(told(problem, "TensorBoard")))
+
+    async def room(self) -> None:
+        """Wait until what found no room on a full disk is written. Raises as `written` does."""
+        await self.written(self.store.write_records)
+
+    async def written(self, write: Callable[[], None]) -> None:
+        """Let `write` write something, in a thread; on a full disk it is tried again when there is room.
+
+        Raises:
+            StorageError: there was none for an hour, or something else is wrong with the files.
+        """
+        await write_with_room(write, self.display.warn)
 
     @acting_as("publish")
     async def publish(self, version: int) -> PublishReport:
@@ -113,7 +131,8 @@ class StageContext:
     @acting_as("train")
     async def train(self, batch: Made, objective: ObjectiveName) -> TrainStats:
         """One optimizer step a mini-batch, on the ranks' own GPUs or on those that engines leave to them. `batch`: or what makes
-        it, which is kept in its place until the next checkpoint."""
+        it, which is kept in its place until the next checkpoint. Begins once all records are written."""
+        await self.room()
         learner = await self.services.learner()
         async with self._publishing.training():
             with self.clocks.training():
@@ -253,10 +272,15 @@ class StageContext:
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
             held = {"eval_sets": self._sets.fingerprints(), "templates": self._templates()}
-            aside = begin_folder(folder)
-            await learner.save(aside, {"step": step, **held, **state})
-            write_digests(aside, await learner.digests(aside))
-            await asyncio.to_thread(complete, folder)
+
+            async def save() -> None:
+                with abandoned(folder):
+                    aside = begin_folder(folder)
+                    await learner.save(aside, {"step": step, **held, **state})
+                    write_digests(aside, await learner.digests(aside))
+                    await asyncio.to_thread(complete, folder)
+
+            await with_room(save, self.display.warn)
             learner.saved(folder)
             best = best_step(self.store.folder, self.stage.name)
             self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints, best)
@@ -300,7 +324,8 @@ class StageContext:
         folder = self.store.export_folder(self.stage.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self.clocks.save.running():
-            await (await self.services.learner()).export(folder, tokenizer_from or self.tokenizer_folder())
+            learner, tokenizer = await self.services.learner(), tokenizer_from or self.tokenizer_folder()
+            await with_room(lambda: learner.export(folder, tokenizer), self.display.warn)
         if linked:
             self.store.link_export(self.stage.name)
         return folder

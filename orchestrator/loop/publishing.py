@@ -6,7 +6,7 @@ another publish, to it alone, under the number that the others hold: never in th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from learner.service import LearnerGroup
 from orchestrator.clock import PhaseClocks
 from orchestrator.cluster.services import Services
 from orchestrator.loop.audit import AuditorOf
+from orchestrator.run.room import with_room
 from rollout.actors import both
 from rollout.errors import NobodyLoadedError, ServiceError
 from rollout.service import Audit, PublishReport
@@ -26,9 +27,11 @@ TRIES = 3
 class Publishing:
     """Publishes of one stage."""
 
-    def __init__(self, services: Services, clocks: PhaseClocks, auditor: AuditorOf) -> None:
-        """`auditor`: compares those that come with the learner."""
-        self._services, self._clocks, self._auditor = services, clocks, auditor
+    def __init__(
+        self, services: Services, clocks: PhaseClocks, auditor: AuditorOf, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`auditor`: compares those that come with the learner. `tell`: hears that there is no room for the weights."""
+        self._services, self._clocks, self._auditor, self._tell = services, clocks, auditor, tell
         self._weights = asyncio.Lock()
         """Held while the learner's weights change, or are sent."""
         self._version: int | None = None
@@ -98,7 +101,8 @@ class Publishing:
         members = await pool.roll_call(joining=joining)
         if not members:
             return None
-        manifest = await ranks.stage_weights(version, pool.holding_of(members))
+        holding = pool.holding_of(members)
+        manifest = await with_room(lambda: ranks.stage_weights(version, holding), self._tell)
         if manifest.backend == "nccl" and manifest.has_base:
             await self._services.meet(ranks, members)
         loading = pool.load(manifest, ranks, members, joining=joining, audit=audit)

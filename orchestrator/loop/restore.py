@@ -4,9 +4,9 @@ disk. The batch of a step is what its file says, so the weights are those that w
     checkpoint s  ─▶  step files s+1 … n  ─▶  weights of version n, account of every prompt, groups that wait
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ async def write_record(
     )
     path = context.store.trajectory_file(context.stage.name, step)
     rows = [log.rows(number) for number in buffer.batch]
-    await asyncio.to_thread(write_step, path, record, rows, advantages, trained_at=step - 1)
+    await context.written(partial(write_step, path, record, rows, advantages, trained_at=step - 1))
     log.written(step, [*record.numbers, *(number for number, _ in record.dropped)])
     return RecordedStep(path=path, record=record)
 

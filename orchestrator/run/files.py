@@ -63,6 +63,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
     try:
         yield aside
         _put(aside, path)
+    except OSError as problem:
+        problem.filename = problem.filename or str(path)  # a write, other than an opening, does not say
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -73,6 +76,16 @@ def begin_folder(path: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
+
+
+@contextmanager
+def abandoned(path: Path) -> Iterator[None]:
+    """A block that fails takes away what `begin_folder` began: half a checkpoint takes the room that the next try needs."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(aside_of(path), ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -17,6 +17,7 @@ lock, request.json, answer.json      who writes the run, and what is asked of it
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.run.files import check_fence, end_torn_line, move_link, remove_folder, sweep, sweep_files, write_file
 from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished, trajectory_files
-from rollout.errors import InputError
+from rollout.errors import FULL, InputError
+
+MOST_RECORDS = 10_000
+"""Lines that are kept in memory at most while they find no room; whoever trains waits for it long before."""
 
 
 class RunStore:
@@ -38,6 +42,7 @@ class RunStore:
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / STORED, tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
+        self._records: list[str] = []
         self.recorded = 0.0
         """Unix seconds of the last record of this process; 0: none yet."""
         end_torn_line(self._metrics)
@@ -46,12 +51,30 @@ class RunStore:
             sweep(folder / stage.name / "checkpoints", CHECKPOINT)
 
     def record(self, kind: str, stage: str, **values: Any) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl. Where there is no room, it is kept for `write_records`."""
         check_fence()
         self.recorded = round(time.time(), 3)
-        line = json.dumps({"kind": kind, "stage": stage, "time": self.recorded, **values})
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self._records.append(json.dumps({"kind": kind, "stage": stage, "time": self.recorded, **values}))
+        try:
+            self.write_records()
+        except OSError as problem:
+            if problem.errno not in FULL or len(self._records) > MOST_RECORDS:
+                raise
+
+    def write_records(self) -> None:
+        """Write the lines that found no room before. Raises OSError while there is none; no line is then there in part."""
+        if not self._records:
+            return
+        size = self._metrics.stat().st_size if self._metrics.is_file() else 0
+        try:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in self._records))
+        except OSError as problem:
+            if self._metrics.is_file():
+                os.truncate(self._metrics, size)
+            problem.filename = problem.filename or str(self._metrics)
+            raise
+        self._records.clear()
 
     def trajectory_file(self, stage: str, step: int) -> Path:
         """File of the completions that batch `step` trained on."""
