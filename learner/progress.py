@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 COLLECTIVES = (
@@ -32,6 +33,10 @@ COLLECTIVES = (
     "monitored_barrier",
 )
 """Methods of DeepSpeed's communication backend in which ranks wait for each other."""
+
+
+LEAST_BYTES = 16 << 20
+"""Bytes read and written since somebody last asked that are progress; less is the chatter of an idle process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +68,15 @@ class Progress:
 
     def __init__(self) -> None:
         self._note = Note(since=time.monotonic())
+        self._bytes, self._moved = _bytes_moved(), 0.0
 
     def read(self) -> tuple[Note, float]:
-        """The note, and for how many seconds it has not changed."""
-        note = self._note
-        return note, time.monotonic() - note.since
+        """The note, and for how many seconds the rank has stood: its note did not change, and it read and wrote no files to speak
+        of, as it does for long while it fetches a model or writes a checkpoint."""
+        note, moved = self._note, _bytes_moved()
+        if moved - self._bytes >= LEAST_BYTES:
+            self._bytes, self._moved = moved, time.monotonic()
+        return note, time.monotonic() - max(note.since, self._moved)
 
     @contextmanager
     def verb(self, name: str) -> Iterator[None]:
@@ -108,6 +117,17 @@ class Progress:
             count=before.count + inside,
             since=time.monotonic(),
         )
+
+
+def _bytes_moved() -> int:
+    """Bytes that this process has read and written so far, from and to files and disks; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(
+        int(line.split()[1]) for line in lines if line.startswith(("rchar", "wchar", "read_bytes", "write_bytes"))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,9 +179,9 @@ async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Ser
     pulse.context = context
     try:
         await KINDS[stage.kind](context)
-        await context.room()
     finally:
         pulse.context = None
         context.close()
     store.record("stage", stage.name, event="end")
-    store.finish(stage.name)
+    await context.room()
+    await context.written(lambda: store.finish(stage.name))

@@ -13,6 +13,7 @@ tensorboard/STAGE/                   event files
 trackers/, wandb/                    ids and logs of the trackers that the run is sent to; what W&B has not sent yet
 report.html, table.md, table.json
 state.json                           what the run is doing at this moment (orchestrator/run/state.py)
+stacks.txt                           where everything was the last time that the event loop stood (orchestrator/run/watchdog.py)
 lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/run/control.py)
 """
 

@@ -12,6 +12,7 @@ column of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from orchestrator.config.rubrics import correct_label, rubrics_of
@@ -64,16 +65,15 @@ async def run_reject(context: StageContext) -> None:
         for start in range(0, len(left), settings.shard_prompts):
             part = left[start : start + settings.shard_prompts]
             scored = await sample(context, part)
-            write_part(
-                folder, [row for group in scored for row in sample_rows(group, in_form, context.model_path, rubrics)]
-            )
+            rows = [row for group in scored for row in sample_rows(group, in_form, context.model_path, rubrics)]
+            await context.written(partial(write_part, folder, rows))
             bar.advance(f"reward {_mean([r for group in scored for r in group.rewards]):.3f}", by=len(part))
 
     order = {prompt.prompt_id: number for number, prompt in enumerate(clean)}
     samples = sorted(read_samples(folder), key=lambda row: (order.get(row["prompt_id"], -1), row["sample"]))
     chosen = select(samples, settings)
     report(context, len(prompts) - len(clean), len(samples), chosen)
-    write_rows(context.store.data_folder(stage.name), chosen.kept)
+    await context.written(partial(write_rows, context.store.data_folder(stage.name), chosen.kept))
 
 
 def without_overlap(context: StageContext, prompts: Sequence[Prompt], asked: Mapping[str, Row]) -> list[Prompt]:

@@ -1,10 +1,13 @@
 """The message about ranks that cannot go on names the one that keeps the others."""
 
 import threading
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from learner.progress import Note, Progress, RankState, diagnosis
+from learner.progress import LEAST_BYTES, Note, Progress, RankState, diagnosis
 
 AT = "mini-batch 2 of 4, micro-batch 1 of 3"
 
@@ -76,3 +79,14 @@ def test_a_rank_that_hangs_is_the_one_that_got_least_far() -> None:
 def test_many_ranks_at_one_place_are_told_together() -> None:
     text = diagnosis("save", {rank: stands(3) for rank in range(1, 64)} | {0: RankState()}, 60.0)
     assert "ranks 1, 2, 3, 4, 5, 6, 7, 8 … at" in text
+
+
+def test_a_rank_that_reads_or_writes_files_has_not_stood(tmp_path: Path) -> None:
+    progress = Progress()
+    with progress.verb("save"):
+        progress._note = replace(progress._note, since=time.monotonic() - 100)
+        assert progress.read()[1] >= 100
+        (tmp_path / "part").write_bytes(b"x" * LEAST_BYTES)
+        assert progress.read()[1] < 1
+        progress._moved -= 50
+        assert 50 <= progress.read()[1] < 51  # and stands again

@@ -115,7 +115,8 @@ class LearnerSection(Section):
     """Compute threads of a rank on a CPU host; 0: all cores of the host, or half of them where the engines sample
     meanwhile, divided by the ranks."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800
-    """Longest wait for one batch, checkpoint or export, in seconds."""
+    """Longest time in which no rank makes progress with a batch, a checkpoint or an export, in seconds. Progress is the next
+    micro-batch or collective, or megabytes read or written: what is slow is not ended."""
 
     @property
     def groups(self) -> int:
