@@ -3,6 +3,7 @@
 Training and evaluation themselves are put aside by a stand-in module: what is under test is the way to them.
 """
 
+import errno
 import json
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.exceptions
 
 from orchestrator.cli import run
 from orchestrator.cluster.submit import checked_address, is_loopback
@@ -180,6 +182,46 @@ def test_a_failed_service_says_how_to_continue(pipeline: Pipeline, capsys: pytes
         "rayzero: replica 0 did not answer within 600 s",
         "continue with: rayzero train runs/arithmetic",
     ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/run/metrics.jsonl"), "/run/metrics.jsonl: No space left"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/run/lock"),
+            "/run/lock: Permission denied; who runs this",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
+            "/x: No such file or directory; it is not",
+        ),
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+            "ConnectionRefusedError: Connection refused",
+        ),
+        (ray.exceptions.ObjectStoreFullError("no 5 GB"), "Ray's object store is full: no 5 GB; give it more memory"),
+        (ray.exceptions.OwnerDiedError("ab", None, ""), "what it had made was lost with the process that made it"),
+        (ray.exceptions.ActorUnschedulableError("8 GPUs"), "it can have no place"),
+        (
+            ray.exceptions.RayTaskError("f", "Traceback", OSError(errno.EROFS, "Read-only file system", "/d/x")),
+            "/d/x: Read-only file system; it can only be read",
+        ),
+        (
+            ExceptionGroup("two", [OSError(errno.EIO, "Input/output error", "/d/x"), KeyError()]),
+            "/d/x: Input/output error",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_failures_of_files_and_of_ray_are_a_line_and_how_to_continue(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], failure: Exception, said: str
+) -> None:
+    pipeline.failure = failure
+    assert run(["train", "arithmetic"]) == 1
+    line, way_out = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rayzero: {said}")
+    assert way_out == "continue with: rayzero train runs/arithmetic"
 
 
 def test_ctrl_c_is_exit_code_130(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
