@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from rewards.builtin import build_function
 from rewards.functions import RewardFunction, UserFunction, check_name, may_see_group
 from rewards.resources import Resources
-from rewards.types import FunctionScore, FunctionSpec, GroupScore, RubricSpec, Sample, Score
+from rewards.types import FunctionScore, FunctionSpec, GroupScore, RubricSpec, Sample, Score, Unavailable
 from rollout.errors import InputError, ServiceError
 
 DIGITS = 12
@@ -68,6 +68,7 @@ class Rubric:
             breakdown=breakdown,
             seconds=time.perf_counter() - began,
             error=error,
+            unavailable=any(given.unavailable for given, _ in found),
             metrics=metrics,
             seconds_of=seconds_of,
             extracted=extracted,
@@ -141,7 +142,9 @@ class Rubric:
         try:
             given = await function.score(sample)
         except Exception as problem:  # noqa: BLE001
-            given = FunctionScore(status="error", error=f"{type(problem).__name__}: {problem}")
+            down = isinstance(problem, Unavailable)
+            text = str(problem) if down else f"{type(problem).__name__}: {problem}"
+            given = FunctionScore(status="error", error=text, unavailable=down)
         if given.status != "error" and not math.isfinite(given.value):
             given = FunctionScore(status="error", error=f"returned {given.value}")
         return given, time.perf_counter() - began

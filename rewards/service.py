@@ -274,11 +274,11 @@ class RewardPool:
 
     # --- Calls to the workers
 
-    async def _score(self, rubric: str, sample: Sample, budget: ErrorBudget) -> tuple[Score, str]:
+    async def _score(self, rubric: str, sample: Sample, budget: ErrorBudget) -> tuple[Score, str, bool]:
         score = await self._dispatcher.score(rubric, sample, budget)
-        return score, score.error if score.status == "error" else ""
+        return score, score.error if score.status == "error" else "", score.unavailable
 
-    async def _score_whole(self, rubric: str, samples: list[Sample]) -> tuple[list[GroupScore], str]:
+    async def _score_whole(self, rubric: str, samples: list[Sample]) -> tuple[list[GroupScore], str, bool]:
         problem = ""
         for attempt in range(2):
             worker = await self._dispatcher.up(attempt)
@@ -286,7 +286,7 @@ class RewardPool:
             try:
                 async for scores in self._answers(worker.actor.score_group, rubric, samples):
                     if scores:
-                        return scores, ""
+                        return scores, "", False
                     self._check_stall(began)
                 problem = "the reward worker ended early"
             except (RayError, TimeoutError) as failure:

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup
+
+
+class Unavailable(ServiceError):
+    """What scores cannot be had at all just now, whatever is scored: it says nothing about any completion."""
+
 
 ScoreStatus = Literal["ok", "timeout", "error"]
 """`ok`: scored; `timeout`: the candidate was too slow (a wrong answer); `error`: infrastructure, never a reward."""
@@ -86,6 +92,8 @@ class FunctionScore:
     status: ScoreStatus = "ok"
     error: str = ""
     """Why there is no value, when `status == "error"`."""
+    unavailable: bool = False
+    """Whether that is since what scores cannot be had at all, whatever is scored."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures by name; they are reported and do not count."""
     extracted: str = ""
@@ -121,6 +129,8 @@ class Score:
     """Wall time that scoring took, without the wait for a worker."""
     error: str = ""
     """Why there is no reward, when `status == "error"`."""
+    unavailable: bool = False
+    """Whether that is since what scores cannot be had at all, whatever is scored."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures that reward functions gave, as `<label>.<name>`."""
     seconds_of: Mapping[str, float] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rewards.processes.zygote import HEADER, MAX_FRAME, MAX_NOTE
+from rewards.types import Unavailable
 from rollout.errors import ServiceError
 
 OutcomeKind = Literal["ok", "timeout", "crashed", "raised"]
@@ -117,12 +118,13 @@ class KillablePool:
         """Bring up the zygote and ask it for the children. `call` does it by itself.
 
         Raises:
-            ServiceError: the zygote did not come up, or `preload` did not import.
+            Unavailable: the zygote did not come up, or `preload` did not import.
+            ServiceError: the pool is closed.
         """
         if self._closed:
             raise ServiceError("the process pool is closed")
         if self._failure is not None and time.monotonic() - self._failed_at < RETRY_S:
-            raise ServiceError(str(self._failure)) from self._failure
+            raise Unavailable(str(self._failure)) from self._failure
         if self._zygote is None:
             if self._starting is None:
                 self._starting = asyncio.get_running_loop().create_task(self._bring_up())
@@ -145,7 +147,8 @@ class KillablePool:
         Never retries. The deadline counts from when a child has taken the call; waiting for one is `queue_s`.
 
         Raises:
-            ServiceError: no child can be started.
+            Unavailable: no child can be started just now.
+            ServiceError: the pool is closed.
             TypeError, ValueError: the arguments are not JSON, or longer than 16 MiB of it.
         """
         request = {"function": function, "args": list(args), "kwargs": dict(kwargs or {}), "through": through}
@@ -253,7 +256,7 @@ class KillablePool:
 
     def no_room(self, problem: str) -> None:
         """No child can be forked, and none is there: whoever waits is told. It is tried on."""
-        self._fail_waiting(ServiceError(f"no process can be forked: {problem}"))
+        self._fail_waiting(Unavailable(f"no process can be forked: {problem}"))
 
     def _fail_waiting(self, problem: ServiceError) -> None:
         while self._waiting:
@@ -323,7 +326,7 @@ class _Zygote:
             await asyncio.wait_for(asyncio.shield(zygote._up), timeout_s)
         except TimeoutError:
             await zygote.close()
-            raise ServiceError(f"importing {', '.join(preload)} took more than {timeout_s:g} s") from None
+            raise Unavailable(f"importing {', '.join(preload)} took more than {timeout_s:g} s") from None
         except BaseException:
             await zygote.close()
             raise
@@ -408,7 +411,7 @@ class _Zygote:
         elif "ready" in note:
             self._up.set_result(None)
         elif "failed" in note:
-            self._up.set_exception(ServiceError(f"cannot import {note['failed']}"))
+            self._up.set_exception(Unavailable(f"cannot import {note['failed']}"))
         elif "fork_failed" in note:
             self._pending.popleft().close()
             self._no_room(note["fork_failed"])
@@ -430,7 +433,7 @@ class _Zygote:
         self._process.kill()
         self._ending = self._loop.create_task(_collect(self._process))
         if not self._up.done():
-            self._up.set_exception(ServiceError(f"the process that imports {', '.join(self._preload)} died"))
+            self._up.set_exception(Unavailable(f"the process that imports {', '.join(self._preload)} died"))
         self._close_children()
         self._pool.zygote_ended(self)
 
@@ -442,8 +445,8 @@ class _Zygote:
         self._children.clear()
 
 
-def _does_not_start(problem: Exception) -> ServiceError:
-    return ServiceError(f"the process pool's zygote does not start: {type(problem).__name__}: {problem}")
+def _does_not_start(problem: Exception) -> Unavailable:
+    return Unavailable(f"the process pool's zygote does not start: {type(problem).__name__}: {problem}")
 
 
 async def _gone(process: subprocess.Popen[bytes]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from rewards.types import Unavailable
 from rollout.errors import InputError, ServiceError
 
 Tier = Literal["A", "B", "weak"]
@@ -12,7 +13,7 @@ Tier = Literal["A", "B", "weak"]
 MEGABYTE = 1 << 20
 
 
-class SandboxUnavailable(ServiceError):
+class SandboxUnavailable(Unavailable):
     """No tier that was asked for works here; the message names what is missing and the way out."""
 
 

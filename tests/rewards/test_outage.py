@@ -17,16 +17,20 @@ class Judge:
     def __init__(self) -> None:
         self.down = False
         self.raises = False
+        self.no_process = False
+        """Whether long texts, which need one, cannot be scored."""
         self.asked: list[str] = []
 
-    async def ask(self, text: str) -> tuple[int, str]:
+    async def ask(self, text: str) -> tuple[int, str, bool]:
         self.asked.append(text)
         await asyncio.sleep(0.001)
+        if self.no_process and text != "known":
+            return 0, "no process can be forked", True
         if self.down or text == "bad":
             if self.raises:
                 raise ServiceError("nobody answers")
-            return 0, "no answer" if self.down else "odd"
-        return len(text), ""
+            return 0, "no answer" if self.down else "odd", False
+        return len(text), "", False
 
 
 class Rig:
@@ -158,5 +162,24 @@ def test_many_outages_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> No
             await rig.until_down()
             rig.judge.down = False
             assert await asyncio.gather(*asked) == list(range(n, n + 5))
+
+    run(test())
+
+
+@pytest.mark.parametrize("worked", [True, False])
+def test_an_outage_that_most_do_not_notice_is_one_for_those_who_do(
+    monkeypatch: pytest.MonkeyPatch, worked: bool
+) -> None:
+    async def test() -> None:
+        rig = Rig(monkeypatch)
+        rig.judge.no_process = True
+        if worked:
+            assert await rig.score("known") == 5  # it needs no process
+        asked = [asyncio.create_task(rig.score(text)) for text in ("bad", "a long text")]
+        await rig.until_down()
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in asked)
+        rig.judge.no_process = False
+        assert await asyncio.gather(*asked) == [0, len("a long text")]  # the first one for a reason of its own
 
     run(test())
