@@ -25,7 +25,7 @@ from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
 from rollout.actors import Device, actor_name, node_here, said, within
-from rollout.background import Background
+from rollout.background import Tasks
 from rollout.errors import ServiceError
 from rollout.failures import last_line
 from rollout.types import Completion, Prompt, RolloutGroup
@@ -120,7 +120,7 @@ class RewardPool:
         self._start_timeout_s = start_timeout_s
         longest = max(settings.function_timeout_s, settings.limits.total_s, SCORER_TIMEOUT_S)
         self._stall_s = 2 * longest + timeout_s
-        self._background = Background("reward service", self._dispatcher.break_off)
+        self._background = Tasks("reward service", self._dispatcher.break_off)
         """Tasks that end with the pool: the handing out, the calls under way, the waits for workers that died."""
         self._outages = Outages(outage_s, tell, self._background.check)
 

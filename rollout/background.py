@@ -7,7 +7,7 @@ from typing import Any
 from rollout.errors import ServiceError
 
 
-class Background:
+class Tasks:
     """The background tasks of one owner. They end with it."""
 
     def __init__(self, what: str, failed: Callable[[ServiceError], None] = lambda _: None) -> None:

@@ -1,6 +1,8 @@
 """The reward service on real Ray: nothing is lost, misattributed or silently scored, whatever workers and functions do."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,12 @@ def length(prompt, completion, reference):
 def kill_worker(prompt, completion, reference):
     if completion == "worker":
         os.kill(worker_of(os.getpid()), signal.SIGKILL)
+    return len(completion)
+
+def stop_zygote(prompt, completion, reference):
+    if completion == "stop":
+        os.kill(os.getppid(), signal.SIGSTOP)
+        os._exit(1)
     return len(completion)
 
 def worker_of(pid):  # child → zygote → reward worker
@@ -250,3 +258,50 @@ def test_a_broken_function_stops_the_start(cluster: None, loop: asyncio.Abstract
     )
     with pytest.raises(InputError, match=r"AttributeError.*broken\.py:2"):
         loop.run_until_complete(start)
+
+
+def test_what_stands_still_is_replaced_and_nothing_is_lost(
+    cluster: None, loop: asyncio.AbstractEventLoop, mine: str, tmp_path: Path
+) -> None:
+    """A stopped zygote under a worker that says that it lives, and a stopped model: each within its limit, and no score is missing."""
+    from tests.rewards.models.test_reward_model import save
+
+    args = {"path": str(save(tmp_path / "model")), "scope": "response", "device": "cpu"}
+    rubrics = {"zygote": [spec(f"{mine}:stop_zygote", "length")], "model": [spec("reward_model", "helpful", args=args)]}
+    said: list[str] = []
+
+    async def run() -> None:
+        pool = await RewardPool.start(
+            rubrics,
+            ResourceSettings(function_timeout_s=3.0),
+            {name: Sample(prompt="Why?", completion="x") for name in rubrics},
+            replicas=1,
+            timeout_s=8,
+            max_error_rate=0.5,
+            start_timeout_s=120,
+            name="still",
+            tell=said.append,
+            outage_s=120,
+        )
+        try:
+
+            async def score(rubric: str, text: str) -> Any:
+                return await asyncio.wait_for(pool.score(rubric, Sample(prompt="Why?", completion=text)), 100)
+
+            assert (await score("zygote", "abc")).value == 3
+            stopping = asyncio.ensure_future(score("zygote", "stop"))
+            others = await asyncio.gather(*(score("zygote", "x" * n) for n in range(1, 9)))
+            assert [each.value for each in others] == list(range(1, 9))
+            assert (await stopping).status == "error"
+            before = await score("model", "Because.")
+            model = ray.get_actor("still-model-0")
+            pid = await model.__ray_call__.remote(lambda _: os.getpid())
+            await asyncio.sleep(6)  # it has been looked at since its start
+            os.kill(pid, signal.SIGSTOP)
+            after = await score("model", "Because.")
+            assert after.value == pytest.approx(before.value, abs=1e-6)
+            assert any("still-model-0 (helpful) does not answer" in each for each in said)
+        finally:
+            await pool.close()
+
+    loop.run_until_complete(asyncio.wait_for(run(), 300))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rollout.actors import within
-from rollout.background import Background
+from rollout.background import Tasks
 from rollout.errors import ServiceError
 from rollout.waits import acting, acting_as, open_waits, waiting
 
@@ -54,7 +54,7 @@ def test_what_a_background_task_raises_is_told_once_and_raised_to_whoever_looks(
     told: list[str] = []
 
     async def run() -> None:
-        background = Background("pool", lambda problem: told.append(str(problem)))
+        background = Tasks("pool", lambda problem: told.append(str(problem)))
 
         async def fails(problem: Exception) -> None:
             raise problem
