@@ -1,5 +1,7 @@
 """A full disk under a learner: said with path and bytes before anything is written, and the rank goes on."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,36 @@ def test_whatever_fails_on_a_full_disk_is_said_to_and_other_failures_are_not(tmp
         with pytest.raises(OSError, match="No space left on device") as caught, storing(disk):
             torch.save({"x": torch.zeros(100_000)}, disk / "file.pt")  # not always an OSError of itself
         assert caught.value.filename in (str(disk), str(disk / "file.pt"))
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from learner.storage import check_room
+rank, store, folder, needed = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+try:
+    check_room(folder, needed, 2, torch.device("cpu"))
+    print("room")
+except OSError as problem:
+    print(problem.errno, problem.strerror)
+"""
+
+
+def test_all_ranks_hear_that_one_of_them_has_too_little_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 10 * PAGE) as disk:
+        for needed, expected in ((0, "room"), (30 * PAGE, f"28 No space left on device: {20 * PAGE:,} bytes more")):
+            ranks = [
+                subprocess.Popen(
+                    [sys.executable, "-c", TWO, str(rank), str(tmp_path / f"store-{needed}"), str(disk), str(share)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for rank, share in enumerate((needed, 0))  # the second writes nothing
+            ]
+            said = [rank.communicate(timeout=60)[0] for rank in ranks]
+            assert all(each.startswith(expected) for each in said), said
 
 
 @pytest.fixture(scope="module")
