@@ -40,9 +40,11 @@ class Rubric:
         """The functions that see one completion, and all of them where it is alone. Status `error` when any of them could
         not score it, or all say nothing of it; never a value then."""
         began = time.perf_counter()
-        asked = [
-            (spec, function) for spec, function in self._all if sample.alone or not await self._sees_group(function)
-        ]
+        try:
+            asked = [each for each in self._all if sample.alone or not await self._sees_group(each[1])]
+        except Unavailable as problem:
+            seconds = time.perf_counter() - began
+            return Score(value=0.0, status="error", breakdown={}, seconds=seconds, error=str(problem), unavailable=True)
         found = await asyncio.gather(*(self._score_by(spec, function, sample) for spec, function in asked))
         breakdown: dict[str, float] = {}
         metrics: dict[str, float] = {}

@@ -23,7 +23,7 @@ from rewards.outage import Outages
 from rewards.places import Host, place_of
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
-from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup
+from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup, Unavailable
 from rollout.actors import Device, actor_name, node_here, said, within
 from rollout.background import Tasks
 from rollout.errors import ServiceError
@@ -279,7 +279,7 @@ class RewardPool:
         return score, score.error if score.status == "error" else "", score.unavailable
 
     async def _score_whole(self, rubric: str, samples: list[Sample]) -> tuple[list[GroupScore], str, bool]:
-        problem = ""
+        problem, kind = "", ServiceError
         for attempt in range(2):
             worker = await self._dispatcher.up(attempt)
             began = time.monotonic()
@@ -291,7 +291,8 @@ class RewardPool:
                 problem = "the reward worker ended early"
             except (RayError, TimeoutError) as failure:
                 problem = self._blame(worker, failure)
-        raise ServiceError(problem)
+                kind = Unavailable if isinstance(getattr(failure, "cause", None), Unavailable) else ServiceError
+        raise kind(problem)
 
     async def _hand_out(self) -> None:
         while True:
@@ -313,6 +314,9 @@ class RewardPool:
                 self._check_stall(batch.worker.moved)
         except (RayError, TimeoutError) as failure:
             reason = self._blame(batch.worker, failure)
+        except asyncio.CancelledError:
+            self._dispatcher.refuse(unanswered.values(), ServiceError("the reward service was closed"))
+            raise
         except Exception as defect:
             problem = ServiceError(f"scoring by {batch.worker.name}: {type(defect).__name__}: {defect}")
             self._dispatcher.refuse(unanswered.values(), problem)

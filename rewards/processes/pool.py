@@ -247,9 +247,11 @@ class KillablePool:
             for _ in range(self._workers):
                 zygote.request_child()
         except Exception as problem:
-            failure = problem if isinstance(problem, ServiceError) else _does_not_start(problem)
+            failure = problem if isinstance(problem, Unavailable) else _does_not_start(problem)
             self._failure, self._failed_at = failure, time.monotonic()
             self._fail_waiting(failure)
+            if failure is problem:
+                raise
             raise failure from problem
         finally:
             self._starting = None

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from orchestrator.sampling import GroupRequest, scored_group
 from rewards import outage, service
 from rewards.dispatch import Worker
 from rewards.resources import ResourceSettings
 from rewards.service import RewardPool
-from rewards.types import FunctionSpec, GroupScore, Sample, Score, ScoredGroup
+from rewards.types import FunctionSpec, GroupScore, Sample, Score, ScoredGroup, Unavailable
 from rollout.errors import ServiceError
 from rollout.types import Sampling
 from tests.factories import prompt
@@ -40,6 +41,8 @@ class Actor:
         """Whether it says that it lives and nothing else."""
         self.down = False
         """Whether what scores cannot be reached from it."""
+        self.no_process = False
+        """Whether functions that see the group have no process to run in."""
         self.bad = ""
         """A completion that can never be scored."""
         self.kills = 0
@@ -72,6 +75,9 @@ class Actor:
         yield answer([])
         if self.down:
             raise ServiceError("f: nobody answers")
+        if self.no_process:
+            cause = Unavailable("no process can be forked")
+            raise RayTaskError("score_group", f"Traceback\nUnavailable: {cause}", cause)
         yield answer([GroupScore({"f": 2.0}) for _ in samples])
 
 
@@ -210,6 +216,33 @@ def test_no_group_is_lost_to_an_outage_and_none_is_begun_in_it(monkeypatch: pyte
         assert "is down (f: nobody answers)" in rig.said[0]
 
     run(monkeypatch, test)
+
+
+def test_where_no_process_can_be_had_for_a_groups_function_its_group_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(rig: Rig) -> None:
+        for actor in rig.actors:
+            actor.no_process = True
+        waiting = asyncio.create_task(rig.group(0, Engine()))  # nothing has been scored before
+        while not rig.said:
+            await asyncio.sleep(0.01)
+        assert "no process can be forked" in rig.said[0]
+        for actor in rig.actors:
+            actor.no_process = False
+        assert (await waiting).rewards == (3.0,) * 4
+
+    run(monkeypatch, test)
+
+
+def test_who_waits_when_the_pool_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(rig: Rig) -> None:
+        rig.actors[0].thinks = True
+        asked = [asyncio.ensure_future(rig.pool.score("r", SAMPLE)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        await rig.pool.close()
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert {str(each) for each in told} == {"the reward service was closed"}
+
+    run(monkeypatch, test, workers=1)
 
 
 def test_a_prompt_that_can_never_be_scored_is_unscored_and_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
