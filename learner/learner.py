@@ -96,6 +96,10 @@ class Learner:
         """Every rank by the name of its actor, and its state."""
         return self._group.members()
 
+    async def notes(self) -> list[str]:
+        """What every rank is at, in words, whatever verb goes on."""
+        return await self._group.notes()
+
     async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
         """A small model from scratch in `folder`; returns its number of parameters."""
         return await self.attempt("build", lambda group: group.build(spec, texts, folder))

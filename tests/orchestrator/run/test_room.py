@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config.load import load_recipe
@@ -19,7 +21,6 @@ from orchestrator.run.threads import told_threads
 from rollout.errors import StorageError
 from rollout.failures import as_expected
 from tests.disks import PAGE, fill, small_disk
-from tests.factories import scored_group
 from tests.orchestrator.factories import recipe
 from tests.orchestrator.stage_context import context_of
 
@@ -65,21 +66,22 @@ def test_records_wait_for_room_whole_and_in_order(tmp_path: Path) -> None:
 
 
 def test_a_step_and_its_rows_wait_for_room(tmp_path: Path) -> None:
-    from orchestrator.run.trajectories import write_trajectories
-
-    groups = [scored_group([1.0, 0.0], group_id=f"{i}") for i in range(50)]
+    table = pa.table({"completion": [f"{i}" * 100 for i in range(1000)]})
     with small_disk(tmp_path / "run", 60 * PAGE) as folder:
         context = context_of(recipe(), folder)
         ballast = fill(folder)
         file = context.store.trajectory_file("rl", 1)
 
+        def write() -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replaced_file(file) as aside:
+                pq.write_table(table, aside)
+
         async def step() -> None:
             context.record_step(1, {"reward/mean": 0.5})  # TensorBoard has no room either
             later = threading.Timer(0.2, ballast.unlink)
             later.start()
-            await context.written(
-                lambda: write_trajectories(file, 1, groups, [[0.0, 0.0]] * 50, version=0)  # type: ignore[list-item]
-            )
+            await context.written(write)
             await context.room()
 
         said: list[str] = []

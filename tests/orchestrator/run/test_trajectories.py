@@ -72,7 +72,7 @@ def test_every_field_of_what_makes_a_group_is_kept() -> None:
     """A field more must get a column, or a word here."""
     assert {known.name for known in fields(Score)} == {
         *("value", "status", "breakdown", "seconds", "metrics", "seconds_of", "extracted", "reason", "resolution"),
-        "error",  # a completion with an error has left the group
+        *("error", "unavailable"),  # a completion with an error has left the group
     }
     assert {known.name for known in fields(ScoredGroup)} == {"group", "completions", "scores", "num_errors", "seconds"}
     assert prompt().baseline is None
