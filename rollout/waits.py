@@ -56,8 +56,8 @@ class Wait:
     def ran_out(self) -> str:
         """The message when the limit has run out: who waited for whom."""
         who = f"{self.who}: " if self.who else ""
-        total = time.monotonic() - self.since
-        whole = f", {total:.0f} s in all" if total > 1.5 * self.limit_s else ""
+        moved = self.last - self.since > 0.5 * self.limit_s
+        whole = f", {time.monotonic() - self.since:.0f} s in all" if moved else ""
         return f"{who}timed out after {self.limit_s:.0f} s waiting for {self.what}{whole}"
 
 

@@ -235,6 +235,7 @@ def test_where_no_process_can_be_had_for_a_groups_function_its_group_waits(monke
 
 def test_who_waits_when_the_pool_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(rig: Rig) -> None:
+        rig.pool._timeout_s = 30.0
         rig.actors[0].thinks = True
         asked = [asyncio.ensure_future(rig.pool.score("r", SAMPLE)) for _ in range(100)]
         await asyncio.sleep(0.05)

@@ -43,6 +43,7 @@ def test_progress_puts_the_limit_off_and_is_never_taken_back() -> None:
     with waiting("a rank", 10.0) as wait:
         wait.since = wait.last = wait.last - 30.0
         assert wait.left_s < -19
+        assert wait.ran_out() == "timed out after 10 s waiting for a rank"
         wait.moved(ago_s=4.0)
         assert 5.9 < wait.left_s <= 6.0
         wait.moved(ago_s=20.0)
