@@ -69,8 +69,9 @@ def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
     count = figures.pop("count", 0.0)
     seconds = max(rank.seconds for rank in ranks)
     return TrainStats(
-        means={name: total / count for name, total in figures.items() if not is_extreme(name)},
-        extremes={name: value for name, value in figures.items() if is_extreme(name)},
+        # Empty packs have figures too, which are of nothing.
+        means={name: total / count for name, total in figures.items() if count and not is_extreme(name)},
+        extremes={name: value for name, value in figures.items() if count and is_extreme(name)},
         count=int(count),
         loss=sum(parts.values()),
         parts=parts,
