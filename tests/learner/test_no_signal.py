@@ -7,7 +7,6 @@ in another order, so the gradients are those of the objective up to rounding: he
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
