@@ -12,7 +12,8 @@ The weights carry the whole normalisation of a mini-batch:
     token      w = 1 / Σ_i L_i      mean over all tokens (DAPO)
     constant   w = 1 / (S · C)      sum over a fixed length C: no preference for long or short (Dr. GRPO)
 
-so the sum over any partition into packs and ranks is the same objective.
+so the sum over any partition into packs and ranks is the same objective. So it is without completions whose share in it is zero
+whatever the weights of the model (`make_batch`, `only_signal`): S and Σ L count them, and no pack has them.
 """
 
 import math
@@ -99,10 +100,18 @@ class TrainingBatch:
     """Temperature of the samples; the learner divides its logits by it."""
     num_sequences: int
     """Number of sequences in all packs."""
+    num_skipped: int = 0
+    """Number of sequences beside them that count in the normalisation and are in no pack, since they have no gradient."""
     num_tokens: int
-    """Number of tokens of all sequences, prompts included, also where a shared one is forwarded once."""
+    """Number of tokens of the sequences in packs, prompts included, also where a shared one is forwarded once."""
     num_targets: int
     """Number of tokens that train."""
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of the sequences of the objective that are in no pack."""
+        total = self.num_sequences + self.num_skipped
+        return self.num_skipped / total if total else 0.0
 
     @property
     def padding_share(self) -> float:
@@ -146,11 +155,16 @@ def make_batch(
     temperature: float,
     seed: int,
     together: int = 1,
+    only_signal: bool = False,
 ) -> TrainingBatch:
     """Cut sequences into mini-batches (at random, by `seed`), ranks and packs, with normalised weights.
 
     `together`: so many consecutive sequences stay in one pack, in their order (2: a chosen and a rejected answer). No
     sequences make a batch of no mini-batches.
+
+    `only_signal`: units whose advantages are all exactly 0 are in no pack. Mini-batches and weights are those of the whole batch,
+    to the last bit; a mini-batch of which nothing is left has an empty pack for each rank, so that its optimizer step is taken.
+    For a loss that is a multiple of the advantage.
     """
     assert len(sequences) % together == 0, f"{len(sequences)} sequences do not divide into units of {together}"
     order = np.random.default_rng(seed).permutation(len(sequences) // together)
@@ -159,14 +173,15 @@ def make_batch(
         [numbered[unit * together : (unit + 1) * together] for unit in part]
         for part in np.array_split(order, mini_batches)
     ]
+    minis = [_mini_batch(units, length_norm, constant_length, only_signal) for units in pieces if units]
+    packed = [sequence for mini in minis for unit in mini.units for _, sequence in unit]
     return TrainingBatch(
-        packs=tuple(
-            _split(units, ranks, micro_batch_tokens, length_norm, constant_length) for units in pieces if units
-        ),
+        packs=tuple(_split(mini, ranks, micro_batch_tokens, together) for mini in minis),
         temperature=temperature,
-        num_sequences=len(sequences),
-        num_tokens=sum(len(sequence.token_ids) for sequence in sequences),
-        num_targets=sum(sequence.num_targets for sequence in sequences),
+        num_sequences=len(packed),
+        num_skipped=len(sequences) - len(packed),
+        num_tokens=sum(len(sequence.token_ids) for sequence in packed),
+        num_targets=sum(sequence.num_targets for sequence in packed),
     )
 
 
@@ -174,10 +189,20 @@ _Unit = list[tuple[int, TrainingSequence]]
 """Sequences that stay together, each with its number."""
 
 
-def _split(
-    units: list[_Unit], ranks: int, budget: int, length_norm: LengthNorm, constant_length: int
-) -> tuple[tuple[Pack, ...], ...]:
-    """Balance units over ranks (longest first to the least loaded), then fill packs up to the budget."""
+_Weight = Callable[[TrainingSequence], float]
+"""Share in the objective of each target of a sequence."""
+
+
+class _MiniBatch(NamedTuple):
+    """What one optimizer step trains on."""
+
+    units: list[_Unit]
+    """Those that are computed."""
+    weight: _Weight
+    """By all of its units, computed or not."""
+
+
+def _mini_batch(units: list[_Unit], length_norm: LengthNorm, constant_length: int, only_signal: bool) -> _MiniBatch:
     sequences = [sequence for unit in units for _, sequence in unit]
     total_targets = sum(sequence.num_targets for sequence in sequences)
 
@@ -190,9 +215,15 @@ def _split(
             case "constant":
                 return 1 / (len(sequences) * constant_length)
 
-    bins = _cut(units, ranks, budget)
+    computed = [unit for unit in units if not only_signal or any(sequence.advantage for _, sequence in unit)]
+    return _MiniBatch(computed, weight)
+
+
+def _split(mini: _MiniBatch, ranks: int, budget: int, together: int) -> tuple[tuple[Pack, ...], ...]:
+    """Balance units over ranks (longest first to the least loaded), then fill packs up to the budget."""
+    bins = _cut(mini.units, ranks, budget) or [[] for _ in range(ranks)]
     # Forward passes are collective under ZeRO-3, so a rank with less work runs empty packs.
-    packs = [_pack(members, weight) if members else _empty_pack(len(units[0])) for members in bins]
+    packs = [_pack(members, mini.weight) if members else _empty_pack(together) for members in bins]
     # From the fullest on, there and back over the ranks, so that the sums of the ranks are equal too.
     steps = [packs[first : first + ranks] for first in range(0, len(packs), ranks)]
     return tuple(zip(*(step if i % 2 == 0 else step[::-1] for i, step in enumerate(steps)), strict=True))
@@ -304,7 +335,7 @@ def _lay_out(sequences: list[TrainingSequence]) -> _Spans:
     return spans
 
 
-def _pack(members: _Unit, weight: Callable[[TrainingSequence], float]) -> Pack:
+def _pack(members: _Unit, weight: _Weight) -> Pack:
     sequences = [sequence for _, sequence in members]
     spans = _lay_out(sequences)
     lengths = np.array([len(span) for span in spans.token_ids], dtype=np.int64)

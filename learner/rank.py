@@ -25,13 +25,14 @@ from learner.losses.kl import kl_estimate
 from learner.model.policy import PackTensors
 from learner.model.sequence import SequenceGroup
 from learner.objectives import OBJECTIVES, RANKED_BY, Objective
+from learner.peak import peak_of
 from learner.progress import Progress
 from learner.publish.model import ModelPublisher
 from learner.rendezvous import Rendezvous, meet
 from learner.spec import Head, LearnerSpec, ObjectiveName
 from learner.stats import RankStats, merge_figures
 from learner.storage import check_room, storing
-from learner.throughput import matmul_peak, memory_peak, reset_memory_peak
+from learner.throughput import memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
 from rollout.errors import InputError, ServiceError
 from rollout.faults import reach
@@ -142,7 +143,7 @@ class LearnerRank:
         """
         goal = OBJECTIVES[objective]
         model = self._trained_by(goal, objective)
-        peak_flops = matmul_peak(self.device, model.dtype)
+        peak = peak_of(self.device, model.dtype)
         reset_memory_peak(self.device)
         began, steps_before = time.perf_counter(), model.optimizer_steps
         self._at("anchors", "log-probabilities before the first step")
@@ -172,15 +173,16 @@ class LearnerRank:
             self._at("stepped")
         model.refresh_reference(steps_before)
         own = (pack for share in shares for pack in share if model.answers)
+        flops, seconds = goal.forward_passes(model, count) * model.cost.forward_flops(own), time.perf_counter() - began
         return RankStats(
             figures=merge_figures(figures),
             parts={name: share / count for name, share in parts.items()},
             grad_norm=sum(norms) / max(len(norms), 1),
             lr=lr,
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             optimizer_steps=model.optimizer_steps,
-            model_flops=goal.forward_passes(model, count) * model.cost.forward_flops(own),
-            peak_flops=peak_flops,
+            model_flops=flops,
+            peak_flops=peak.raise_to(flops / seconds),
             memory_peak=memory_peak(self.device),
             weights=model.digest(),
         )

@@ -24,7 +24,7 @@ class RankStats:
     model_flops: float
     """FLOPs that the objective asks for on this rank's share (learner/throughput.py)."""
     peak_flops: float
-    """FLOPs a second that the device reaches in matrix products: measured."""
+    """FLOPs a second that the device reaches in matrix products: the best that was seen (learner/peak.py)."""
     memory_peak: int
     """Bytes, at most, during this call."""
     weights: str = ""
@@ -55,7 +55,7 @@ class TrainStats:
     optimizer_steps: int
     """Optimizer steps since the stage began."""
     mfu: float
-    """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/throughput.py)."""
+    """Model FLOPs utilisation: share of the measured matrix-multiply peak of all ranks (learner/peak.py), at most 1."""
     memory_peak: int
     """Bytes that the rank with most of them held at most."""
     weights: str = ""
@@ -69,8 +69,9 @@ def train_stats(ranks: Sequence[RankStats]) -> TrainStats:
     count = figures.pop("count", 0.0)
     seconds = max(rank.seconds for rank in ranks)
     return TrainStats(
-        means={name: total / count for name, total in figures.items() if not is_extreme(name)},
-        extremes={name: value for name, value in figures.items() if is_extreme(name)},
+        # Empty packs have figures too, which are of nothing.
+        means={name: total / count for name, total in figures.items() if count and not is_extreme(name)},
+        extremes={name: value for name, value in figures.items() if count and is_extreme(name)},
         count=int(count),
         loss=sum(parts.values()),
         parts=parts,

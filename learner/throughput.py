@@ -1,15 +1,13 @@
-"""What a step costs and what the device could do: model FLOPs, the measured matrix-multiply peak, peak memory.
+"""What a step costs: model FLOPs and peak memory.
 
 Model FLOPs are those that the mathematics needs, whatever the implementation computes again or pads: 2 a weight and token
 in every linear layer, the scores and sums of causal attention, the head at targets only; a backward pass costs two forward
 passes (Kaplan et al., arXiv:2001.08361, section 2.1; PaLM, arXiv:2204.02311, appendix B, there without the causal half).
 By hand: DeepSpeed's profiler counts what runs, padding and repeated prompts included.
-Utilisation (MFU) is model FLOPs a second over the peak, all forward passes that the objective asks for included.
+Utilisation (MFU) is model FLOPs a second over the peak (learner/peak.py), all forward passes that the objective asks for included.
 """
 
-import functools
 import resource
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -64,26 +62,6 @@ class ModelCost:
 
 def _size(weight: Any) -> int:
     return int(getattr(weight, "ds_numel", weight.numel()))
-
-
-@functools.cache
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of the best of several square matrix products on this device with the threads that it has now."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        _wait(device)
-        began = time.perf_counter()
-        torch.mm(left, right)
-        _wait(device)
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def reset_memory_peak(device: torch.device) -> None:

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class _Replay:
                 checkpoint = base[1]
                 for number, step in enumerate((*skipped, *steps)):
                     learner, checkpoint = await self._ranks_of(step, checkpoint, Path(scratch, str(number)))
-                    stats = await learner.train(step.batch, "grpo")
+                    stats = await learner.train(partial(step.batch, self._section), "grpo")
                     if number < len(skipped):
                         continue
                     done.append(Replayed(step=step.record.step, stats=stats, before=lines.get(step.record.step, {})))

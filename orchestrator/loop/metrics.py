@@ -58,6 +58,7 @@ def step_metrics(
         "learner/grad_norm": stats.grad_norm,
         "learner/lr": stats.lr,
         "learner/optimizer_steps": stats.optimizer_steps,
+        "learner/skipped_share": batch.skipped_share,
         "throughput/completion_tokens": int(lengths.sum()),
         "throughput/tokens_per_s": float(lengths.sum() / times["time/step_s"]),
         "throughput/trained_tokens": batch.num_tokens,

@@ -58,8 +58,11 @@ class RecordedStep:
         ends = np.cumsum([len(group.completions) for group in groups])[:-1]
         return groups, np.split(np.array(rows["advantage"].to_pylist(), np.float64), ends)
 
-    def batch(self) -> TrainingBatch:
-        """The batch, as it was cut. Raises DamagedFile as `read_rows` does."""
+    def batch(self, section: LearnerSection) -> TrainingBatch:
+        """The batch, as it was cut; where the learner's section has a loss that needs them, with completions that the step skipped.
+
+        Raises DamagedFile as `read_rows` does.
+        """
         groups, advantages = self.groups_and_advantages
         filtered = self.record.learner["overlong_filtering"]
         rows = [
@@ -67,7 +70,8 @@ class RecordedStep:
             for group, own in zip(groups, advantages, strict=True)
             for row in sequences_of(group, own, overlong_filtering=filtered)
         ]
-        return make_batch(rows, **self.record.cut)
+        skips = self.record.cut.get("only_signal", False) and not section.trains_all
+        return make_batch(rows, **{**self.record.cut, "only_signal": skips})
 
     def section(self, now: LearnerSection) -> LearnerSection:
         """A learner's section that computes as the step's did, in the places of `now`."""
@@ -184,7 +188,7 @@ async def train_again(context: StageContext, steps: Sequence[RecordedStep]) -> N
         if record.plan != plan:
             plan = record.plan
             await learner.plan(*plan)
-        stats = await context.train(step.batch, "grpo")
+        stats = await context.train(partial(step.batch, context.stage.learner), "grpo")
         line = lines.get(record.step)
         if line is None:
             _record(context, step, stats)
@@ -232,7 +236,9 @@ def _record(context: StageContext, step: RecordedStep, stats: TrainStats) -> Non
     account = Buffer(loop.groups_per_step, loop.max_staleness, dynamic_sampling=False)
     account.restore(step.record.state["buffer"], number - 1)
     times = context.clocks.step()
-    values = step_metrics(groups, step.batch(), stats, number - 1, None, None, account, number - 1, times)
+    values = step_metrics(
+        groups, step.batch(context.stage.learner), stats, number - 1, None, None, account, number - 1, times
+    )
     context.record_step(number, values, weights=stats.weights)
 
 

@@ -104,7 +104,7 @@ CURVES: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
                 title="Entropy",
                 unit="nats per token",
                 lines=(("policy/entropy", "entropy"),),
-                hint="How undecided the policy is; a fast drop to zero means that it has stopped exploring.",
+                hint="How undecided the policy is, on what trains; a fast drop to zero means that it has stopped exploring.",
             ),
             _Curve(
                 title="Clipped tokens",

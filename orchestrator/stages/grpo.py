@@ -7,6 +7,7 @@ Sync and async are this one loop: `loop.max_staleness` decides how many groups t
 """
 
 import asyncio
+from functools import partial
 
 from learner.batch import make_batch
 from learner.learner import Once
@@ -101,13 +102,15 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
     reach("taken")
     trained = await batch_advantages(context, groups, step)
     done = step + 1
-    cut = context.cut(derive_seed(context.seed, "batch", step), context.stage.learner.mini_batches, step)
+    learner = context.stage.learner
+    cut = context.cut(derive_seed(context.seed, "batch", step), learner.mini_batches, step)
+    cut["only_signal"] = not learner.trains_all
     state = {"buffer": buffer.state(), "prompts": prompts.state()}
     with context.clocks.save.running():
         recorded = await write_record(context, done, buffer, log, trained.advantages, cut, state)
     reach("committed", recorded.path)
     batch = make_batch(trained.rows, **cut)
-    stats = await context.train(Once(batch, recorded.batch), "grpo")
+    stats = await context.train(Once(batch, partial(recorded.batch, learner)), "grpo")
     reach("trained")
     published = await context.publish(done) if cadence.publish(done) else None
     reach("published")

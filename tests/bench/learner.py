@@ -12,7 +12,8 @@ any allocator's own account.
 Cases of the learner, beside `learner` itself: `-bf16`; `-passive`, threads that sleep while they wait; `-spin`, threads
 that look for work for a moment before they sleep, as the services set it (rollout/actors.py: compute_environment); `-bound`,
 each thread on a core of its own; `-1`, a single thread; `-compiled`, feed-forward layers and norms through `torch.compile`;
-`-ckpt`, activations computed anew.
+`-ckpt`, activations computed anew; `-silent`, two thirds of the groups without a signal, all of it computed; `-skips`, the same
+work with what has no gradient left out, as a run does it without a KL in the loss.
 
 `padded` and `trl` compute micro-batches of `--rows` completions, each padded to the longest of the batch.
 PYTHON: an interpreter with trl 1.16 (`pip install trl==1.16.0` in an environment of its own; not a dependency).
@@ -94,6 +95,8 @@ def run_learner(
     dtype: str,
     threads: int = THREADS,
     compiled: bool = False,
+    silent: bool = False,
+    skips: bool = False,
     **changes: object,
 ) -> dict[str, float]:
     """One rank of the learner as the service opens it: DeepSpeed stage 0 unless `changes` say otherwise."""
@@ -114,15 +117,16 @@ def run_learner(
         TrainingSequence(
             token_ids=np.concatenate([work.prompts[row // work.group_size], completion]),
             first_target=len(work.prompts[row // work.group_size]),
-            advantage=float(work.advantages[row]),
+            advantage=0.0 if silent and row // work.group_size % 3 else float(work.advantages[row]),
             rollout_logprobs=work.logprobs[row],
         )
         for row, completion in enumerate(work.completions)
     ]
-    cut = {"length_norm": "sequence", "constant_length": 256, "temperature": 1.0, "seed": 0}
+    cut: dict[str, Any] = {"length_norm": "sequence", "constant_length": 256, "temperature": 1.0, "seed": 0}
+    cut |= {"ranks": 1, "mini_batches": 1, "micro_batch_tokens": 2048, "only_signal": skips}
 
     def step() -> None:
-        rank.train(make_batch(sequences, ranks=1, mini_batches=1, micro_batch_tokens=2048, **cut), "grpo")
+        rank.train(make_batch(sequences, **cut), "grpo")
 
     return measure(step, steps)
 
@@ -159,6 +163,8 @@ CASES = {
     "learner-compiled": _learner(compiled=True),
     "learner-bf16-compiled": _learner("bfloat16", compiled=True),
     "learner-ckpt": _learner(activation_checkpointing=True),
+    "learner-silent": _learner(silent=True),
+    "learner-skips": _learner(silent=True, skips=True),
 }
 
 

@@ -1,6 +1,7 @@
 """Cutting into mini-batches, ranks and packs loses nothing, repeats nothing, and keeps the objective."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -287,6 +288,64 @@ def test_completions_that_left_the_group_do_not_train() -> None:
         group=whole.group, completions=whole.completions[:2], scores=whole.scores[:2], num_errors=1, seconds=0.0
     )
     assert [row.advantage for row in sequences_of(kept, np.array([1.0, -1.0]))] == [1, -1]
+
+
+# --- Without a signal
+
+
+def silent(lengths: list[tuple[int, int]], every: int) -> list[TrainingSequence]:
+    """Rows of which one in `every` has a signal; the others' advantage is 0, either way round."""
+    return [
+        replace(row, advantage=row.advantage if i % every == 0 else -0.0 if i % 2 else 0.0)
+        for i, row in enumerate(rows(lengths))
+    ]
+
+
+@fast
+@given(shapes, st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(1, 80), norms, st.integers(0, 5))
+def test_what_has_no_signal_is_in_no_pack_and_the_weights_of_the_rest_are_to_the_bit_those_of_all(
+    lengths: list[tuple[int, int]],
+    every: int,
+    ranks: int,
+    mini_batches: int,
+    budget: int,
+    norm: LengthNorm,
+    seed: int,
+) -> None:
+    sequences = silent(lengths, every)
+    cut = {
+        "ranks": ranks,
+        "mini_batches": mini_batches,
+        "micro_batch_tokens": budget,
+        "length_norm": norm,
+        "seed": seed,
+    }
+    whole, kept = batch_of(sequences, **cut), batch_of(sequences, **cut, only_signal=True)
+
+    def shares(batch: TrainingBatch) -> list[dict[int, tuple[float, float]]]:
+        return [
+            {
+                int(target): (float(weight), float(advantage))
+                for pack in (pack for rank in mini for pack in rank if not is_empty(pack))
+                for target, weight, advantage in zip(pack.targets, pack.weights, pack.advantages, strict=True)
+            }
+            for mini in batch.packs
+        ]
+
+    expected = [{k: share for k, share in mini.items() if share[1] != 0} for mini in shares(whole)]
+    assert shares(kept) == expected, "of every mini-batch, whose number stays"
+    signal = [row for row in sequences if row.advantage]
+    assert (kept.num_sequences, kept.num_skipped) == (len(signal), len(sequences) - len(signal))
+    assert kept.num_tokens == sum(len(row.token_ids) for row in signal)
+    assert kept.num_targets == sum(row.num_targets for row in signal)
+    assert kept.skipped_share == pytest.approx(1 - len(signal) / len(sequences))
+    assert (whole.num_skipped, whole.skipped_share) == (0, 0)
+
+
+def test_a_mini_batch_without_a_signal_is_an_empty_pack_for_each_rank() -> None:
+    batch = batch_of(silent([(3, 4)] * 6, every=7)[1:], ranks=2, mini_batches=2, only_signal=True)
+    assert [[[is_empty(pack) for pack in rank] for rank in mini] for mini in batch.packs] == [[[True]] * 2] * 2
+    assert (batch.num_sequences, batch.num_skipped, batch.num_tokens) == (0, 5, 0)
 
 
 # --- Shared prompts

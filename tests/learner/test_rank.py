@@ -34,16 +34,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def batch(seed: int, **changes: Any) -> TrainingBatch:
+LENGTHS = (9, 14, 20, 12)
+
+
+def batch(seed: int, signal: int = 4, **changes: Any) -> TrainingBatch:
+    """`signal`: so many of its rows have an advantage other than 0."""
     rng = np.random.default_rng(seed)
     rows = [
         TrainingSequence(
             token_ids=rng.integers(3, 90, size=length),
             first_target=4,
-            advantage=float(rng.normal()),
+            advantage=float(rng.normal()) * (number < signal),
             rollout_logprobs=np.full(length - 4, -4.5, np.float32),
         )
-        for length in (9, 14, 20, 12)
+        for number, length in enumerate(LENGTHS)
     ]
     cut = {"mini_batches": 1, "micro_batch_tokens": 30, "length_norm": "sequence", "constant_length": 16}
     return make_batch(rows, ranks=1, seed=0, temperature=1.0, **(cut | changes))
@@ -197,3 +201,26 @@ def test_anchors_wait_on_the_host_and_one_pack_is_on_the_device_at_a_time(
     rank.train(batch(0, mini_batches=4), "grpo")
     assert len(most) == 8, "four packs, for the anchors and for the steps"
     assert max(most) <= 2, "the one before may go only when the next has come"
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("signal", [2, 0], ids=["half without a signal", "nothing trains"])
+def test_steps_without_completions_that_have_no_gradient_are_those_with_them(
+    rank: LearnerRank, folder: str, stage: int, signal: int
+) -> None:
+    """To the last bit, AdamW's moments and weight decay included: packs of one sequence are the same packs."""
+    spec = learner_spec(folder, zero_stage=stage, lr=1e-3, weight_decay=0.1)
+    found = []
+    for only in (False, True):
+        rank.open(spec)
+        stats = [rank.train(batch(0, mini_batches=2), "grpo")]
+        for seed in (1, 2):
+            cut = {"mini_batches": 2, "micro_batch_tokens": 1, "only_signal": only}
+            stats.append(rank.train(batch(seed, signal=signal, **cut), "grpo"))
+        found.append(([(s.grad_norm, s.optimizer_steps, s.parts, s.weights) for s in stats], weights(rank.model)))
+        computed = LENGTHS[:signal] if only else LENGTHS
+        assert stats[-1].figures["count"] == sum(length - 4 for length in computed)
+    (steps, left), (others, right) = found
+    assert others == steps
+    assert same(left, right)
+    assert len({weights for *_, weights in steps}) == 3, "without a gradient momentum and decay move the weights too"

@@ -118,3 +118,44 @@ def test_a_second_copy_in_each_node_changes_no_update(folder: str) -> None:
             np.testing.assert_allclose(copied["policy"][name], values, atol=1e-6)
         assert copied["reference"] == copied["policy"]
         assert max(map(abs, copied["kl"])) < 1e-6
+
+
+SKIPPED = """
+import numpy as np
+from learner.batch import TrainingSequence, make_batch
+from tests.learner.specs import learner_spec
+
+def batch(seed, only, signal):
+    rng = np.random.default_rng(seed)
+    rows = [
+        TrainingSequence(token_ids=rng.integers(3, 90, size=length), first_target=4,
+                         advantage=float(rng.normal()) * (number in signal),
+                         rollout_logprobs=np.full(length - 4, -4.5, np.float32))
+        for number, length in enumerate((9, 14, 20, 12, 11, 10, 17, 8))
+    ]
+    return make_batch(rows, ranks=ranks, seed=0, temperature=1.0, mini_batches=2, micro_batch_tokens=30,
+                      length_norm="sequence", constant_length=16, only_signal=only)
+
+answers = []
+for stage in given["stages"]:
+    for only in (False, True):
+        rank.open(learner_spec(given["folder"], zero_stage=stage, lr=1e-3, weight_decay=0.1))
+        stats = [rank.train(batch(seed, only, signal), "grpo") for seed, signal in enumerate(given["signal"])]
+        answers.append({"norms": [s.grad_norm for s in stats], "counts": [s.figures["count"] for s in stats],
+                        "steps": stats[-1].optimizer_steps})
+answer(answers)
+"""
+
+
+def test_ranks_skip_what_has_no_gradient_and_take_the_same_steps(folder: str) -> None:
+    """Also where one rank, or none, has anything to do."""
+    signal = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 5], [3], [], [0, 7]]
+    first, second = on_ranks(SKIPPED, {"folder": folder, "signal": signal, "stages": [0, 3]})
+    for case in (0, 2):
+        whole, kept = first[case], first[case + 1]
+        np.testing.assert_allclose(kept["norms"], whole["norms"], rtol=2e-5)
+        assert kept["norms"][3] == 0
+        assert kept["steps"] == whole["steps"] == 10
+        targets = [5, 10, 16, 8, 7, 6, 13, 4]
+        computed = [own + other for own, other in zip(kept["counts"], second[case + 1]["counts"], strict=True)]
+        assert computed == [sum(targets[number] for number in numbers) for numbers in signal]

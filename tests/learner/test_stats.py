@@ -58,3 +58,9 @@ def test_ranks_are_put_together_by_the_slowest_and_the_largest() -> None:
 def test_a_batch_of_which_nothing_trained_has_no_means() -> None:
     stats = train_stats([rank_stats(figures={}, parts={})])
     assert (stats.means, stats.extremes, stats.count, stats.loss) == ({}, {}, 0, 0)
+
+
+def test_a_batch_of_empty_packs_has_no_means_and_no_extremes() -> None:
+    nothing = {"count": 0.0, "kl": 0.0, "ratio_min": float("inf"), "ratio_max": 0.0}
+    stats = train_stats([rank_stats(figures=nothing, parts={"policy": 0.0})] * 2)
+    assert (stats.means, stats.extremes, stats.count, stats.loss, stats.parts) == ({}, {}, 0, 0, {"policy": 0})

@@ -128,6 +128,11 @@ class LearnerSection(Section):
         """Token budget of one pack."""
         return self.micro_batch_tokens * self.sequence_parallel
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether a completion with an advantage of 0 has a gradient: the loss has a term beside the policy gradient's."""
+        return self.entropy_coef != 0 or (self.kl_coef != 0 and self.kl_in == "loss")
+
     @model_validator(mode="after")
     def _sequences(self) -> Self:
         if self.ranks % self.sequence_parallel:
