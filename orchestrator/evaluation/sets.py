@@ -70,7 +70,8 @@ async def evaluate_sets(
         except ServiceError as problem:
             raise ServiceError(f"evaluation of {name!r}: {problem}") from problem
         correctness = Correctness.of(rubric, section.correct, answered=any(prompt.answer for prompt in prompts))
-        results.append(summarize(name, correctness, *groups, contest=contest))
+        phrases = stage.eval.reflection_phrases
+        results.append(summarize(name, correctness, *groups, contest=contest, phrases=phrases))
     return results
 
 

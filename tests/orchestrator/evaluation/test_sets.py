@@ -257,4 +257,5 @@ def test_the_record_has_the_names_of_metrics_jsonl() -> None:
     assert set(record) == {
         "set", "problems", "unscored", "correct", "greedy", "pass@1", "cons@k", "k", "win_rate", "compared",
         "judged_by", "format", "reward", "labels", "metrics", "length_mean", "truncated", "samples",
+        "reflection", "reflections", "outcomes",
     }  # fmt: skip
