@@ -13,7 +13,7 @@ from orchestrator.results.columns import Figure, Record
 from orchestrator.results.estimators import MOST, cons_at_k, pass_at_k
 
 LENGTH = Figure("tokens", "length", lambda record: record.get("length_mean"), "tokens", 1)
-REFLECTIONS = Figure("reflections", "re-checks a thought", lambda record: record.get("reflections"), places=2)
+REFLECTIONS = Figure("reflections", "re-checks", lambda record: record.get("reflections"), places=2)
 REWARD = Figure("reward", "reward", lambda record: record.get("reward"), better="higher")
 
 
@@ -35,15 +35,22 @@ def samples_of(record: Record) -> int:
 
 
 def figures_of(k: int, *, votes: bool) -> list[Figure]:
-    """Figures that are compared, the most telling first; with k samples in every side, `votes`: whose answers can be compared."""
-    shown = [_share("greedy", "greedy")]
+    """Figures that are compared, the steadiest first: a mean over samples moves less by chance than one answer a problem.
+
+    Args:
+        k: samples that every side has of a problem.
+        votes: the answers of every side can be compared with each other.
+    """
+    shown = []
     if k:
         shown.append(_share("pass@1", "pass@1"))
         if k > 1 and votes:
-            shown += [_share(f"cons@{k}", f"cons@{k}"), _share("gain", f"cons@{k} − pass@1")]
+            # A vote that gains more is no better: where every sample is right it gains nothing.
+            gain = Figure("gain", "gain by vote", lambda record: None, "%", 1)
+            shown += [_share(f"cons@{k}", f"cons@{k}"), gain]
         if k > 1:
             shown.append(_share(f"pass@{k}", f"pass@{k}"))
-    return [*shown, _share("won", "win rate"), REWARD, LENGTH, REFLECTIONS]
+    return [*shown, _share("greedy", "greedy"), _share("won", "win rate"), REWARD, LENGTH, REFLECTIONS]
 
 
 def _share(key: str, head: str) -> Figure:

@@ -54,12 +54,20 @@ def bootstrap_p(drawn: np.ndarray) -> float:
     return float(min(1.0, 2 * (beyond + 1) / (len(known) + 1)))
 
 
-def difference(a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.ndarray) -> Difference:
+def is_binary(*sides: np.ndarray) -> bool:
+    """Whether there is one run on each side, [1, P], and every value is right (1) or wrong (0), or missing."""
+    return all(len(side) == 1 and bool(np.isin(side[~np.isnan(side)], (0.0, 1.0)).all()) for side in sides)
+
+
+def difference(
+    a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.ndarray, *, exact: bool = False
+) -> Difference:
     """B against A.
 
     Args:
         a, b: [R, P] values by run and problem, NaN where there is none, on the same problems in both.
         drawn_a, drawn_b: [B] means of both over the same resamples.
+        exact: the sign test says how sure it is, as for answers that are right or wrong.
     """
     each_a, each_b = (side[:, ~np.isnan(side).any(axis=0)].mean(axis=0) for side in (a, b))
     apart = each_b - each_a
@@ -67,7 +75,6 @@ def difference(a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.nd
     more, less = (int((sign * apart > 1e-9).sum()) for sign in (1, -1))
     drawn = drawn_b - drawn_a
     drawn = np.where(np.abs(drawn) < 1e-12, 0.0, drawn)
-    exact = len(a) == len(b) == 1 and bool(np.isin(np.concatenate([each_a, each_b]), (0.0, 1.0)).all())
     return Difference(
         estimate=estimate(float(apart.mean()), drawn),
         p=sign_test(more, less) if exact else bootstrap_p(drawn),
