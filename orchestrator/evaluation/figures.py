@@ -135,7 +135,8 @@ def summarize(
     shown = greedy or sampled
     assert shown is not None
     checks = [
-        [reflections(group.prompt.text, completion.text, phrases) for completion in group.completions] for group in shown
+        [reflections(group.prompt.text, completion.text, phrases) for completion in group.completions]
+        for group in shown
     ]
     scores = [score for group in shown for score in group.scores]
     completions = [completion for group in shown for completion in group.completions]

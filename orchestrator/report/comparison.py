@@ -128,7 +128,11 @@ def _groups(comparison: Comparison) -> list[DrawingGroup]:
             side.letter: [_history(run.history, run.records[each.name]) for run in side.runs]
             for side in comparison.sides
         }
-        several = any(len({record["step"] for record in records if "step" in record}) > 1 for runs in lines.values() for records in runs)
+        several = any(
+            len({record["step"] for record in records if "step" in record}) > 1
+            for runs in lines.values()
+            for records in runs
+        )
         charts = [over_steps(lines, key) for key, *_ in OVER_STEPS] if several else []
         if drawings := draw_all([*charts, *over_k_charts(lines)]):
             groups.append(DrawingGroup(title=each.name, drawings=drawings))

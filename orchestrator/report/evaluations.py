@@ -8,23 +8,41 @@ import numpy as np
 from orchestrator.report.charts import Chart, DrawingGroup, Series, draw_all
 from orchestrator.report.render import Section
 from orchestrator.results.bootstrap import Estimate, estimate, over_runs, resampled_means
+from orchestrator.results.columns import Record
 from orchestrator.results.outcomes import consensus, coverage, fingerprint_of, outcomes_of, samples_of, values_of
-from orchestrator.run.record import Record, StageRecord
+from orchestrator.run.record import StageRecord
 
 BY_INTERVAL = "Shaded: 95 % interval by the choice of problems."
 OVER_STEPS = (
     ("greedy", "Greedy accuracy", "% of problems", 100, "One answer without chance."),
-    ("pass@1", "Accuracy of samples, pass@1", "% of samples", 100, "Share of the k samples of a problem that is right."),
+    (
+        "pass@1",
+        "Accuracy of samples, pass@1",
+        "% of samples",
+        100,
+        "Share of the k samples of a problem that is right.",
+    ),
     ("cons@k", "Accuracy of the vote, cons@k", "% of problems", 100, "The most frequent of the k answers is right."),
     ("won", "Win rate", "% of prompts", 100, "Ties for one half."),
     ("tokens", "Length", "tokens", 1, "Growth together with accuracy is reasoning."),
-    ("reflections", "Re-checks", "a thought", 1, "How often a thought says that it checks itself, by the recipe's word list."),
+    (
+        "reflections",
+        "Re-checks",
+        "a thought",
+        1,
+        "How often a thought says that it checks itself, by the recipe's word list.",
+    ),
 )
 """(key, title, unit, factor, hint) of the charts over steps."""
 TOGETHER = ("greedy", "pass@1", "cons@k")
 """Keys that share a chart where one run is shown."""
 FEWEST_STEPS = 2
 """A chart over steps has at least so many."""
+
+RESAMPLES = 1_000
+"""Resamples of the bands: fewer than for a test, for they are drawn again while a run goes on."""
+OPEN_GROUPS = 3
+"""More groups of charts are folded away at first."""
 
 Lines = Mapping[str, Sequence[Sequence[Record]]]
 """Label → the evaluations of every run of it, of one set, in order."""
@@ -34,6 +52,7 @@ Lines = Mapping[str, Sequence[Sequence[Record]]]
 class Evaluations:
     groups: tuple[DrawingGroup, ...]
     hint: str
+    opened: bool
 
 
 def evaluations_section(stages: Sequence[StageRecord]) -> Section | None:
@@ -52,7 +71,7 @@ def evaluations_section(stages: Sequence[StageRecord]) -> Section | None:
 
 
 def section(groups: Sequence[DrawingGroup]) -> Section:
-    content = Evaluations(groups=tuple(groups), hint=BY_INTERVAL)
+    content = Evaluations(groups=tuple(groups), hint=BY_INTERVAL, opened=len(groups) <= OPEN_GROUPS)
     return Section(anchor="evaluations", title="Evaluations", template="evaluations.html.j2", content=content)
 
 
@@ -85,7 +104,14 @@ def over_k_charts(lines: Lines) -> list[Chart]:
     if can_vote(lines):
         charts.append(over_k(lines, consensus, "Vote of k, cons@k", "What the majority of k samples is worth."))
     if _several(lines):
-        charts.append(over_k(lines, coverage, "Best of k, pass@k", "At least one of k samples is right: what the model can do at all."))
+        charts.append(
+            over_k(
+                lines,
+                coverage,
+                "Best of k, pass@k",
+                "At least one of k samples is right: what the model can do at all.",
+            )
+        )
     return charts
 
 
@@ -138,8 +164,10 @@ def _line(label: str, runs: Sequence[Sequence[Record]], key: str, times: float) 
         records = [each[step] for each in by_run]
         values = [values_of(record, key if key != "cons@k" else f"cons@{samples_of(record)}") for record in records]
         known = [each for each in values if each is not None]
-        if len(known) == len(values) and (key != "reflections" or any(each.any() for each in known)):
+        if len(known) == len(values):
             points[step] = known
+    if key == "reflections" and not any(np.nansum(each) for values in points.values() for each in values):
+        points = {}
     return _series(label, points, times)
 
 
@@ -158,7 +186,7 @@ def _estimates(points: Mapping[int, Sequence[np.ndarray]]) -> dict[int, Estimate
     if not points:
         return {}
     counts = [len(values) for values in points.values()]
-    means = resampled_means(np.concatenate([np.array(values) for values in points.values()]))
+    means = resampled_means(np.concatenate([np.array(values) for values in points.values()]), resamples=RESAMPLES)
     parts = np.split(means, np.cumsum(counts)[:-1])
     return {
         x: estimate(float(np.nanmean(values)), over_runs(drawn, seed=1))

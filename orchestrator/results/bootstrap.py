@@ -30,42 +30,33 @@ class Estimate:
     high: float
 
 
-def resampled_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
+def resampled_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
     """Means of each row over the same resamples of the problems.
 
     Args:
         values: [M, P] by row and problem; NaN: none there, and the mean is over the others.
 
     Returns:
-        [M, RESAMPLES] means; NaN where a resample has no value of the row.
+        [M, B] means, B = `resamples`; NaN where a resample has no value of the row.
     """
     there = ~np.isnan(values)
     filled = np.where(there, values, 0.0)
     parts = []
-    for weights in _weights(values.shape[1], seed):
+    for weights in _weights(values.shape[1], seed, resamples):
         with np.errstate(invalid="ignore", divide="ignore"):
             parts.append((filled @ weights.T) / (there.astype(float) @ weights.T))
     return np.concatenate(parts, axis=1)
 
 
-def intervals(values: np.ndarray, seed: int = 0) -> list[Estimate | None]:
-    """Mean and interval of each row, [M, P]; None for a row without values."""
-    means = resampled_means(values, seed)
-    return [
-        estimate(float(np.nanmean(row)), drawn) if not np.isnan(row).all() else None
-        for row, drawn in zip(values, means, strict=True)
-    ]
-
-
 def estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """A figure with the interval of its resamples, [RESAMPLES]."""
+    """A figure with the interval of its resamples, [B]."""
     rest = (1 - LEVEL) / 2
     low, high = np.nanquantile(drawn, (rest, 1 - rest))
     return Estimate(value, float(low), float(high))
 
 
 def over_runs(means: np.ndarray, seed: int) -> np.ndarray:
-    """[RESAMPLES] means over resamples of the runs, of [R, RESAMPLES] means of each run; with one run its own."""
+    """[B] means over resamples of the runs, of [R, B] means of each run; with one run its own."""
     runs, count = means.shape
     if runs == 1:
         return means[0]
@@ -73,11 +64,11 @@ def over_runs(means: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray((weights.T * means).sum(axis=0) / runs)
 
 
-def _weights(problems: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each problem is drawn, [B, P], in parts of RESAMPLES altogether."""
+def _weights(problems: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """How often each problem is drawn, [B, P], in parts, B = `resamples` altogether."""
     rng = np.random.default_rng((seed, problems))
     size = max(1, CELLS // max(1, problems))
-    for start in range(0, RESAMPLES, size):
-        count = min(size, RESAMPLES - start)
+    for start in range(0, resamples, size):
+        count = min(size, resamples - start)
         drawn = rng.integers(problems, size=(count, problems)) + problems * np.arange(count)[:, None]
         yield np.bincount(drawn.ravel(), minlength=count * problems).reshape(count, problems).astype(float)

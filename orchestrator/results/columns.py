@@ -103,7 +103,9 @@ def columns(records: Iterable[Record]) -> list[Figure]:
         shown.append(Figure("truncated", "truncated", _item("truncated"), "%", 1))
     if any(record.get("unscored") for record in records):
         shown.append(Figure("unscored", "unscored", _item("unscored"), places=0, adds_up=True))
-    known = {figure.key for figure in shown} | NO_FIGURES | {"truncated", "unscored", "reward", "reflection", "reflections"}
+    known = (
+        {figure.key for figure in shown} | NO_FIGURES | {"truncated", "unscored", "reward", "reflection", "reflections"}
+    )
     others = dict.fromkeys(str(key) for record in records for key in record if str(key) not in known)
     for key in others:
         if _measured(records, key):

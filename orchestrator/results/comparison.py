@@ -86,10 +86,14 @@ def compare(evaluated: Sequence[Evaluated], only: Sequence[str] = ()) -> Compari
     shared = [name for name in every if all(name in one.records for one in evaluated)]
     for name in only:
         if name not in shared:
-            raise InputError(f"--set {name}: not a set of every run{did_you_mean(name, shared)}; all have: {', '.join(shared) or 'none'}")
+            raise InputError(
+                f"--set {name}: not a set of every run{did_you_mean(name, shared)}; all have: {', '.join(shared) or 'none'}"
+            )
     if not shared:
         listed = "; ".join(f"{one.named}: {', '.join(one.records)}" for one in evaluated)
-        raise InputError(f"no evaluation set in common ({listed}); `rayzero eval MODEL --set NAME=PATH` measures all on one")
+        raise InputError(
+            f"no evaluation set in common ({listed}); `rayzero eval MODEL --set NAME=PATH` measures all on one"
+        )
     chosen = [name for name in shared if not only or name in only]
     for name in chosen:
         _check_same(name, evaluated)
@@ -189,9 +193,7 @@ def _over_sets(drawn: dict[str, list[_Drawn]]) -> list[Compared]:
         # One "problem" a set: values are the set's means, and the resamples those of its problems.
         values = tuple(np.array([[np.nanmean(one.values[side]) for one in each]]) for side in sides)
         means = tuple(np.mean([one.means[side] for one in each], axis=0) for side in sides)
-        joined = _Drawn(
-            figure=first.figure, problems=sum(one.problems for one in each), values=values, means=means
-        )
+        joined = _Drawn(figure=first.figure, problems=sum(one.problems for one in each), values=values, means=means)
         found.append(_compared(joined, problems=False))
     return found
 

@@ -89,9 +89,22 @@ def tables(comparison: Comparison) -> Iterator[tuple[str, list[str], list[list[s
                 found = row.differences[place]
                 estimates = [interval(row.figure, row.estimates[at]) for at in (0, place + 1)]
                 lines.append(
-                    [head(row.figure), *estimates, change(row.figure, found), p_words(found.p).removeprefix("p = ").removeprefix("p "), verdict(row, found, side.letter)]
+                    [
+                        head(row.figure),
+                        *estimates,
+                        change(row.figure, found),
+                        p_words(found.p).removeprefix("p = ").removeprefix("p "),
+                        verdict(row, found, side.letter),
+                    ]
                 )
-            heads = ["figure", f"{first.letter} (95 %)", f"{side.letter} (95 %)", f"{side.letter} − {first.letter}", "p", "verdict"]
+            heads = [
+                "figure",
+                f"{first.letter} (95 %)",
+                f"{side.letter} (95 %)",
+                f"{side.letter} − {first.letter}",
+                "p",
+                "verdict",
+            ]
             yield title(each), heads, lines
 
 

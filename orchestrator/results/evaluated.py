@@ -47,7 +47,9 @@ def read_evaluated(named: str) -> Evaluated:
         path, step = named, ""
     run_dir = find_run(Path(path)) or find_run(Path(path).parent)
     if run_dir is None:
-        raise InputError(f"{named}: no run, and no file of `rayzero eval`; give RUN, RUN/STAGE, RUN/STAGE@STEP or a file")
+        raise InputError(
+            f"{named}: no run, and no file of `rayzero eval`; give RUN, RUN/STAGE, RUN/STAGE@STEP or a file"
+        )
     run = read_run(run_dir)
     stage = _stage(run, named, Path(path).resolve().relative_to(run_dir.resolve()).parts)
     if not step:
@@ -69,9 +71,7 @@ def _evaluated(
 ) -> Evaluated:
     last = max(int(record["step"]) for record in records.values())
     history = tuple(record for record in stage.evals if record["step"] <= last)
-    return Evaluated(
-        named=named, stage=stage.name, step=step, recipe=run.recipe, records=records, history=history
-    )
+    return Evaluated(named=named, stage=stage.name, step=step, recipe=run.recipe, records=records, history=history)
 
 
 def _stage(run: RunRecord, named: str, inside: tuple[str, ...]) -> StageRecord:
@@ -93,5 +93,7 @@ def _of_file(named: str) -> Evaluated:
         results = content["results"]
         records = {str(record["set"]): record for record in results}
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{named}: no file of `rayzero eval`; give one that its --out wrote, or the folder of a run") from None
+        raise InputError(
+            f"{named}: no file of `rayzero eval`; give one that its --out wrote, or the folder of a run"
+        ) from None
     return Evaluated(named=named, stage="", step=None, recipe={}, records=records)

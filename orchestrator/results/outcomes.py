@@ -73,19 +73,25 @@ def values_of(record: Record, key: str) -> np.ndarray | None:
         pairs = zip(kept["n"], kept["right"], strict=True)
         return _column([pass_at_k(n, right, int(k)) if n >= int(k) else None for n, right in pairs])
     if name == "cons" and "votes" in kept:
-        # The vote that was held, as the record's own figure has it: the earliest sample wins a tie.
+        # Of all samples also where they are more than a curve shows.
         return _column(kept["majority"]) if int(k) == samples_of(record) else consensus(record)[int(k) - 1]
     return None
 
 
 def consensus(record: Record) -> np.ndarray:
-    """[K, P] cons@k of each problem for k = 1 … K, the samples of a problem but at most 64; NaN where it has fewer than k."""
+    """[K, P] cons@k of each problem for k = 1 … K, the samples of a problem but at most 64; NaN where it has fewer than k.
+
+    That of all samples is the vote that was held, in which the earliest sample wins a tie, as in the record's own figure.
+    """
     kept = outcomes_of(record)
     most = min(samples_of(record), MOST)
     table = np.full((most, len(kept["n"])), math.nan)
     for problem, (n, (right, *others)) in enumerate(zip(kept["n"], kept["votes"], strict=True)):
         chances = cons_at_k(right, tuple(others), n - right - sum(others))
         table[: len(chances), problem] = chances[:most]
+    held = _column(kept["majority"])
+    if most == samples_of(record) and held is not None:
+        table[-1] = held
     return table
 
 

@@ -90,8 +90,9 @@ def differences(a: Side, b: Side) -> list[str]:
         if name == "name" or first.get(key) == second.get(key) or not all(stage in each for each in stages):
             continue
         found[f"{name}: {_shown(first, key)} → {_shown(second, key)}"] = None
-    apart = [f"stage {name}: only in {side.letter}" for side, own, other in ((a, *stages), (b, *stages[::-1])) for name in sorted(own - other)]  # fmt: skip
-    return [*found, *apart]
+    own, others = stages
+    apart = [*((name, a) for name in sorted(own - others)), *((name, b) for name in sorted(others - own))]
+    return [*found, *(f"stage {name}: only in {side.letter}" for name, side in apart)]
 
 
 def _shown(values: dict[str, Any], key: str) -> str:

@@ -6,7 +6,8 @@ for. A list cannot tell whether the check was one: the figure is of words, and o
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.text.response import read_response
@@ -58,25 +59,50 @@ def reflections(prompt: str, completion: str, phrases: Iterable[str]) -> int:
     Upper and lower case are the same, so are kinds of apostrophes and of white space; a phrase stands at word boundaries, and
     where two overlap the one that begins first, or else the longer, counts. Linear in the length of the text.
     """
-    pattern = _pattern(tuple(phrases))
-    if pattern is None:
-        return 0
     response = read_response(prompt, completion)
-    return sum(1 for _ in pattern.finditer(_plain(response.thought or response.reply)))
+    text = _plain(response.thought or response.reply)
+    found = [place for phrase in _read(tuple(phrases)) for place in phrase.places(text)]
+    count, end = 0, 0
+    for start, negative_length in sorted(found):
+        if start >= end:
+            count, end = count + 1, start - negative_length
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    """One that is looked for. Searched as text: a pattern of all phrases takes twenty times as long."""
+
+    stem: str
+    begins: bool
+    """A word begins with it: no letter stands before."""
+    ends: bool
+    """A word ends with it."""
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """(start, −length) of each occurrence, so that of two that begin together the longer is less."""
+        at, size = text.find(self.stem), len(self.stem)
+        while at >= 0:
+            inside = self.begins and at and _is_letter(text[at - 1])
+            goes_on = self.ends and at + size < len(text) and _is_letter(text[at + size])
+            if not inside and not goes_on:
+                yield at, -size
+            at = text.find(self.stem, at + 1)
 
 
 @lru_cache(maxsize=32)
-def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str] | None:
-    """None: there are no phrases."""
-    wanted = sorted({plain for phrase in phrases if (plain := _plain(phrase))}, key=lambda text: (-len(text), text))
-    return re.compile("|".join(map(_expression, wanted))) if wanted else None
+def _read(phrases: tuple[str, ...]) -> tuple[_Phrase, ...]:
+    found = []
+    for plain in dict.fromkeys(map(_plain, phrases)):
+        stem = plain.removesuffix("*").rstrip()
+        if stem:
+            begins, ends = (_is_letter(sign) and not _NO_SPACES.match(sign) for sign in (stem[0], stem[-1]))
+            found.append(_Phrase(stem, begins, ends and not plain.endswith("*")))
+    return tuple(found)
 
 
-def _expression(phrase: str) -> str:
-    stem = phrase.removesuffix("*").rstrip()
-    begins = "" if _NO_SPACES.match(stem[0]) or not stem[0].isalnum() else r"(?<!\w)"
-    ends = "" if phrase.endswith("*") or _NO_SPACES.match(stem[-1]) or not stem[-1].isalnum() else r"(?!\w)"
-    return begins + re.escape(stem) + ends
+def _is_letter(sign: str) -> bool:
+    return sign.isalnum() or sign == "_"
 
 
 def _plain(text: str) -> str:
