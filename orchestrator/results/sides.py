@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config.keys import flat
@@ -70,6 +71,7 @@ def _names(groups: Sequence[Sequence[Evaluated]]) -> Iterator[list[str]]:
     staged = [f"{name}/{one.stage}" if one.stage else name for name, one in zip(recipes, firsts, strict=True)]
     yield staged
     yield [name if one.step is None else f"{name}@{one.step}" for name, one in zip(staged, firsts, strict=True)]
+    yield [Path(one.named).name for one in firsts]
     yield [one.named for one in firsts]
     yield [f"{one.named} ({place})" for place, one in enumerate(firsts, start=1)]
 
