@@ -87,7 +87,7 @@ class EvalResult:
     reflections: float | None
     """How often a thought says so, on average."""
     outcomes: Mapping[str, Any]
-    """Of every problem what was counted (orchestrator/evaluation/outcomes.py)."""
+    """Counts of every problem (orchestrator/evaluation/outcomes.py)."""
     samples: tuple[dict[str, Any], ...]
     """Completions for people to read: id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
     share won."""

@@ -120,7 +120,7 @@ def _several(lines: Lines) -> bool:
 
 
 def _accuracies(records: Sequence[Record]) -> list[Chart]:
-    """Of one run: the accuracies in one chart, then length and re-checks."""
+    """Charts over steps of one run: the accuracies together, then length and re-checks."""
     runs = [records]
     words = {"cons@k": f"cons@{samples_of(records[-1])}"} if records else {}
     together = tuple(_line(words.get(key, key), runs, key, 100) for key in TOGETHER)

@@ -30,9 +30,9 @@ class Compared:
     problems: int
     """Problems that every side has a value of."""
     estimates: tuple[Estimate, ...]
-    """Of every side."""
+    """Mean and interval of every side."""
     differences: tuple[Difference, ...]
-    """Of every side but the first, against the first."""
+    """Tests of every side but the first, against the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +211,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
             yield f"{side.letter} has a seed twice: the two runs are hardly two."
     tests = sum(len(row.differences) for each in comparison.sets for row in each.rows if row.figure.better)
     if tests > 1:
-        yield f"Of {tests} tests one in twenty is below p = 0.05 by chance: decide before you look which figure counts."
+        yield f"Among {tests} tests one in twenty is below p = 0.05 by chance: decide before you look which figure counts."
     few = [each.name for each in comparison.sets if 0 < each.problems < FEW_PROBLEMS]
     if few:
         yield f"{', '.join(few)}: fewer than {FEW_PROBLEMS} problems; the intervals are too narrow rather than too wide."

@@ -16,7 +16,7 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
     "en": (
         "wait,", "wait.", "wait!", "wait…", "but wait", "hold on", "hmm", "let me check", "let's check", "let me verify",
         "let's verify", "let me review", "double-check*", "double check*", "recheck*", "re-check*", "re-examin*", "reexamin*",
-        "reconsider*", "recalculat*", "recomput*", "recount*", "rethink*", "check again", "check this again", "check that again",
+        "reconsider*", "recalculat*", "recompute*", "recount*", "rethink*", "check again", "check this again", "check that again",
         "try again", "start over", "i made a mistake", "i made an error", "on second thought", "that's not right",
         "that is not right", "that's wrong", "that is wrong", "is that right", "is this right", "to verify", "to double-check",
     ),
@@ -38,7 +38,7 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
     ),
     "pt": (
         "espere,", "vamos verificar", "vou verificar", "verifiquemos", "vamos conferir", "vou conferir", "vamos revisar",
-        "vou revisar", "cometi um erro", "isso não está certo", "pensando bem",
+        "vou revisar", "me enganei", "isso não está certo", "pensando bem",
     ),
     "it": (
         "aspetta,", "verifichiamo", "verifico", "controlliamo", "ricontroll*", "ricalcoliamo", "ho sbagliato",

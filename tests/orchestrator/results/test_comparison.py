@@ -162,7 +162,7 @@ def test_several_sets_and_their_mean(tmp_path: Path) -> None:
     assert mean.differences[0].estimate.value == pytest.approx((7 / 32 + 1) / 2)
     assert mean.differences[0].test == "bootstrap"
     assert [each.name for each in compared(*runs, only=("hard",)).sets] == ["hard"]
-    assert "not a set of every run; did you mean 'hard'?" in fault(*runs, only=("hart",))
+    assert "not a set of every run; did you mean 'hard'?" in fault(*runs, only=("hardd",))
 
 
 def test_different_problems_are_refused(tmp_path: Path) -> None:
