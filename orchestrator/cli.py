@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.commands.check import check
+from orchestrator.commands.compare import compare
 from orchestrator.commands.convert import convert
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.export import export
@@ -116,6 +117,7 @@ app.command()(watch)
 app.command()(scale)
 app.command()(stop)
 app.command()(report)
+app.command()(compare)
 app.command()(replay)
 app.command()(recipes)
 app.command()(doctor)

@@ -7,18 +7,20 @@
 A completion is right when one reward function of the rubric gives 1 or more: the set's `correct`, or else `accuracy` or
 `code_tests`, or else, where there are answers, the first (`orchestrator.config.rubrics.correct_label`). Every function of the
 rubric is a figure besides, by its mean; with responses to compare with so is the win rate
-(orchestrator/evaluation/win_rate.py). What could not be scored is in no figure; it is counted.
+(orchestrator/evaluation/win_rate.py). What could not be scored is in no figure; it is counted. What was counted of each problem
+is kept too (orchestrator/evaluation/outcomes.py).
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.rubrics import correct_label
+from orchestrator.evaluation.outcomes import outcomes_record, votes_of
 from orchestrator.evaluation.win_rate import Contest
-from rewards.math.exact import groups_of_equals
+from rewards.text.reflection import reflections
 from rewards.types import RubricSpec, Score, ScoredGroup
 
 NUM_SAMPLES_KEPT = 8
@@ -80,6 +82,12 @@ class EvalResult:
     """Mean length of a completion in tokens."""
     truncated: float | None
     """Share of completions that were cut at the token limit."""
+    reflection: float | None
+    """Share of completions whose thought says at least once that it checks itself (rewards/text/reflection.py)."""
+    reflections: float | None
+    """How often a thought says so, on average."""
+    outcomes: Mapping[str, Any]
+    """Counts of every problem (orchestrator/evaluation/outcomes.py)."""
     samples: tuple[dict[str, Any], ...]
     """Completions for people to read: id and text of the prompt, answer, completion, correct (None where nobody says); with a baseline this too, and the
     share won."""
@@ -104,6 +112,9 @@ class EvalResult:
             "metrics": dict(self.metrics),
             "length_mean": self.length_mean,
             "truncated": self.truncated,
+            "reflection": self.reflection,
+            "reflections": self.reflections,
+            "outcomes": dict(self.outcomes),
             "samples": list(self.samples),
         }
 
@@ -115,10 +126,18 @@ def summarize(
     sampled: Sequence[ScoredGroup] | None,
     *,
     contest: Contest | None = None,
+    phrases: Sequence[str] = (),
 ) -> EvalResult:
-    """Turn the groups of one set, one a problem, into figures. At least one way of decoding must be given."""
+    """Turn the groups of one set, one a problem, into figures. At least one way of decoding must be given.
+
+    `phrases`: by which a thought says that it checks itself.
+    """
     shown = greedy or sampled
     assert shown is not None
+    checks = [
+        [reflections(group.prompt.text, completion.text, phrases) for completion in group.completions]
+        for group in shown
+    ]
     scores = [score for group in shown for score in group.scores]
     completions = [completion for group in shown for completion in group.completions]
     labels = _means(score.breakdown for score in scores)
@@ -142,6 +161,9 @@ def summarize(
         metrics=_means(score.metrics for score in scores),
         length_mean=_mean(float(len(completion.token_ids)) for completion in completions),
         truncated=_mean(float(completion.finish_reason == "length") for completion in completions),
+        reflection=_mean(float(count > 0) for each in checks for count in each),
+        reflections=_mean(float(count) for each in checks for count in each),
+        outcomes=_outcomes(correctness, greedy, sampled, shown, contest, checks),
         samples=tuple(_sample(group, correctness, contest) for group in shown[:NUM_SAMPLES_KEPT]),
     )
 
@@ -155,16 +177,45 @@ def _share_right(group: ScoredGroup, correctness: Correctness) -> float | None:
 
 
 def _majority_right(group: ScoredGroup, correctness: Correctness) -> float | None:
-    """1.0 when the most frequent answer of the group is right. No answer is no vote; answers of equal value are one."""
+    """1.0 when the most frequent answer of the group is right."""
     if not correctness.votes or not group.scores:
         return None
-    voting = [score for score in group.scores if score.extracted]
-    equals = groups_of_equals([score.extracted for score in voting])
-    # One that names a second answer besides is wrong, but what it votes for is not.
-    right = {vote for vote, score in zip(equals, voting, strict=True) if _is_right(score, correctness)}
-    # All right ones equal the reference, also where only the symbolic check could tell.
-    votes = Counter(min(right) if vote in right else vote for vote in equals)
-    return float(bool(votes) and max(votes, key=lambda vote: votes[vote]) in right)
+    return float(votes_of(group, _rights(group, correctness)).majority)
+
+
+def _rights(group: ScoredGroup, correctness: Correctness) -> list[bool]:
+    return [_is_right(score, correctness) for score in group.scores]
+
+
+def _outcomes(
+    correctness: Correctness,
+    greedy: Sequence[ScoredGroup] | None,
+    sampled: Sequence[ScoredGroup] | None,
+    shown: Sequence[ScoredGroup],
+    contest: Contest | None,
+    checks: Sequence[Sequence[int]],
+) -> dict[str, Any]:
+    """What is kept of every problem. `greedy`: 0 or 1; `n`, `right`: samples that were scored, and the right ones; `votes`: those for
+    the right answer, then those for each other; `majority`: whether the former are most; then means of the completions `shown`."""
+    told = bool(correctness.correct)
+    columns: dict[str, Sequence[Any]] = {
+        "greedy": [_share_right(group, correctness) for group in greedy or ()],
+        "n": [len(group.scores) for group in sampled or ()] if told else (),
+        "right": [sum(_rights(group, correctness)) for group in sampled or ()] if told else (),
+    }
+    if correctness.votes:
+        votes = [votes_of(group, _rights(group, correctness)) for group in sampled or ()]
+        columns["votes"] = [[each.right, *each.others] for each in votes]
+        columns["majority"] = [
+            int(each.majority) if group.scores else None for each, group in zip(votes, sampled or (), strict=True)
+        ]
+    columns |= {
+        "won": [contest.share_won(group) if contest else None for group in shown],
+        "reward": [_mean(group.rewards) for group in shown],
+        "tokens": [_mean(float(len(each.token_ids)) for each in group.completions) for group in shown],
+        "reflections": [_mean(map(float, counts)) for counts in checks],
+    }
+    return outcomes_record([group.prompt for group in shown], columns)
 
 
 def _sample(group: ScoredGroup, correctness: Correctness, contest: Contest | None) -> dict[str, Any]:

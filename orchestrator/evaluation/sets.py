@@ -3,6 +3,7 @@
 The stages and `rayzero eval` both come through `evaluate_sets`; orchestrator/evaluation/figures.py says what is measured.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.config.recipe import Stage
@@ -70,7 +71,10 @@ async def evaluate_sets(
         except ServiceError as problem:
             raise ServiceError(f"evaluation of {name!r}: {problem}") from problem
         correctness = Correctness.of(rubric, section.correct, answered=any(prompt.answer for prompt in prompts))
-        results.append(summarize(name, correctness, *groups, contest=contest))
+        phrases = stage.eval.reflection_phrases
+        # In a thread: thousands of long completions are read, and the run's other work goes on.
+        result = await asyncio.to_thread(summarize, name, correctness, *groups, contest=contest, phrases=phrases)
+        results.append(result)
     return results
 
 

@@ -7,7 +7,7 @@ more as JSON, where the script of the page finds them for its tooltips.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Series:
     """x ascending, y finite."""
     style: Literal["line", "dashed", "layer"] = "line"
     """`layer`: stacked on the layers before it; the others are drawn over the stack."""
+    band: tuple[tuple[float, float, float], ...] = ()
+    """(x, low, high) of an interval round the line, x ascending; empty: none is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ def draw(chart: Chart) -> Drawing | None:
     xs = sorted({x for one in series for x, _ in one.points})
     edges = _stack([one for one in series if one.style == "layer"], xs)
     heights = [y for edge in edges for y in edge] + [y for s in series if s.style != "layer" for _, y in s.points]
+    heights += [y for one in series for _, low, high in one.band for y in (low, high)]
     if chart.to is not None:
         heights.append(chart.to)
     levels = y_axis(min(heights), max(heights), from_zero=chart.from_zero)
@@ -138,7 +141,7 @@ def draw(chart: Chart) -> Drawing | None:
         keys=_keys(series, colours) if chart.legend and len(series) > 1 else (),
         y_ticks=tuple(y_ticks(scale, levels)),
         x_ticks=tuple(x_ticks(scale)),
-        areas=_areas(scale, series, colours, edges, xs),
+        areas=(*_areas(scale, series, colours, edges, xs), *_bands(scale, series, colours)),
         lines=_lines(scale, series, colours),
         spoken=_spoken(chart, series),
         values=_values(chart, series, colours, xs, scale),
@@ -197,6 +200,14 @@ def _areas(
         low, high = (list(zip(xs, edge, strict=True)) for edge in edges[place : place + 2])
         areas.append(Area(css=f"layer {colour}", path=f"{scale.path([*high, *reversed(low)])}Z"))
     return tuple(areas)
+
+
+def _bands(scale: Scale, series: list[Series], colours: list[str]) -> Iterator[Area]:
+    """The intervals round the lines."""
+    for one, colour in zip(series, colours, strict=True):
+        if len(one.band) > 1:
+            edge = [(x, high) for x, _, high in one.band] + [(x, low) for x, low, _ in reversed(one.band)]
+            yield Area(css=f"band {colour}", path=f"{scale.path(edge)}Z")
 
 
 def _lines(scale: Scale, series: list[Series], colours: list[str]) -> tuple[Line, ...]:

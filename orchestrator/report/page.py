@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from orchestrator.report.answers import answers_section
+from orchestrator.report.evaluations import evaluations_section
 from orchestrator.report.header import header
 from orchestrator.report.overview import overview_section
 from orchestrator.report.phases import time_section
@@ -69,6 +70,7 @@ def _page(run: RunRecord, results: Results) -> str:
         results_section(results),
         graph_section(run, results),
         overview_section(begun, results),
+        evaluations_section(begun),
         rejection_section(run),
         answers_section(results),
         time_section(run),

@@ -97,11 +97,15 @@ def columns(records: Iterable[Record]) -> list[Figure]:
     taken = {figure.head for figure in shown}
     for label in label_names(records):
         shown.append(_label(label, taken))
+    if any(record.get("reflection") for record in records):
+        shown.append(Figure("reflection", "re-checks", _item("reflection"), "%", 1))
     if any(record.get("truncated") for record in records):
         shown.append(Figure("truncated", "truncated", _item("truncated"), "%", 1))
     if any(record.get("unscored") for record in records):
         shown.append(Figure("unscored", "unscored", _item("unscored"), places=0, adds_up=True))
-    known = {figure.key for figure in shown} | NO_FIGURES | {"truncated", "unscored", "reward"}
+    known = (
+        {figure.key for figure in shown} | NO_FIGURES | {"truncated", "unscored", "reward", "reflection", "reflections"}
+    )
     others = dict.fromkeys(str(key) for record in records for key in record if str(key) not in known)
     for key in others:
         if _measured(records, key):
@@ -115,6 +119,8 @@ def further_columns(records: Iterable[Record]) -> list[Figure]:
     shown = []
     if _measured(records, "reward"):
         shown.append(Figure("reward", "reward", _item("reward")))
+    if any(record.get("reflections") for record in records):
+        shown.append(Figure("reflections", "re-checks a thought", _item("reflections"), places=2))
     names = dict.fromkeys(str(name) for record in records for name in record.get("metrics") or ())
     shown += [Figure(f"metrics.{name}", name, partial(_inside, "metrics", name)) for name in names]
     return shown

@@ -1,12 +1,16 @@
 """`[eval]`: the sets that a model is measured on, and how it answers them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.sections.base import Section
 from orchestrator.config.sections.data import SourceSection
 from orchestrator.config.sections.temperature import Temperature
+from rewards.text.language import LANGUAGES
+from rewards.text.reflection import PHRASES
+from rollout.errors import did_you_mean
 
 
 class EvalSetSection(SourceSection):
@@ -55,6 +59,29 @@ class EvalSection(Section):
     """Whether problems are also answered by greedy decoding."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
     """Longest completion in an evaluation, in tokens; 0: `rollout.max_tokens`."""
+    reflection: dict[str, tuple[str, ...]] = {}
+    """Phrases by which a thought says that it checks itself, by language (ISO 639-1 code), such as `en = ["wait,",
+    "recheck*"]`; `*` at the end: the word may go on. A list takes the place of the shipped one of its language, an empty
+    one of nothing. Counted in every evaluation (`reflections`)."""
+
+    @field_validator("reflection")
+    @classmethod
+    def _check_phrases(cls, lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for language, phrases in lists.items():
+            if language not in LANGUAGES:
+                raise ValueError(
+                    f"{language!r} is no language; give an ISO 639-1 code such as en{did_you_mean(language, LANGUAGES)}"
+                )
+            for phrase in phrases:
+                if not any(sign.isalnum() for sign in phrase) or "*" in phrase.rstrip()[:-1]:
+                    raise ValueError(f"{phrase!r} is no phrase; give words, with `*` at the end alone")
+        return lists
+
+    @property
+    def reflection_phrases(self) -> tuple[str, ...]:
+        """All phrases that are looked for: those that ship, but for languages that have their own here."""
+        lists: Mapping[str, tuple[str, ...]] = {**PHRASES, **self.reflection}
+        return tuple(phrase for phrases in lists.values() for phrase in phrases)
 
     @property
     def prompt_sets(self) -> dict[str, EvalSetSection]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.config.recipe import Stage
 from orchestrator.config.rubrics import rubrics_of
 from orchestrator.evaluation.figures import Correctness, EvalResult, summarize
+from orchestrator.evaluation.outcomes import fingerprint
 from orchestrator.evaluation.sets import evaluate_sets
 from rollout.errors import ServiceError
 from rollout.types import Completion, Prompt, RolloutGroup, Sampling
@@ -257,4 +259,47 @@ def test_the_record_has_the_names_of_metrics_jsonl() -> None:
     assert set(record) == {
         "set", "problems", "unscored", "correct", "greedy", "pass@1", "cons@k", "k", "win_rate", "compared",
         "judged_by", "format", "reward", "labels", "metrics", "length_mean", "truncated", "samples",
+        "reflection", "reflections", "outcomes",
     }  # fmt: skip
+
+
+def test_what_was_counted_of_every_problem_is_kept() -> None:
+    kept = figures(
+        [["3", answer("2"), answer("2"), answer("3"), answer(None)], [answer("2"), *[answer(v) for v in "3344"]]],
+        stage_of(k=5, greedy=True),
+    ).outcomes
+    assert kept["greedy"] == [0, 1]
+    assert (kept["n"], kept["right"]) == ([5, 5], [2, 1])
+    assert kept["votes"] == [[2, 2], [1, 2, 2]]
+    assert kept["majority"] == [0, 0]  # the earliest wins a tie
+    assert kept["tokens"] == [2, 2]
+    assert "won" not in kept
+    assert len(kept["fingerprint"]) == 16
+
+
+def test_what_could_not_be_scored_is_no_outcome() -> None:
+    kept = figures([[answer("2"), UNSCORABLE, answer("3")], [answer("2")] * 3, [answer("2")] * 3]).outcomes
+    assert (kept["n"], kept["right"], kept["majority"]) == ([2, 3, 3], [1, 3, 3], [1, 1, 1])
+
+
+def test_the_fingerprint_is_of_questions_and_answers() -> None:
+    asked = [prompt("s/0"), prompt("s/1")]
+    same = [
+        replace(each, prompt_id="t/0", text=f"Please: {each.text}", question=each.question or each.text)
+        for each in asked
+    ]
+    assert fingerprint(asked) == fingerprint(same)
+    assert fingerprint(asked) != fingerprint(asked[:1])
+    assert fingerprint(asked) != fingerprint([asked[0], replace(asked[1], answer="3")])
+
+
+def test_re_checks_are_counted_by_the_recipes_phrases() -> None:
+    texts = ["<think>Wait, no. Hold on.</think><answer>2</answer>", answer("2")]
+    result = figures([texts])
+    assert (result.reflection, result.reflections) == (0.5, 1.0)
+    assert result.outcomes["reflections"] == [1]
+    stage = recipe(
+        rewards={"rubrics": {"default": MATH}},
+        eval={"sets": {"set": {"path": "t.jsonl"}}, "samples": 2, "greedy": False, "reflection": {"en": ["hm"]}},
+    ).stages[0]
+    assert (figures([texts], stage).reflection, figures([texts], stage).reflections) == (0.5, 0.5)
