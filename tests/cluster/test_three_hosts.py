@@ -24,8 +24,8 @@ RECIPE = """
 name = "kinds"
 model.build = { tokenizer = "characters", layers = 1, hidden = 32, heads = 1, kv_heads = 1, intermediate = 32 }
 model.max_tokens = 512
-data.max_prompt_tokens = 32
-rollout = { max_tokens = 8, group_size = 2, kv_cache_gb = 1, cpus = 0.5 }
+data.max_prompt_tokens = 64
+rollout = { max_tokens = 96, group_size = 2, kv_cache_gb = 1, cpus = 0.5 }
 learner = { cpus = 0.5 }
 sft = { batch_size = 8 }
 dpo.batch_size = 8

@@ -74,6 +74,7 @@ def test_every_text_of_a_recipe_is_a_path_or_none() -> None:
     assert not unsaid
     assert {key for key, marked in text_keys(Recipe) if marked} == {
         "cluster.env",
+        "faults.at",
         "stages.rollout.engine",
         "stages.model.path",
         "stages.data.sources.path",
