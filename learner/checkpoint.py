@@ -9,6 +9,7 @@ and what they write from stages 1 and 2 stage 3 cannot read, nor the other way r
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 TAG = "learner"
 """Folder of DeepSpeed's files inside a checkpoint."""
+RECORD = "learner.json"
+SHARD = re.compile(r"(?:random-|(?:bf16_)?zero_pp_rank_)(\d+)\D.*")
+"""Names of files that each rank writes for itself."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter beside its count of steps."""
 
@@ -44,7 +48,7 @@ def write_record(folder: Path, layout: Layout, optimizer_steps: int, engine: Any
         "trained": _trained_names(engine),
         "versions": {package: version(package) for package in packages},
     }
-    (folder / "learner.json").write_text(json.dumps(record, indent=1))
+    (folder / RECORD).write_text(json.dumps(record, indent=1))
 
 
 def read_record(folder: Path) -> tuple[Layout, int]:
@@ -55,6 +59,17 @@ def read_record(folder: Path) -> tuple[Layout, int]:
     """
     record = _record(folder)
     return Layout(**record["layout"]), int(record["optimizer_steps"])
+
+
+def is_record(name: str) -> bool:
+    """Whether a file of a checkpoint, by its path, is what `read_record` reads: of the model, or of one beside it."""
+    return name.rpartition("/")[2] == RECORD
+
+
+def rank_of(name: str) -> int | None:
+    """The one rank that reads a file of a checkpoint of its own layout; None: all do."""
+    found = SHARD.fullmatch(name.rpartition("/")[2])
+    return int(found[1]) if found else None
 
 
 def save_random_state(folder: Path, rank: int) -> None:
@@ -302,7 +317,7 @@ def _trained_names(engine: Any) -> list[str]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    path = folder / "learner.json"
+    path = folder / RECORD
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no learner checkpoint")
     record: dict[str, Any] = json.loads(path.read_text())

@@ -24,6 +24,7 @@ from learner.service import LearnerGroup, RanksLost
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import TrainStats
 from rollout.errors import InputError, ServiceError
+from rollout.storage.objects import StoredFile
 
 T = TypeVar("T")
 Made = TrainingBatch | Callable[[], TrainingBatch]
@@ -100,8 +101,8 @@ class Learner:
         """What every rank is at, in words, whatever verb goes on."""
         return await self._group.notes()
 
-    async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
-        """A small model from scratch in `folder`; returns its number of parameters."""
+    async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> tuple[int, list[StoredFile]]:
+        """As `LearnerGroup.build`."""
         return await self.attempt("build", lambda group: group.build(spec, texts, folder))
 
     async def open(self, spec: LearnerSpec) -> int:
@@ -146,15 +147,15 @@ class Learner:
         """As `LearnerGroup.logprob_gaps`."""
         return await self.attempt("logprob_gaps", lambda group: group.logprob_gaps(batch, sampler))
 
-    async def save(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint into `folder`, where it is not whole yet: `saved` says that it is."""
-        await self.attempt("save", lambda group: group.save(folder, dict(state)))
+    async def save(self, folder: Path | str, state: Mapping[str, Any]) -> list[StoredFile]:
+        """Write a checkpoint into `folder`, where it is not whole yet: `saved` says that it is. Returns as `LearnerGroup.save`."""
+        return await self.attempt("save", lambda group: group.save(folder, dict(state)))
 
-    def saved(self, folder: Path) -> None:
+    def saved(self, folder: Path | str) -> None:
         """The weights of now are in a checkpoint that stays until there is a newer one: what came before it is history."""
         self._since = [lambda group: group.load(folder), *([self._plan] if self._plan else [])]
 
-    async def load(self, folder: Path) -> None:
+    async def load(self, folder: Path | str) -> None:
         """Continue from a checkpoint."""
         await self.attempt("load", lambda group: group.load(folder))
         self.saved(folder)
@@ -163,9 +164,9 @@ class Learner:
         """As `LearnerGroup.digests`."""
         return await self.attempt("digests", lambda group: group.digests(folder))
 
-    async def export(self, folder: Path, tokenizer_from: str) -> None:
+    async def export(self, folder: Path | str, tokenizer_from: str) -> list[StoredFile]:
         """As `LearnerGroup.export`."""
-        await self.attempt("export", lambda group: group.export(folder, tokenizer_from))
+        return await self.attempt("export", lambda group: group.export(folder, tokenizer_from))
 
     async def reform(self, begin: Callable[[], Awaitable[LearnerGroup]], spec: LearnerSpec) -> None:
         """Other ranks in place of these, with the weights of the newest checkpoint and what was trained since.

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,15 @@ import torch
 from torch import Tensor
 
 from learner.batch import Pack, TrainingBatch
-from learner.checkpoint import file_digests, load_random_state, read_record, save_random_state
+from learner.checkpoint import (
+    TAG,
+    file_digests,
+    is_record,
+    load_random_state,
+    rank_of,
+    read_record,
+    save_random_state,
+)
 from learner.export import export_model
 from learner.losses.kl import kl_estimate
 from learner.model.policy import PackTensors
@@ -36,6 +45,10 @@ from learner.throughput import memory_peak, reset_memory_peak
 from learner.trained_model import TrainedModel
 from rollout.errors import InputError, ServiceError
 from rollout.faults import reach
+from rollout.storage.folders import fetch, local_folder, written
+from rollout.storage.host import drop
+from rollout.storage.objects import StoredFile
+from rollout.storage.uri import is_uri
 from rollout.weights.manifest import SHARED_MEMORY, WeightManifest
 
 _HOST = torch.device("cpu")
@@ -260,23 +273,27 @@ class LearnerRank:
         """Free what was staged: the engines have it."""
         self.publisher.release(manifest)
 
-    def save(self, folder: str, state: dict[str, Any]) -> None:
-        """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON.
+    def save(self, folder: str, state: dict[str, Any]) -> list[StoredFile]:
+        """The checkpoint of every model; beside them the random state of every rank and the caller's state as JSON. Returns what
+        this rank put in a storage, where `folder` is in one.
 
         Raises:
             OSError: with its path; where there is too little room, before anything is written, and on all ranks.
         """
         self._at("save")
-        path = Path(folder)
-        check_room(path, sum(model.checkpoint_bytes for model in self.models.values()), self.ranks, self.device)
-        with storing(path):
+        needed = sum(model.checkpoint_bytes for model in self.models.values())
+        with written(folder) as (path, files), storing(path):
+            # On its way to a storage a rank's share alone is on its disk.
+            check_room(path, needed // self.ranks if is_uri(folder) else needed, self.ranks, self.device)
             for model, place in self._places(path):
                 self.progress.at(f"checkpoint of the model with a {model.spec.head} head")
-                place.mkdir(parents=True, exist_ok=True)
+                # In a storage each rank fills a folder of its own, which DeepSpeed makes on one.
+                (place / TAG).mkdir(parents=True, exist_ok=True)
                 model.save(place)
             save_random_state(path, self.rank)
             if self.rank == 0:
                 (path / "state.json").write_text(json.dumps(state, indent=1))
+        return files
 
     def load(self, folder: str) -> None:
         """Continue from a checkpoint of the same models. That of another number of ranks or another ZeRO stage too: to
@@ -287,32 +304,42 @@ class LearnerRank:
             InputError: the checkpoint was made with other adapters.
         """
         self._at("load")
-        path = Path(folder)
+        path = self._fetched(folder) if is_uri(folder) else Path(folder)
         saved, _ = read_record(path)
         for model, place in self._places(path):
             model.load(place)
         if saved.ranks == self.ranks:
             load_random_state(path, self.rank)
+        if is_uri(folder):
+            torch.distributed.barrier()  # other ranks of this host may still read the copy
+            drop(path)
+
+    def _fetched(self, uri: str) -> Path:
+        """A copy of a checkpoint with what this rank reads of it: all shards only where they are laid out anew."""
+        path = fetch(uri, is_record)
+        same = all(read_record(place)[0] == model.layout for model, place in self._places(path))
+        return fetch(uri, lambda name: not same or rank_of(name) in (None, self.rank))
 
     def digests(self, folder: str) -> dict[str, str]:
         """Path inside a folder → digest, of this rank's share of its files."""
         return file_digests(Path(folder), self.rank, self.ranks)
 
-    def export(self, folder: str, tokenizer_from: str) -> None:
+    def export(self, folder: str, tokenizer_from: str) -> list[StoredFile]:
         """A Hugging Face folder: weights, config, generation config, and the tokenizer of `tokenizer_from`; with
-        adapters, the weights are the merged ones, and the adapter is in `adapter/`."""
-        model, path = self.model, Path(folder)
-        check_room(path, model.num_parameters * model.dtype.itemsize, self.ranks, self.device)
-        with storing(path):
+        adapters, the weights are the merged ones, and the adapter is in `adapter/`. Returns what this rank put in a storage."""
+        model = self.model
+        with written(folder) as (path, files), storing(path):
+            check_room(path, model.num_parameters * model.dtype.itemsize, self.ranks, self.device)
             export_model(
                 model.module.model,
                 path,
-                tokenizer_from,
+                local_folder(tokenizer_from) if self.rank == 0 else tokenizer_from,
                 rank=self.rank,
                 sharded=model.sharded,
                 bucket_bytes=model.spec.bucket_bytes,
                 trust_remote_code=model.spec.trust_remote_code,
             )
+        return files
 
     def close(self) -> None:
         """Free the shared memory of publishes."""
@@ -342,6 +369,7 @@ class LearnerRank:
             torch.cuda.empty_cache()
 
     def _open(self, spec: LearnerSpec) -> None:
+        spec = replace(spec, model_path=local_folder(spec.model_path), reference_path=local_folder(spec.reference_path))
         assert spec.head not in self.models, f"two models with a {spec.head} head"
         size = spec.sequence_parallel
         if size not in self._sequence_groups:

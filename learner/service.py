@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -44,6 +45,8 @@ from rollout.actors import (
 )
 from rollout.errors import InputError, ServiceError, is_storage, told
 from rollout.service import RolloutPool
+from rollout.storage.folders import written
+from rollout.storage.objects import StoredFile
 from rollout.waits import waiting as open_wait
 from rollout.weights.link import FileServer, Source
 from rollout.weights.manifest import Bucket, Holding, WeightManifest
@@ -100,8 +103,10 @@ class LearnerActor:
             self._rank = LearnerRank(self._index, ranks, place, *settings)
         return True
 
-    def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
-        return build_model(spec, iter(texts), Path(folder))
+    def build(self, spec: BuildSpec, texts: list[str], folder: str) -> tuple[int, list[StoredFile]]:
+        with written(folder) as (path, files):
+            count = build_model(spec, iter(texts), path)
+        return count, files
 
     def call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         """One of the verbs of learner/verbs.py."""
@@ -219,10 +224,11 @@ class LearnerGroup:
     def ranks(self) -> int:
         return len(self._actors)
 
-    async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> int:
-        """A small model from scratch in `folder`; returns its number of parameters."""
+    async def build(self, spec: BuildSpec, texts: list[str], folder: str) -> tuple[int, list[StoredFile]]:
+        """A small model from scratch in `folder`; returns its number of parameters, and the files where that is in a storage."""
         call = self._actors[0].build.remote(spec, texts, folder)
-        return int(await within(call, self.timeout_s, "learner rank 0 to build a model"))
+        count, files = await within(call, self.timeout_s, "learner rank 0 to build a model")
+        return int(count), list(files)
 
     async def open(self, spec: LearnerSpec) -> int:
         """Load a stage's model on every rank; returns its number of parameters."""
@@ -295,10 +301,11 @@ class LearnerGroup:
     async def release_weights(self, manifest: WeightManifest) -> None:
         await self._all(RankVerbs.release_weights, manifest)
 
-    async def save(self, folder: Path, state: dict[str, Any]) -> None:
-        await self._all(RankVerbs.save, str(folder), state)
+    async def save(self, folder: Path | str, state: dict[str, Any]) -> list[StoredFile]:
+        """`folder`: one that all hosts see, or the URI of one in a storage; then the files that were put there, in no manifest yet."""
+        return list(chain.from_iterable(await self._all(RankVerbs.save, str(folder), state)))
 
-    async def load(self, folder: Path) -> None:
+    async def load(self, folder: Path | str) -> None:
         self._new_holding()
         await self._all(RankVerbs.load, str(folder))
 
@@ -306,8 +313,9 @@ class LearnerGroup:
         """Digest of every file of a folder that all ranks see; each hashes its share of them."""
         return {name: digest for own in await self._all(RankVerbs.digests, str(folder)) for name, digest in own.items()}
 
-    async def export(self, folder: Path, tokenizer_from: str) -> None:
-        await self._all(RankVerbs.export, str(folder), tokenizer_from)
+    async def export(self, folder: Path | str, tokenizer_from: str) -> list[StoredFile]:
+        """As `save`: the files that were put in a storage."""
+        return list(chain.from_iterable(await self._all(RankVerbs.export, str(folder), tokenizer_from)))
 
     async def answer(self) -> None:
         """Raises RanksLost when a rank is gone."""

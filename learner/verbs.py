@@ -11,6 +11,7 @@ import numpy as np
 from learner.batch import TrainingBatch
 from learner.spec import LearnerSpec, ObjectiveName
 from learner.stats import RankStats
+from rollout.storage.objects import StoredFile
 from rollout.weights.manifest import WeightManifest
 
 
@@ -35,13 +36,13 @@ class RankVerbs(Protocol):
 
     def release_weights(self, manifest: WeightManifest) -> None: ...
 
-    def save(self, folder: str, state: dict[str, Any]) -> None: ...
+    def save(self, folder: str, state: dict[str, Any]) -> list[StoredFile]: ...
 
     def load(self, folder: str) -> None: ...
 
     def digests(self, folder: str) -> dict[str, str]: ...
 
-    def export(self, folder: str, tokenizer_from: str) -> None: ...
+    def export(self, folder: str, tokenizer_from: str) -> list[StoredFile]: ...
 
     def close(self) -> None:
         """Not collective: may be called on a rank that is in the middle of another verb."""

@@ -32,6 +32,7 @@ from orchestrator.run.interrupts import terminated_as_interrupted
 from orchestrator.run.lease import Lease, leased, watch_lease
 from orchestrator.run.lock import run_lock
 from orchestrator.run.record import read_run
+from orchestrator.run.remote import stored_run
 from orchestrator.run.state import wait_for_silence
 from orchestrator.run.store import RunStore
 from orchestrator.run.threads import told_threads
@@ -47,6 +48,7 @@ from rollout.actors import Device
 from rollout.errors import InputError
 from rollout.failures import as_expected
 from rollout.faults import environment
+from rollout.storage.uri import shown
 from rollout.waits import acting
 
 KINDS: dict[str, Callable[[StageContext], Awaitable[None]]] = {
@@ -77,11 +79,13 @@ def train(recipe: Recipe, run_dir: Path, selected: Sequence[Stage] | None = None
             wait_for_silence(folder, display.line)
             with told_threads(display.warn), heeding_stops(folder), leased(folder) as lease:
                 store = RunStore(folder, recipe)
-                with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
-                    _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
-        path = write_report(store.folder)
+                with stored_run(recipe, folder, display) as store.remote:
+                    with Pulse(store, display) as pulse, tracked(recipe, store.folder, display):
+                        _train(recipe, recipe.stages if selected is None else selected, store, pulse, run_dir, lease)
+                    path = write_report(store.folder)
         print_results(results_of(read_run(store.folder)), display)
-        display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}")
+        stored = f"\nstorage {shown(store.remote.uri)}" if store.remote else ""
+        display.note(f"\nmodel   {store.folder / 'export'}\nreport  {path}{stored}")
 
 
 def _train(
@@ -96,7 +100,7 @@ def _train(
             os.environ.update(faults)
             with ray_session(recipe.cluster, namespace_of(lease), faults) as device:
                 if recipe.cluster.address:
-                    check_folders(recipe, selected, store.folder)
+                    check_folders(recipe, selected, store.folder, store.remote.uri if store.remote else "")
                 asyncio.run(_run(recipe, selected, store, pulse, device, lease))
     except KeyboardInterrupt:
         pulse.display.note(f"\nstopped; continue with: rayzero train {run_dir}")
@@ -166,7 +170,7 @@ def scale(services: Services, display: Display) -> Callable[[Sizes], Awaitable[d
 async def run_stage(recipe: Recipe, stage: Stage, store: RunStore, services: Services, pulse: Pulse) -> None:
     """One stage to its end: the model it starts from, its services, its kind's loop."""
     display = pulse.display
-    stage = services.sized(with_stage_models(recipe, stage, store.export_folder))
+    stage = services.sized(with_stage_models(recipe, stage, lambda name: store.shared(store.export_folder(name))))
     store.record("stage", stage.name, event="start")
     length = f", {stage.loop.steps} steps" if stage.loop.steps else f", {stage.sft.epochs:g} epochs"
     steps = length if kind_of(stage).trains else ""

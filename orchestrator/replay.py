@@ -25,6 +25,7 @@ from orchestrator.display import Display
 from orchestrator.loop.restore import RecordedStep, recorded_steps
 from orchestrator.run.folder import built_model, checkpoints, trajectory_files
 from orchestrator.run.record import Record, step_records
+from orchestrator.run.stubs import whole
 from rollout.errors import InputError
 
 SHOWN = ("learner/loss", "learner/grad_norm", "policy/entropy", "kl/ref", "policy/clip_fraction")
@@ -130,7 +131,7 @@ class _Replay:
             model = _model(self._recipe, stage, self._run_dir)
             await learner.open(learner_spec(stage, model, model, self._recipe.seed, self._services.device))
             if checkpoint is not None:
-                await learner.load(checkpoint)
+                await learner.load(whole(checkpoint))
             self._section, self._plan = section, None
         learner = await self._services.learner()
         if step.record.plan != self._plan:
@@ -197,5 +198,5 @@ def _model(recipe: Recipe, stage: Stage, run_dir: Path) -> str:
     """Folder or hub id of the model that a stage started from."""
     named = next(each for each in recipe.stages if each.name == stage.name)
     if parent := parent_of(recipe.stages, named):
-        return str(run_dir / parent.name / "export")
-    return stage.model.path or str(built_model(recipe, root_of(recipe.stages, named), run_dir))
+        return str(whole(run_dir / parent.name / "export"))
+    return stage.model.path or str(whole(built_model(recipe, root_of(recipe.stages, named), run_dir)))

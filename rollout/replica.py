@@ -1,5 +1,6 @@
 """The Ray actor round one engine, and what it says of itself."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ import ray
 from rollout.actors import actor_name
 from rollout.engine import EngineSpec, Finished, VllmEngine, prepare
 from rollout.errors import ServiceError
+from rollout.storage.folders import local_folder
 from rollout.types import Prompt, Sampling
 from rollout.weights.manifest import LoadReport, WeightManifest
 
@@ -33,7 +35,8 @@ class RolloutReplica:
 
     async def start(self, model_path: str) -> str:
         """Start the engine; returns the id of the node that it lives on."""
-        self._engine = await VllmEngine.start(self._index, self._spec, model_path)
+        folder = await asyncio.to_thread(local_folder, model_path)
+        self._engine = await VllmEngine.start(self._index, self._spec, folder)
         return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="progress")

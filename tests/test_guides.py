@@ -34,6 +34,7 @@ from rewards.builtin import BUILTIN, DOCUMENTED
 from rewards.error_budget import ErrorBudget
 from rewards.models.scorers import KINDS
 from rewards.types import Score
+from rollout.storage.uri import is_uri
 from tests.orchestrator.factories import NEEDED
 
 ROOT = Path(__file__).parents[1]
@@ -165,7 +166,7 @@ def check_rayzero(words: list[str], complete: bool) -> None:
         assert not given["recipe"]
     elif words[0] in ("train", "check", "submit"):
         recipe = given["recipe"].removeprefix("runs/")
-        recipe = "arithmetic" if PLACEHOLDER.fullmatch(recipe) else recipe
+        recipe = "arithmetic" if PLACEHOLDER.fullmatch(recipe) or is_uri(recipe) else recipe
         needed = () if complete else NEEDED.get(recipe, ())
         stages = {stage.name for stage in load_recipe(recipe, [*needed, *(given["overrides"] or ())]).stages}
         asked = {given.get(name) for name in ("first", "last", "only")} - {None, ""}

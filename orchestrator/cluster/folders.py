@@ -1,13 +1,15 @@
-"""Whether every node of a cluster sees the folders of a run: its own, and the files, folders and models that its recipe names.
+"""Whether every node of a cluster sees the folders of a run: its own, or its storage, and the files, folders and models that its
+recipe names.
 
 The folder of the run is tried by a token, a file that the driver writes and a task on each node reads: a folder of the same name
-on a disk of the node's own does not have it. What is only read may be a copy, and a file is one when it is as large.
+on a disk of the node's own does not have it. A storage in its place is tried by an object that the driver writes, and by one of the
+node's own. What is only read may be a copy, and a file is one when it is as large.
 """
 
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.plan.local_paths import local_paths
 from rollout.errors import InputError, ServiceError
+from rollout.storage.objects import Storage
+from rollout.storage.uri import inside, is_uri, split
 
 TOKEN = ".seen-by-"
 """Beginning of the token's name; the rest is random."""
@@ -29,12 +33,17 @@ ANSWER_WITHIN_S = 120.0
 """Longest wait for a node's answer, a worker that has to start first included."""
 
 
-def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path | None) -> None:
-    """Ask every node of the cluster that this process has joined. `run`: folder of the run; None: nothing is written there.
+def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path | None, storage: str = "") -> None:
+    """Ask every node of the cluster that this process has joined.
+
+    Args:
+        run: folder of the run; None: nothing is written there.
+        storage: URI of the run, whose folder need not be seen then.
 
     Raises:
-        InputError: a node does not see a folder, or has another file of its name; one line with node and folder.
-        ServiceError: a node does not answer.
+        InputError: a node does not see a folder, has another file of its name, or may not use the storage; one line with node
+            and folder.
+        ServiceError: a node does not answer, or the storage is away.
     """
     names = {stage.name for stage in selected}
     wanted = {
@@ -43,9 +52,14 @@ def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path | None)
             recipe.model_copy(update={"stages": tuple(s for s in recipe.stages if s.name in names)})
         )
     }
-    with nullcontext(("", "")) if run is None else _token_in(run) as (token, said):
+    with _token(storage or str(run or "")) as (token, said):
         answers = _ask_nodes(token, said, {path: size for path, (_, size) in wanted.items()})
     for node, answer in answers.items():
+        if answer["storage"]:
+            raise InputError(
+                f"cluster.storage = {recipe.cluster.storage!r}: node {node} may not use it: {answer['storage']}; give the node, or "
+                "the job (`rayzero submit --env NAME`), what this host has"
+            )
         if not answer["token"]:
             raise InputError(
                 f"--run {run}: node {node} does not see this folder; give one that all nodes share, at the same path"
@@ -57,14 +71,26 @@ def check_folders(recipe: Recipe, selected: Collection[Stage], run: Path | None)
 
 
 @contextmanager
-def _token_in(run: Path) -> Iterator[tuple[str, str]]:
-    """(path of a file in the folder, what it says), while it is there."""
-    token, said = run / f"{TOKEN}{secrets.token_hex(8)}", secrets.token_hex(16)
-    token.write_text(said, encoding="utf-8")
+def _token(place: str) -> Iterator[tuple[str, str]]:
+    """(path or URI of a file in a folder, what it says), while it is there; empty ones without a folder."""
+    name, said = f"{TOKEN}{secrets.token_hex(8)}", secrets.token_hex(16)
+    if not place:
+        yield "", ""
+        return
+    if is_uri(place):
+        storage = Storage(place)
+        storage.write(name, said.encode())
+        try:
+            yield inside(place, name), said
+        finally:
+            storage.delete(name)
+        return
+    file = Path(place, name)
+    file.write_text(said, encoding="utf-8")
     try:
-        yield str(token), said
+        yield str(file), said
     finally:
-        token.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 def _ask_nodes(token: str, said: str, sizes: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
@@ -100,12 +126,14 @@ def _words(node: Mapping[str, Any]) -> str:
 
 
 def look(token: str, said: str, sizes: Mapping[str, int | None]) -> dict[str, Any]:
-    """What a node sees: whether `token` says so (empty: it is not asked), and path → what is wrong with it. Runs on that node.
+    """What a node sees: whether `token` says so (empty: it is not asked), why not the storage that it is in, and path → what is
+    wrong with it. Runs on that node.
 
     `sizes`: path, or pattern of files → bytes of the file; -1: a folder or a pattern; None: whatever is there.
     """
     deadline = time.monotonic() + SEEN_WITHIN_S
-    while not (seen := not token or _holds(Path(token), said)) and time.monotonic() < deadline:
+    refused = _refusal(token, said) if is_uri(token) else ""
+    while not (seen := not token or is_uri(token) or _holds(Path(token), said)) and time.monotonic() < deadline:
         time.sleep(0.2)
     faults = {}
     for path, size in sizes.items():
@@ -116,7 +144,22 @@ def look(token: str, said: str, sizes: Mapping[str, int | None]) -> dict[str, An
             faults[path] = (
                 f"is another file ({there:,} bytes, {size:,} here)" if min(there, size) >= 0 else "is of another kind"
             )
-    return {"token": seen, "faults": faults}
+    return {"token": seen, "storage": refused, "faults": faults}
+
+
+def _refusal(token: str, said: str) -> str:
+    """Why this host cannot use the storage that a token is in; empty: it can."""
+    place, name = split(token)
+    try:
+        storage = Storage(place)
+        storage.probe()
+        if storage.read(name).decode() != said:
+            return "it has another token there than the driver wrote"
+    except FileNotFoundError:
+        return "it does not see there what the driver wrote"
+    except (InputError, ServiceError) as problem:
+        return str(problem)
+    return ""
 
 
 def _holds(token: Path, said: str) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.plan.placement import MANY
 from orchestrator.run.interrupts import interrupts_later, terminated_as_interrupted
 from rollout.actors import Device
 from rollout.errors import InputError, ServiceError
+from rollout.storage.host import VARIABLE as CACHE_VARIABLE
 
 _planned: dict[str, int] = {}
 
@@ -41,6 +42,8 @@ def ray_session(cluster: ClusterSection, namespace: str, env: Mapping[str, str] 
         "log_to_driver": os.environ.get("RAYZERO_ACTOR_LOGS", "0") == "1",
     }
     variables = {name: str(value) for name, value in cluster.env.items()} | dict(env or {})
+    if cluster.storage_cache:
+        variables[CACHE_VARIABLE] = os.environ[CACHE_VARIABLE] = cluster.storage_cache
     if variables:
         # Of the job, so that every actor has it; what an actor is given itself stands above it.
         common["runtime_env"] = {"env_vars": variables}

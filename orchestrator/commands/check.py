@@ -44,6 +44,10 @@ def check(
     # Before what is lacking is told: what a recipe takes is asked on machines that do not have it, too.
     _print(["", *_placement(resolved)], full)
     _print([f"note: {note}" for note in preflight(resolved)], full)
+    if resolved.cluster.storage:
+        from orchestrator.run.remote import probe_storage
+
+        probe_storage(resolved)
     if show_prompts:
         from orchestrator.data.shown import shown
 

@@ -11,7 +11,9 @@ import typer
 from rollout.data.known_sets import KNOWN_SETS
 from rollout.errors import visible
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or the folder of a run.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, or a run: its folder, or its URI.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings, such as rollout.replicas=2 or eval.max_tokens=2048."),
@@ -72,9 +74,10 @@ def evaluate(
     from orchestrator.checks.preflight import preflight
     from orchestrator.evaluation.recipe import evaluation_recipe
     from orchestrator.run.files import check_writable
-    from orchestrator.run.folder import model_to_evaluate
+    from orchestrator.run.reading import model_here
+    from rollout.storage.uri import is_uri
 
-    run, path = model_to_evaluate(model)
+    run, path, stored = model_here(model)
     columns = {
         "prompt_column": prompt_column,
         "answer_column": answer_column,
@@ -93,14 +96,14 @@ def evaluate(
         template=template,
         run=run,
     )
-    target = Path(out) if out else (run or Path()) / "eval.json"
+    target = Path(out) if out else (Path() if run is None or is_uri(model) else run) / "eval.json"
     check_writable("--out", target)
     for note in preflight(resolved, training=False):
         typer.echo(visible(f"note: {note}"))
     typer.echo(f"evaluating {path}")
     from orchestrator.evaluation.standalone import evaluate_model
 
-    results = evaluate_model(resolved, path)
+    results = evaluate_model(resolved, path, stored)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"model": path, "results": results}, indent=2) + "\n", encoding="utf-8")
     _print_results(results)

@@ -11,7 +11,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="RUN/STAGE[@STEP|@best]",
-        help="A stage of a run; @STEP: its checkpoint of that step; @best: the one with the best evaluation.",
+        help="A stage of a run, or its URI in a storage; @STEP: its checkpoint of that step; @best: the one with the best "
+        "evaluation.",
     ),
 ]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="New folder, or an empty one.")]
@@ -52,6 +53,7 @@ def export(
     from orchestrator.export.folder import adapter_base, check_adapter, check_target, write_model
     from orchestrator.export.hub import check_hub, check_name
     from orchestrator.export.hub import push as push_folder
+    from orchestrator.run.reading import reading
 
     if private and not push:
         raise InputError("--private is of the repository of --push; name one")
@@ -59,7 +61,8 @@ def export(
         if name:
             check_name(option, name)
     target = Path(folder)
-    chosen = choose(model, by)
+    with reading(model, models=True) as (path, copy):
+        chosen = choose(str(path), by)
     base = base_of(chosen.recipe, chosen.stage, base_model)
     if adapter:
         base = adapter_base(chosen, base, base_model)
@@ -67,7 +70,8 @@ def export(
     check_target(target)
     if push:
         check_hub(push)
-    typer.echo(visible(f"model   {chosen.run.directory}/{chosen.stage.name}: {chosen.why}"))
+    run = copy.uri if copy else chosen.run.directory
+    typer.echo(visible(f"model   {run}/{chosen.stage.name}: {chosen.why}"))
     write_model(chosen, base, target, name=push or target.resolve().name, adapter=adapter)
     typer.echo(f"folder  {target}")
     if push:

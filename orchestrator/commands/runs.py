@@ -8,10 +8,11 @@ import typer
 from rollout.errors import InputError, visible
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
+StoredRun = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its URI in a storage.")]
 
 
 def status(
-    run_dir: RunArgument,
+    run_dir: StoredRun,
     ledger: Annotated[
         bool, typer.Option("--ledger", help="What became of every prompt: the sums, and what does not add up.")
     ] = False,
@@ -25,25 +26,27 @@ def status(
 ) -> None:
     """Show where a run stands: its stages, its last step, and whether it is going on."""
     from orchestrator.results.status import account, describe
+    from orchestrator.run.reading import reading
 
-    if not ledger:
-        for line in describe(Path(run_dir)):
-            typer.echo(line)
-        if debug:
+    with reading(run_dir, samples=ledger) as (folder, copy):
+        lines, sound = account(folder) if ledger else (describe(folder), True)
+        for line in lines:
+            typer.echo(copy.named(line) if copy else line)
+        if debug and not ledger:
             from orchestrator.run.debug import ask_what_it_waits_for, describe_waits
 
-            for line in describe_waits(ask_what_it_waits_for(Path(run_dir))):
+            if copy:
+                raise InputError(
+                    f"--debug: asks the run itself; name its folder, on a host that sees it, in place of {run_dir}"
+                )
+            for line in describe_waits(ask_what_it_waits_for(folder)):
                 typer.echo(visible(line))
-        return
-    lines, sound = account(Path(run_dir))
-    for line in lines:
-        typer.echo(line)
     if not sound:
         raise typer.Exit(1)
 
 
 def watch(
-    run_dir: RunArgument,
+    run_dir: StoredRun,
     once: Annotated[
         bool, typer.Option("--once", help="Show it once and end, as where the output is no terminal.")
     ] = False,
@@ -53,9 +56,11 @@ def watch(
 
     It ends when the run is finished, and by Ctrl-C, which the run does not notice.
     """
+    from orchestrator.run.reading import reading
     from orchestrator.watch.live import watch_run
 
-    watch_run(Path(run_dir), once=once, every_s=every)
+    with reading(run_dir) as (folder, copy):
+        watch_run(folder, once=once, every_s=every, copy=copy)
 
 
 def scale(
@@ -102,7 +107,7 @@ def stop(
 
 
 def report(
-    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folder of a run, finished or not, or its URI.")],
     table: Annotated[
         bool,
         typer.Option("--table", help="Print the table as Markdown instead; of several runs (seeds) mean and range."),
@@ -118,10 +123,16 @@ def report(
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Write the HTML report of a run, and its table as table.md and table.json. The page of a run that goes on loads itself again."""
+    """Write the HTML report of a run, and its table as table.md and table.json. The page of a run that goes on loads itself again.
+
+    Of a URI the report is written here, as NAME-report.html.
+    """
+    import shutil
+
     from orchestrator.report.page import write_report
     from orchestrator.results.table import results_of
     from orchestrator.results.table_text import markdown, markdown_of_runs
+    from orchestrator.run.reading import reading
     from orchestrator.run.record import read_run
 
     if serve:
@@ -129,11 +140,19 @@ def report(
             raise InputError("--serve: shows the report of one run; give one folder, and no --table")
         from orchestrator.report.server import ReportServer, serve_report
 
-        serve_report(ReportServer(Path(run_dirs[0]), host, port), typer.echo)
+        with reading(run_dirs[0], samples=True) as (folder, copy):
+            serve_report(ReportServer(folder, host, port, copy), typer.echo)
         return
     if table:
-        tables = [results_of(read_run(Path(run_dir))) for run_dir in run_dirs]
+        tables = []
+        for run_dir in run_dirs:
+            with reading(run_dir) as (folder, _):
+                tables.append(results_of(read_run(folder)))
         typer.echo(markdown(tables[0]) if len(tables) == 1 else markdown_of_runs(tables), nl=False)
         return
     for run_dir in run_dirs:
-        typer.echo(str(write_report(Path(run_dir))))
+        with reading(run_dir, samples=True) as (folder, copy):
+            path = write_report(folder)
+        if copy:  # the folder is nobody's
+            path = Path(shutil.copy(path, f"{folder.name}-report.html"))
+        typer.echo(str(path))

@@ -34,15 +34,21 @@ def train(
     from orchestrator.cluster import job_environment
     from orchestrator.config.load import run_folder
     from orchestrator.config.wiring import select_stages
+    from orchestrator.run.remote import folder_of_uri, restored
     from orchestrator.run.resume import check_run_dir
+    from rollout.storage.uri import is_uri
 
     if run_dir == "":
         raise InputError("--run: is empty; name a folder, or leave it out for runs/<recipe name>")
     job_environment.load()
+    if is_uri(recipe):
+        brought, storage = folder_of_uri(recipe, run_dir or "")
+        recipe, overrides = f"{brought}/", [storage, *(overrides or ())]
     resolved = load(recipe, overrides, address, seed)
     selected = select_stages(resolved.stages, first=first, last=last, only=only)
     folder = run_folder(recipe)
     target = Path(run_dir) if run_dir else folder or Path("runs") / resolved.name
+    restored(resolved, target)
     continued = check_run_dir(resolved, target)
     for note in preflight(resolved):
         typer.echo(visible(f"note: {note}"))

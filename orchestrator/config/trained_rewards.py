@@ -79,7 +79,7 @@ def exports_in(run: Path | None, otherwise: str) -> Callable[[str], Path]:
 
 
 def with_stage_models(
-    recipe: Recipe, stage: Stage, export_folder: Callable[[str], Path], used: Collection[str] | None = None
+    recipe: Recipe, stage: Stage, export_folder: Callable[[str], Path | str], used: Collection[str] | None = None
 ) -> Stage:
     """The stage with the exports of those stages in place of their names, each read as it was trained.
 
@@ -102,7 +102,7 @@ def with_stage_models(
     return stage.model_copy(update={"rewards": stage.rewards.model_copy(update={"rubrics": rubrics})})
 
 
-def _resolve(function: FunctionSection, folder: Path, scope: str) -> FunctionSection:
+def _resolve(function: FunctionSection, folder: Path | str, scope: str) -> FunctionSection:
     return FunctionSection.model_validate(function.model_dump() | {"path": str(folder), "scope": scope})
 
 

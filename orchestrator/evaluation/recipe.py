@@ -1,6 +1,7 @@
 """What `rayzero eval` measures: the recipe of one stage that the evaluation of a model needs."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,17 @@ def evaluation_recipe(
     cluster = base.cluster.model_dump(mode="json", exclude={"dashboard_port", "metrics_port"})
     made = parse_recipe({"name": base.name, "seed": base.seed, "cluster": cluster, "stages": [stage]})
     asked = {section.rubric for section in made.stages[0].eval.prompt_sets.values()}
-    models = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")
-    return made.model_copy(update={"stages": (with_stage_models(base, made.stages[0], models, asked),)})
+    return made.model_copy(
+        update={"stages": (with_stage_models(base, made.stages[0], partial(_reward_model, run), asked),)}
+    )
+
+
+def _reward_model(run: Path | None, name: str) -> Path | str:
+    """The model that a stage of a run trained, as reward workers on any host read it."""
+    from orchestrator.run.stubs import stored_at  # only here: brings pyarrow
+
+    export = exports_in(run, "evaluate the model of such a run: rayzero eval RUN/STAGE")(name)
+    return stored_at(export) or export
 
 
 def _ask_by(data: dict[str, Any], template: str, trained: Recipe | None) -> None:

@@ -27,6 +27,7 @@ from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.trained_rewards import exports_in, with_stage_models
 from orchestrator.plan import machine
 from orchestrator.run.folder import find_run
+from orchestrator.run.stubs import whole
 from rewards.builtin import BUILTIN
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import Rubric
@@ -74,7 +75,7 @@ def find_rubric(name: str, overrides: Sequence[str]) -> tuple[RubricSpec, Resour
         raise InputError(f"recipe {recipe} has no rubric {rubric!r}; it has: {', '.join(stage.rewards.rubrics)}")
     check_rewards(loaded, stage)
     models = exports_in(run, f"score with a run of the recipe: rayzero score RUN:{rubric} FILE")
-    stage = with_stage_models(loaded, stage, models, {rubric})
+    stage = with_stage_models(loaded, stage, lambda name: whole(models(name)), {rubric})
     return rubrics_of(stage)[rubric], resource_settings(stage)
 
 

@@ -16,8 +16,11 @@ from orchestrator.plan.model_folder import is_local
 from rollout.actors import Device
 
 
-def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
+def evaluate_model(recipe: Recipe, model_path: str, stored: str = "") -> list[dict[str, Any]]:
     """Start engines for a model (folder or hub id) and run every evaluation set of the recipe's last stage.
+
+    Args:
+        stored: its URI, by which engines on other hosts read it.
 
     Raises:
         InputError: the sets or the model cannot be read, or a reward function of the user's fails.
@@ -40,7 +43,7 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
         services = Services(device, recipe.cluster.start_timeout_s, display, wait_s=recipe.cluster.wait_s)
         try:
             model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            model.set_result(model_path)
+            model.set_result(stored or model_path)
             await services.begin_rollout(stage, model)
             await services.begin_rewards(stage, sets)
             pool = await services.rollout()
@@ -51,5 +54,13 @@ def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
 
     with ray_session(recipe.cluster, "eval") as device:
         if recipe.cluster.address:
-            check_folders(recipe, [stage], None)
+            check_folders(_read_from(recipe, stored), [stage], None)
         return [result.record() for result in asyncio.run(run(device))]
+
+
+def _read_from(recipe: Recipe, stored: str) -> Recipe:
+    """The recipe with the URI of its model in place of the copy that this host has of it, where there is one."""
+    stages = tuple(
+        stage.model_copy(update={"model": stage.model.model_copy(update={"path": stored})}) for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages}) if stored else recipe

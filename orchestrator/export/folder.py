@@ -10,9 +10,12 @@ from orchestrator.config.wiring import parent_of
 from orchestrator.export.base import Base, rename_adapter_base
 from orchestrator.export.card import model_card
 from orchestrator.export.chosen import Chosen
+from orchestrator.plan.model_folder import is_local
 from orchestrator.run.files import check_writable, new_folder
 from orchestrator.run.folder import start_model
+from orchestrator.run.stubs import whole
 from rollout.errors import InputError, ServiceError
+from rollout.storage.folders import MANIFEST
 
 ADAPTER = "adapter"
 """Folder of the adapter inside of a stage's export."""
@@ -67,7 +70,7 @@ def write_model(chosen: Chosen, base: Base, folder: Path, *, name: str, adapter:
             if chosen.checkpoint is None:
                 _copy(chosen, aside, adapter=adapter)
             else:
-                _consolidate(chosen, chosen.checkpoint, aside, adapter=adapter)
+                _consolidate(chosen, whole(chosen.checkpoint), aside, adapter=adapter)
             if adapter and base.hub_id:
                 rename_adapter_base(aside, base.hub_id)
             card = model_card(chosen, base, name=name, adapter=adapter)
@@ -78,9 +81,11 @@ def write_model(chosen: Chosen, base: Base, folder: Path, *, name: str, adapter:
 
 def _copy(chosen: Chosen, aside: Path, *, adapter: bool) -> None:
     """The stage's own export is already what is asked for."""
-    export = chosen.export
+    export = whole(chosen.export)
     if not adapter:
-        shutil.copytree(export, aside, ignore=shutil.ignore_patterns(ADAPTER, "README.md"), dirs_exist_ok=True)
+        shutil.copytree(
+            export, aside, ignore=shutil.ignore_patterns(ADAPTER, "README.md", MANIFEST), dirs_exist_ok=True
+        )
         return
     from learner.export import write_tokenizer
 
@@ -100,6 +105,8 @@ def _consolidate(chosen: Chosen, checkpoint: Path, aside: Path, *, adapter: bool
     if not sys.stderr.isatty():
         disable_progress_bar()
     start = start_model(chosen.recipe, chosen.stage, chosen.run.directory)
+    if is_local(start):
+        start = str(whole(Path(start)))
     spec = learner_spec(chosen.stage, start, "", chosen.recipe.seed, "cpu")
     try:
         export_checkpoint(spec, checkpoint, aside, _tokenizer(chosen, start), adapter_only=adapter)

@@ -40,6 +40,7 @@ from orchestrator.run.files import abandoned, begin_folder, complete
 from orchestrator.run.folder import checkpoints
 from orchestrator.run.ledger import compact
 from orchestrator.run.record import has_evaluated
+from orchestrator.run.remote import patiently
 from orchestrator.run.room import with_room, write_with_room
 from orchestrator.run.store import RunStore
 from orchestrator.sampling import GroupRequest
@@ -47,6 +48,8 @@ from rollout.data.template_settings import is_chat
 from rollout.data.unchanged import check_same, check_unchanged
 from rollout.errors import InputError, told
 from rollout.service import PublishReport
+from rollout.storage.folders import damage_of
+from rollout.storage.uri import is_uri
 from rollout.types import Prompt, Sampling
 from rollout.waits import acting_as
 
@@ -272,21 +275,25 @@ class StageContext:
         with self.clocks.beside(self.clocks.save):
             folder = self.store.checkpoint_folder(self.stage.name, step)
             held = {"eval_sets": self._sets.fingerprints(), "templates": self._templates()}
+            whole = {"step": step, **held, **state}
 
-            async def save() -> None:
+            async def save() -> Path | str:
+                if remote := self.store.remote:
+                    await patiently(remote.commit, folder, await learner.save(remote.begin(folder), whole))
+                    return remote.begin(folder)
                 with abandoned(folder):
                     aside = begin_folder(folder)
-                    await learner.save(aside, {"step": step, **held, **state})
+                    await learner.save(aside, whole)
                     write_digests(aside, await learner.digests(aside))
                     await asyncio.to_thread(complete, folder)
+                    return folder
 
-            await with_room(save, self.display.warn)
-            learner.saved(folder)
-            best = best_step(self.store.folder, self.stage.name)
-            self.store.keep_checkpoints(self.stage.name, self.stage.loop.keep_checkpoints, best)
+            learner.saved(await with_room(save, self.display.warn))
+            best, newest = best_step(self.store.folder, self.stage.name), self.stage.loop.keep_checkpoints
+            await patiently(self.store.keep_checkpoints, self.stage.name, newest, best)
             if keep := self.stage.loop.keep_steps:
-                newest = list(checkpoints(self.store.folder, self.stage.name))[-self.stage.loop.keep_checkpoints :]
-                await asyncio.to_thread(compact, self.store.folder, self.stage.name, keep, newest[0])
+                kept = list(checkpoints(self.store.folder, self.stage.name))[-newest:]
+                await asyncio.to_thread(compact, self.store.folder, self.stage.name, keep, kept[0])
 
     @acting_as("resume")
     async def resume(self) -> dict[str, Any] | None:
@@ -299,7 +306,12 @@ class StageContext:
         """
         learner = await self.services.learner()
         for folder in reversed(self.store.checkpoints(self.stage.name)):
-            if damage := check_digests(folder, await learner.digests(folder)):
+            place = await patiently(self.store.shared, folder)
+            if is_uri(place):
+                if damage := await patiently(damage_of, place):
+                    self.display.warn(f"{damage}; this checkpoint is left out")
+                    continue
+            elif damage := check_digests(folder, await learner.digests(folder)):
                 self.display.warn(f"{damage}; it is left aside as {set_aside(folder).name}")
                 continue
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
@@ -307,7 +319,7 @@ class StageContext:
             check_unchanged("problems", state.get("eval_sets", held), held)  # checkpoints of before do not say
             templates = self._templates()
             check_same("data.template", self.stage.data.template, state.get("templates", templates) == templates)
-            await learner.load(folder)
+            await learner.load(place)
             self.display.line(f"{self.stage.name}: continues from step {state['step']}")
             return state
         return None
@@ -325,7 +337,16 @@ class StageContext:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self.clocks.save.running():
             learner, tokenizer = await self.services.learner(), tokenizer_from or self.tokenizer_folder()
-            await with_room(lambda: learner.export(folder, tokenizer), self.display.warn)
+
+            async def export() -> None:
+                if remote := self.store.remote:
+                    own = Path(tokenizer).is_relative_to(self.store.folder)
+                    place = await patiently(remote.shared, Path(tokenizer)) if own else tokenizer
+                    await patiently(remote.commit, folder, await learner.export(remote.begin(folder), place))
+                else:
+                    await learner.export(folder, tokenizer)
+
+            await with_room(export, self.display.warn)
         if linked:
             self.store.link_export(self.stage.name)
         return folder

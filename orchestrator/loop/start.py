@@ -10,7 +10,8 @@ from orchestrator.config.stage_kinds import kind_of
 from orchestrator.config.wiring import parent_of, root_of
 from orchestrator.data.prompts import stage_tokenizer
 from orchestrator.display import Display
-from orchestrator.run.folder import built_model
+from orchestrator.run.folder import built_model, start_model
+from orchestrator.run.remote import patiently
 from orchestrator.run.store import RunStore
 from rollout.data.sources import load_rows
 
@@ -18,9 +19,9 @@ from rollout.data.sources import load_rows
 async def open_model(
     recipe: Recipe, stage: Stage, store: RunStore, services: Services, display: Display
 ) -> tuple[str, Any]:
-    """The model that a stage starts from (folder or hub id), open in the learner, and its tokenizer. Engines come up meanwhile."""
+    """The model that a stage starts from (folder, hub id or URI), open in the learner, and its tokenizer. Engines come up meanwhile."""
     parent, root = parent_of(recipe.stages, stage), root_of(recipe.stages, stage)
-    model_path = str(store.export_folder(parent.name)) if parent else stage.model.path
+    model_path = await patiently(store.shared, store.export_folder(parent.name)) if parent else stage.model.path
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await services.begin_learner(stage)
     if kind_of(stage).generates:
@@ -32,9 +33,8 @@ async def open_model(
     # Engines first: vLLM measures the GPU's memory as it comes up, and a rank that takes and gives back some would mislead it.
     await services.take_gpus()
     spec = learner_spec(stage, model_path, model_path, recipe.seed, services.device)
-    parameters, tokenizer = await asyncio.gather(
-        learner.open(spec), asyncio.to_thread(stage_tokenizer, model_path, stage)
-    )
+    folder = start_model(recipe, stage, store.folder)  # has the tokenizer, where the storage has the weights
+    parameters, tokenizer = await asyncio.gather(learner.open(spec), asyncio.to_thread(stage_tokenizer, folder, stage))
     display.line(f"{stage.name}: {parameters:,} parameters, learner ready")
     store.record("stage", stage.name, event="model", parameters=parameters)
     return model_path, tokenizer
@@ -73,6 +73,10 @@ async def build_model(recipe: Recipe, root: Stage, store: RunStore, services: Se
             }
             rows = [row for name, section in sections.items() for row in load_rows(section.source(name), recipe.seed)]
             texts = [f"{row.question}\n{row.completion or row.answer or row.chosen}" for row in rows]
-        count = await (await services.learner()).build(build_spec(root, recipe.seed), texts, str(folder))
+        remote = store.remote
+        place = remote.begin(folder) if remote else str(folder)
+        count, files = await (await services.learner()).build(build_spec(root, recipe.seed), texts, place)
+        if remote:
+            await patiently(remote.commit, folder, files)
         display.line(f"built a Qwen2 of {count:,} parameters in {folder}")
-    return str(folder)
+    return await patiently(store.shared, folder)

@@ -23,6 +23,7 @@ from rewards.functions import is_url
 from rewards.models.scorers import KINDS
 from rollout.data.rows import HUB
 from rollout.data.template_settings import SHIPPED
+from rollout.storage.uri import is_uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +130,8 @@ def _named(what: str, value: str) -> str:
     if what == "template":
         return "" if value in SHIPPED else value
     if what == "model":
-        # A hub id is the same everywhere, and so is the stage that trains a reward model.
-        return value if value and not value.startswith(PREFIX) and is_local(value) else ""
+        # A hub id or a URI is the same everywhere, and so is the stage that trains a reward model.
+        return value if value and not value.startswith(PREFIX) and not is_uri(value) and is_local(value) else ""
     if what == "function":
         origin = "" if is_url(value) else value.rpartition(":")[0]
         return origin if origin.endswith(".py") else ""

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from orchestrator.report.page import report_page
 from orchestrator.run.lock import holder
+from orchestrator.run.reading import RunCopy
 from orchestrator.run.state import STATE
-from rollout.errors import InputError
+from rollout.errors import InputError, ServiceError
 
 PAGES = ("/", "/report.html")
 SECONDS = 10.0
@@ -32,14 +33,14 @@ class ReportServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, run_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        """`port`: 0 for a free one.
+    def __init__(self, run_dir: Path, host: str = "127.0.0.1", port: int = 0, copy: RunCopy | None = None) -> None:
+        """`port`: 0 for a free one. `copy`: what the folder is a copy of, brought anew before each answer.
 
         Raises:
             InputError: the folder holds no run; the address cannot be listened on.
         """
         report_page(run_dir)
-        self._run_dir = run_dir
+        self._run_dir, self._copy = run_dir, copy
         self._lock = threading.Lock()
         self._made: tuple[object, bytes] | None = None
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -79,8 +80,11 @@ class ReportServer(ThreadingHTTPServer):
             traceback.print_exc()
 
     def page(self) -> bytes:
-        """The report, made again where the run's files have changed. Raises InputError where they cannot be read."""
+        """The report, made again where the run's files have changed. Raises InputError where they cannot be read, ServiceError
+        where their storage is away."""
         with self._lock:
+            if self._copy:
+                self._copy.refresh(samples=True)
             files = tuple(_stamp(self._run_dir / name) for name in ("recipe.toml", "metrics.jsonl", STATE))
             # A run that was killed writes nothing more, and is held by nobody.
             stamp = (files, holder(self._run_dir))
@@ -128,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, "text/plain", b"only the report is served here, at /\n"
         try:
             return 200, "text/html", self.server.page()
-        except InputError as problem:
+        except (InputError, ServiceError) as problem:
             return 503, "text/plain", f"{str(problem)[:LINE]}\n".encode("utf-8", "replace")
 
 

@@ -51,6 +51,15 @@ def read_lease(run_dir: Path) -> Lease | None:
         ) from None
 
 
+def is_newer(said: bytes, lease: Lease) -> bool:
+    """Whether the text of a lease is of a later start of the same run."""
+    try:
+        other = Lease(**json.loads(said))
+    except (ValueError, TypeError):
+        return False
+    return other.run == lease.run and other.epoch > lease.epoch
+
+
 @contextmanager
 def leased(run_dir: Path) -> Iterator[Lease]:
     """Take a run over; nothing in it is renamed into place in this block by this process once another has taken it."""

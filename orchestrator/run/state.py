@@ -16,6 +16,8 @@ from orchestrator.run.lock import Holder, holder
 from rollout.errors import InputError
 
 STATE = "state.json"
+COPY = ".copy"
+"""File in a folder that is a copy of a run, whose lock is elsewhere, be it on this host."""
 BEAT_S = 2.0
 """Seconds between two beats of a run."""
 SILENT_S = 30.0
@@ -87,7 +89,7 @@ def writer_of(run_dir: Path, state: Mapping[str, Any]) -> Holder | None:
     """
     if (found := holder(run_dir)) is not None:
         return found
-    said = _speaker(state)
+    said = _speaker(state, copied=(run_dir / COPY).exists())
     return said if said is not None and abs(silence_s(state)) < SILENT_S else None
 
 
@@ -96,9 +98,9 @@ def silence_s(state: Mapping[str, Any]) -> float:
     return time.time() - _seconds(state.get("time"))
 
 
-def _speaker(state: Mapping[str, Any]) -> Holder | None:
-    """The process of another host that said it is running; of a process here the lock tells."""
-    if state.get("state") != "running" or state.get("host") == socket.gethostname():
+def _speaker(state: Mapping[str, Any], copied: bool = False) -> Holder | None:
+    """The process of another host that said it is running; of a process here the lock tells, but in a folder that is a copy."""
+    if state.get("state") != "running" or (state.get("host") == socket.gethostname() and not copied):
         return None
     return Holder(pid=int(_seconds(state.get("pid"))), host=str(state.get("host")))
 

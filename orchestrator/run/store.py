@@ -12,6 +12,7 @@ export                               link to the newest export
 tensorboard/STAGE/                   event files
 trackers/, wandb/                    ids and logs of the trackers that the run is sent to; what W&B has not sent yet
 report.html, table.md, table.json
+storage.json                         which run it is, where it has a storage (orchestrator/run/remote.py)
 state.json                           what the run is doing at this moment (orchestrator/run/state.py)
 stacks.txt                           where everything was the last time that the event loop stood (orchestrator/run/watchdog.py)
 lock, request.json, answer.json      who writes the run, and what is asked of it (orchestrator/run/control.py)
@@ -29,6 +30,7 @@ from orchestrator.config.load import STORED, to_toml
 from orchestrator.config.recipe import Recipe
 from orchestrator.run.files import check_fence, end_torn_line, move_link, remove_folder, sweep, sweep_files, write_file
 from orchestrator.run.folder import CHECKPOINT, DONE, checkpoints, is_finished, trajectory_files
+from orchestrator.run.remote import RunStorage
 from rollout.errors import FULL, InputError
 
 MOST_RECORDS = 10_000
@@ -44,6 +46,8 @@ class RunStore:
         write_file(folder / STORED, tomli_w.dumps(to_toml(recipe)).encode())
         self._metrics = folder / "metrics.jsonl"
         self._records: list[str] = []
+        self.remote: RunStorage | None = None
+        """Where the files of the run go too, and those of its ranks alone; None: all are in the folder, which all hosts see."""
         self.recorded = 0.0
         """Unix seconds of the last record of this process; 0: none yet."""
         end_torn_line(self._metrics)
@@ -97,6 +101,10 @@ class RunStore:
         """Parquet files with the rows that a stage left."""
         return self.folder / stage / "data"
 
+    def shared(self, folder: Path) -> str:
+        """A folder of the run as actors on any host read it: its path, or its URI in the storage."""
+        return self.remote.shared(folder) if self.remote else str(folder)
+
     def is_finished(self, stage: str) -> bool:
         return is_finished(self.folder, stage)
 
@@ -128,4 +136,4 @@ class RunStore:
         """Delete all checkpoints of a stage but the `newest` and that of step `best`."""
         for step, old in list(checkpoints(self.folder, stage).items())[:-newest]:
             if step != best:
-                remove_folder(old)
+                (self.remote.remove if self.remote else remove_folder)(old)

@@ -13,20 +13,24 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.run.reading import RunCopy
 from orchestrator.run.record import read_run
 from orchestrator.watch.look import Watcher
 from orchestrator.watch.signs import signs_for
 from orchestrator.watch.view import fitted, view
-from rollout.errors import InputError, visible
+from rollout.errors import InputError, ServiceError, visible
 
 PLAIN_WIDTH = 100
 """Columns where there is no terminal and `COLUMNS` says nothing."""
 
 
-def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0) -> None:
+def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0, copy: RunCopy | None = None) -> None:
     """Show a run, again every so many seconds while it goes on or may begin.
 
     Where the output is no terminal, or one that cannot move its cursor, it is shown once.
+
+    Args:
+        copy: what the folder is a copy of, brought anew before each look.
 
     Raises:
         InputError: it is shown once and the folder holds no run, or one that cannot be read.
@@ -35,9 +39,9 @@ def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0) -> Non
         sys.stdout.reconfigure(errors="replace")  # names in a recipe may have signs that the terminal lacks
     console = Console(highlight=False)
     if once or not sys.stdout.isatty() or console.is_dumb_terminal:
-        _show_once(run_dir)
+        _show_once(run_dir, copy)
         return
-    watcher = Watcher(run_dir)
+    watcher = Watcher(run_dir, copy)
     last: RenderableType = ""
     with _terminated_as_interrupted():
         try:
@@ -54,12 +58,12 @@ def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0) -> Non
     console.print(last)
 
 
-def _show_once(run_dir: Path) -> None:
+def _show_once(run_dir: Path, copy: RunCopy | None) -> None:
     width = int(found) if (found := os.environ.get("COLUMNS", "")).isdecimal() else 0
     console = Console(highlight=False, force_terminal=False, no_color=True, color_system=None, legacy_windows=False)
     if width or not sys.stdout.isatty():
         console.width = max(40, width or PLAIN_WIDTH)
-    look = Watcher(run_dir).look()
+    look = Watcher(run_dir, copy).look()
     if look.run is None:
         read_run(run_dir)  # says what is missing
     with console.capture() as block:
@@ -72,7 +76,7 @@ def _picture(watcher: Watcher, console: Console) -> tuple[RenderableType, bool]:
     """(what to show, whether nothing more will come)."""
     try:
         look = watcher.look()
-    except InputError as problem:
+    except (InputError, ServiceError) as problem:
         return Text(visible(str(problem)), style="red"), False
     return view(look, console.width, signs_for(console.encoding)), look.stands == "finished"
 

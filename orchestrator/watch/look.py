@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.config.load import STORED
 from orchestrator.results.words import age, as_finite, percent
 from orchestrator.run.lock import Holder
+from orchestrator.run.reading import RunCopy
 from orchestrator.run.record import RunRecord, StageRecord, read_run
 from orchestrator.run.state import SILENT_S, Standing, read_state, standing
 from rollout.errors import visible
@@ -28,7 +29,8 @@ SLOW_STEPS = 10.0
 class Look:
     """What is known of a run at one moment."""
 
-    directory: Path
+    directory: Path | str
+    """The run as the user names it: its folder, or its URI."""
     run: RunRecord | None
     """None: the folder holds no run yet."""
     state: dict[str, Any]
@@ -97,13 +99,16 @@ class Look:
 class Watcher:
     """Looks again and again; metrics.jsonl is read anew only when it has changed."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: Path, copy: RunCopy | None = None) -> None:
+        """`copy`: what the folder is a copy of, brought anew before each look."""
+        self._run_dir, self._copy = run_dir, copy
         self._stamp: tuple[int, int] | None = None
         self._run: RunRecord | None = None
 
     def look(self) -> Look:
-        """Raises InputError when the folder holds a run that cannot be read."""
+        """Raises InputError when the folder holds a run that cannot be read, ServiceError when its storage is away."""
+        if self._copy:
+            self._copy.refresh()
         if not (self._run_dir / STORED).is_file():
             self._run = None
         elif self._run is None or self._stamp != self._stamp_now():
@@ -115,7 +120,14 @@ class Watcher:
         stands, writer = standing(
             self._run_dir, state, finished=run is not None and begun and run.finished, begun=begun
         )
-        return Look(directory=self._run_dir, run=run, state=state, stands=stands, writer=writer, now=time.time())
+        return Look(
+            directory=self._copy.uri if self._copy else self._run_dir,
+            run=run,
+            state=state,
+            stands=stands,
+            writer=writer,
+            now=time.time(),
+        )
 
     def _stamp_now(self) -> tuple[int, int]:
         try:

@@ -50,12 +50,15 @@ class RewardModel:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from rollout.storage.folders import local_folder
+
         self.spec = spec
         remote = {"trust_remote_code": spec.trust_remote_code}
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(spec.path, **remote)
+            folder = local_folder(spec.path)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **remote)
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                spec.path, dtype=getattr(torch, spec.dtype), output_loading_info=True, **remote
+                folder, dtype=getattr(torch, spec.dtype), output_loading_info=True, **remote
             )
         except (OSError, ValueError, KeyError) as problem:
             reason = " ".join(str(problem).split())[:300]

@@ -287,7 +287,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, str]]:
     """In place of `orchestrator.evaluation.standalone`: what it was asked."""
     asked: list[tuple[Recipe, str]] = []
 
-    def evaluate_model(recipe: Recipe, model_path: str) -> list[dict[str, Any]]:
+    def evaluate_model(recipe: Recipe, model_path: str, stored: str) -> list[dict[str, Any]]:
         asked.append((recipe, model_path))
         return [RESULT]
 

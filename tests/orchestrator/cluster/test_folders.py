@@ -28,7 +28,7 @@ def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("12345")
     (tmp_path / "model").mkdir()
     sizes = {"q.jsonl": 5, "model": -1, "*.jsonl": -1}
-    assert look(f"{tmp_path}/token", "mine", sizes) == {"token": True, "faults": {}}
+    assert look(f"{tmp_path}/token", "mine", sizes) == {"token": True, "storage": "", "faults": {}}
     assert look(f"{tmp_path}/token", "another run's", {})["token"] is False
     assert look(f"{tmp_path}/none", "mine", {})["token"] is False
     wrong = {"none.jsonl": 5, "q.jsonl": 6, "model": 5, "*.csv": -1}
@@ -43,10 +43,10 @@ def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({"token": True, "faults": {}}, ""),
-        ({"token": False, "faults": {}}, "--run RUN: node other (10.0.0.2) does not see this folder"),
+        ({"token": True, "storage": "", "faults": {}}, ""),
+        ({"token": False, "storage": "", "faults": {}}, "--run RUN: node other (10.0.0.2) does not see this folder"),
         (
-            {"token": True, "faults": {"data/q.jsonl": "is not there"}},
+            {"token": True, "storage": "", "faults": {"data/q.jsonl": "is not there"}},
             "data.sources.additions.path = 'data/q.jsonl': is not there on node other (10.0.0.2)",
         ),
     ],
@@ -61,7 +61,7 @@ def test_the_error_names_node_and_folder(
     def ask(token: str, said: str, sizes: dict[str, Any]) -> dict[str, Any]:
         assert Path(token).read_text() == said
         asked.append(sizes)
-        return {"head (10.0.0.1)": {"token": True, "faults": {}}, "other (10.0.0.2)": answer}
+        return {"head (10.0.0.1)": {"token": True, "storage": "", "faults": {}}, "other (10.0.0.2)": answer}
 
     monkeypatch.setattr(folders, "_ask_nodes", ask)
     run = tmp_path / "run"
@@ -99,7 +99,7 @@ def test_an_evaluation_on_a_cluster_asks_for_what_it_reads(monkeypatch: pytest.M
     def ask(token: str, said: str, sizes: dict[str, Any]) -> dict[str, Any]:
         assert (token, said) == ("", "")
         assert sizes == {f"{tmp_path}/q.jsonl": 2, f"{tmp_path}/model": -1}
-        return {"other (10.0.0.2)": {"token": True, "faults": {f"{tmp_path}/model": "is not there"}}}
+        return {"other (10.0.0.2)": {"token": True, "storage": "", "faults": {f"{tmp_path}/model": "is not there"}}}
 
     @contextmanager
     def session(cluster: ClusterSection, name: str) -> Iterator[str]:
@@ -113,3 +113,28 @@ def test_an_evaluation_on_a_cluster_asks_for_what_it_reads(monkeypatch: pytest.M
     measured = recipe(model={"path": "model"}, eval={"sets": sets}, cluster={"address": "h:1"})
     with pytest.raises(InputError, match=rf"model.path = '{tmp_path}/model': is not there on node other"):
         standalone.evaluate_model(measured, "model")
+
+
+def test_a_storage_is_tried_by_every_node_in_place_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"file://{tmp_path}/storage/run"
+    recipe = load_recipe("arithmetic", [f"cluster.storage=file://{tmp_path}/storage"])
+    asked: dict[str, Any] = {}
+
+    def ask(token: str, said: str, sizes: dict[str, Any]) -> dict[str, Any]:
+        asked["own"] = look(token, said, sizes)
+        asked["another"] = look(token, "what another storage says", sizes)
+        asked["none"] = look(token.replace("storage", "elsewhere"), said, sizes)
+        return {"head": asked["own"], "gpu2 (10.0.0.2)": asked["none"]}
+
+    monkeypatch.setattr(folders, "_ask_nodes", ask)
+    with pytest.raises(
+        InputError, match=r"cluster\.storage = 'file:.*: node gpu2 \(10\.0\.0\.2\) may not use it"
+    ) as caught:
+        check_folders(recipe, recipe.stages, tmp_path / "not-there", uri)
+    assert "\n" not in str(caught.value)
+    assert asked["own"] == {"token": True, "storage": "", "faults": {}}
+    assert "another token" in asked["another"]["storage"]
+    assert "does not see there what the driver wrote" in asked["none"]["storage"]
+    assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()], "the tokens are gone"

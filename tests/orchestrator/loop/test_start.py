@@ -14,6 +14,7 @@ from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.loop.start import build_model, open_model
 from orchestrator.run.store import RunStore
 from rollout.errors import InputError
+from rollout.storage.objects import StoredFile
 from tests.orchestrator.factories import recipe, write_rows
 from tests.orchestrator.stage_context import Lines
 
@@ -28,11 +29,11 @@ class Learner:
     built: list[tuple[BuildSpec, list[str], str]] = field(default_factory=list)
     opened: list[LearnerSpec] = field(default_factory=list)
 
-    async def build(self, spec: BuildSpec, texts: Sequence[str], folder: str) -> int:
+    async def build(self, spec: BuildSpec, texts: Sequence[str], folder: str) -> tuple[int, list[StoredFile]]:
         self.built.append((spec, list(texts), folder))
         character_tokenizer().save_pretrained(folder)
         (Path(folder) / "config.json").write_text('{"model_type": "qwen2"}')
-        return 1234
+        return 1234, []
 
     async def open(self, spec: LearnerSpec) -> int:
         self.events.append("open")
