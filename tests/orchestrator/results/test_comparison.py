@@ -212,3 +212,13 @@ def test_invented_runs_end_where_they_were_meant_to(tmp_path: Path) -> None:
     assert [len(side.runs) for side in found.sides] == [3, 3]
     assert row(found, "pass@1", place=2).differences[0].sure
     assert row(found, "pass@1", place=2).differences[0].estimate.value > 0
+
+
+def test_two_sets_are_no_two_problems(tmp_path: Path) -> None:
+    """All wrong against all right: sure, by the problems of the sets and not by the number of sets."""
+    runs = []
+    for name, right, lr in (("a", [0] * 20, 1e-5), ("b", [4] * 20, 3e-5)):
+        records = [evaluation("rl", 8, outcomes(right), name=each, label="after") for each in ("one", "two")]
+        runs.append(str(write_run(tmp_path / name, records, lr=lr)))
+    (found,) = row(compared(*runs), "greedy", place=2).differences
+    assert (found.test, found.sure) == ("bootstrap", True)
