@@ -10,7 +10,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN…",
+            metavar="RUN",
             help="RUN, RUN/STAGE, RUN/STAGE@STEP, or a file of `rayzero eval`; seeds of one recipe are one side, the first side is A.",
         ),
     ],

@@ -1,6 +1,6 @@
 """What an evaluation keeps of every problem, so that intervals and paired tests can be made from a run's files alone.
 
-Some twenty bytes a problem: counts, not texts. Which problems they were is one digest: only runs with the same can be compared.
+30 bytes a problem with 4 samples, 70 with 64: counts, not texts. Which problems they were is one digest: only runs with the same can be compared.
 """
 
 import hashlib

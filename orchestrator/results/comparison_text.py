@@ -59,7 +59,7 @@ def p_words(p: float) -> str:
 def interval(figure: Figure, estimate: Estimate) -> str:
     """`71.2 (68.0–74.3)`."""
     low, high = figure.bare(estimate.low), figure.bare(estimate.high)
-    return f"{figure.bare(estimate.value)} ({low}{' to ' if estimate.low < 0 else '–'}{high})"
+    return f"{figure.bare(estimate.value)} ({low}{' to ' if estimate.low < 0 else '–'}{high})".replace("-", "−")
 
 
 def change(figure: Figure, found: Difference) -> str:

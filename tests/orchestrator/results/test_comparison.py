@@ -11,7 +11,10 @@ from orchestrator.results.comparison_text import sentences, settings_told, table
 from orchestrator.results.evaluated import read_evaluated
 from orchestrator.results.outcomes import consensus, coverage, values_of
 from rollout.errors import InputError
+from tests.factories import prompt
 from tests.orchestrator.compared_runs import evaluation, invented, outcomes, write_run
+from tests.orchestrator.evaluation.evaluated import evaluated
+from tests.orchestrator.factories import recipe
 
 WEAK, STRONG = [0, 1, 2, 3, 4, 0, 1, 2], [1, 2, 3, 4, 4, 1, 2, 3]
 
@@ -212,3 +215,48 @@ def test_invented_runs_end_where_they_were_meant_to(tmp_path: Path) -> None:
     assert [len(side.runs) for side in found.sides] == [3, 3]
     assert row(found, "pass@1", place=2).differences[0].sure
     assert row(found, "pass@1", place=2).differences[0].estimate.value > 0
+
+
+def test_two_sets_are_no_two_problems(tmp_path: Path) -> None:
+    """All wrong against all right: sure, by the problems of the sets and not by the number of sets."""
+    runs = []
+    for name, right, lr in (("a", [0] * 20, 1e-5), ("b", [4] * 20, 3e-5)):
+        records = [evaluation("rl", 8, outcomes(right), name=each, label="after") for each in ("one", "two")]
+        runs.append(str(write_run(tmp_path / name, records, lr=lr)))
+    (found,) = row(compared(*runs), "greedy", place=2).differences
+    assert (found.test, found.sure) == ("bootstrap", True)
+
+
+def test_what_an_evaluation_records_is_what_is_compared(tmp_path: Path) -> None:
+    """Completions scored by the real rubric; the answer is 2."""
+    stage = recipe(eval={"sets": {"set": {"path": "t.jsonl"}}, "samples": 4, "greedy": True}).stages[0]
+    runs = []
+    for name, answers, lr in (("a", ("3222", "3344", "3332"), 1e-5), ("b", ("2222", "2244", "3322"), 3e-5)):
+        asked = [prompt(f"s/{place}") for place in range(3)]
+        texts = {
+            f"s/{place}": [f"<think>Wait, hm.</think><answer>{each}</answer>" for each in row]
+            for place, row in enumerate(answers)
+        }
+        (result,) = evaluated(stage, {"set": asked}, texts)
+        record = {
+            "kind": "eval",
+            "stage": "rl",
+            "step": 4,
+            "label": "after",
+            "time": 1.0,
+            **json.loads(json.dumps(result.record())),
+        }
+        runs.append(str(write_run(tmp_path / name, [record], lr=lr)))
+    found = compared(*runs)
+    shares = {each.figure.key: [one.value for one in each.estimates] for each in found.sets[0].rows}
+    assert shares["pass@1"] == pytest.approx([(3 + 0 + 1) / 12, (4 + 2 + 2) / 12])
+    assert shares["cons@4"] == pytest.approx([1 / 3, 2 / 3])  # of two against two the earliest
+    assert shares["pass@4"] == pytest.approx([2 / 3, 1])
+    assert shares["greedy"] == pytest.approx([0, 2 / 3])
+    assert shares["reflections"] == [1, 1]
+    assert shares["tokens"][0] == shares["tokens"][1] > 0
+    record = read_evaluated(runs[0]).records["set"]
+    assert (record["pass@1"], record["cons@k"]) == (
+        pytest.approx(shares["pass@1"][0]),
+        pytest.approx(shares["cons@4"][0]),
+    )
