@@ -536,8 +536,10 @@ def _start_scorers(
     rubrics: Mapping[str, RubricSpec], name: str, start_timeout_s: float, device: Device | None = None
 ) -> dict[str, _ScorerActor]:
     """One actor a model, by its key."""
-    on_gpus = device == "cuda" if device else bool(ray.cluster_resources().get("GPU"))
     specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
+    if not specs:
+        return {}
+    on_gpus = device == "cuda" if device else bool(ray.cluster_resources().get("GPU"))
     actors = {}
     for index, (key, spec) in enumerate(specs.items()):
         check_scorer(spec)

@@ -46,7 +46,7 @@ class Actor:
         self.bad = ""
         """A completion that can never be scored."""
         self.kills = 0
-        self.ready = Method(self._ready)
+        self.ready = Method(lambda: asyncio.ensure_future(self._ready()))  # asked for and not always read
         self.score = Method(self._score)
         self.score_group = Method(self._score_group)
         self.close = Method(self._ready)

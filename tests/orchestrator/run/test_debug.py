@@ -11,7 +11,8 @@ import pytest
 from orchestrator.cli import run as rayzero
 from orchestrator.loop.debug import debug_report, or_debug
 from orchestrator.run import control, debug
-from orchestrator.run.control import run_lock, serve_requests
+from orchestrator.run.control import serve_requests
+from orchestrator.run.lock import run_lock
 from orchestrator.run.watchdog import STACKS
 from rollout.errors import InputError, ServiceError
 from rollout.waits import acting, waiting
