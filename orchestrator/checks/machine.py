@@ -10,7 +10,9 @@ from orchestrator.checks.idle_gpus import idle_gpus
 from orchestrator.checks.naming import key_in
 from orchestrator.config.recipe import Recipe, Stage
 from orchestrator.config.sharing import sharing_fault
+from orchestrator.config.stage_kinds import kind_of
 from orchestrator.plan import machine
+from orchestrator.plan.host_memory import host_memory
 from orchestrator.plan.machine import in_units, on_gpus
 from orchestrator.plan.memory import memory, parameters, wire_bytes
 from orchestrator.plan.placement import check_scorers, stage_places
@@ -120,11 +122,15 @@ def check_memory(recipe: Recipe, training: bool) -> list[str]:
             )
         if training:
             _check_shared_memory(recipe, stage, parameters(stage.model) * wire_bytes(stage.model))
-        need = sum(memory(stage, training).values())
-        if need > machine.memory_bytes():
+        parts = host_memory(stage) if training and kind_of(stage).trains else memory(stage, training)
+        need, there = sum(parts.values()), machine.memory_bytes()
+        if need > there:
+            less = need - parts.get("activations", 0.0)
+            way = (
+                "; lower learner.micro_batch_tokens, or learner.activation_checkpointing=true" if less <= there else ""
+            )
             notes.append(
-                f"stage {stage.name} needs about {in_units(need)} of memory; "
-                f"this machine has {in_units(machine.memory_bytes())}"
+                f"stage {stage.name} needs about {in_units(need)} of memory; this machine has {in_units(there)}{way}"
             )
     return notes
 

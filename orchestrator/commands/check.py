@@ -93,7 +93,8 @@ def _placement(recipe: "Recipe") -> list[str]:
     from orchestrator.config.stage_kinds import kind_of
     from orchestrator.plan import machine
     from orchestrator.plan.batches import batch_plan
-    from orchestrator.plan.gpu_memory import learner_gpu, sure_tokens
+    from orchestrator.plan.gpu_memory import learner_gpu, most_tokens, sure_tokens
+    from orchestrator.plan.host_memory import host_memory
     from orchestrator.plan.memory import adapter_parameters, memory, parameters
     from orchestrator.plan.placement import MANY, gpu_share, shares_gpus, stage_places
 
@@ -111,10 +112,12 @@ def _placement(recipe: "Recipe") -> list[str]:
         elif recipe.cluster.device != "cpu":
             places += f", and {gpu_share(stage, MANY):g} GPU{'' if machine.on_gpus() else ' where there are any'}"
         stages_of.setdefault(f"places  {_parts(stage)} = {places}", []).append(stage.name)
-        sizes = memory(stage)
+        on_host = kind_of(stage).trains and not machine.on_gpus()
+        sizes = host_memory(stage) if on_host else memory(stage)
         named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in sizes.items())
         total = machine.in_units(sum(sizes.values()))
-        text = f"about {total} without activations ({named})" if sizes else "not known before the model is here"
+        most = f"with packs of {most_tokens(stage):,} tokens" if "activations" in sizes else "without activations"
+        text = f"about {total} {most} ({named})" if sizes else "not known before the model is here"
         stages_of.setdefault(f"memory  {text}", []).append(stage.name)
         if here and machine.on_gpus() and kind_of(stage).trains and (parts := learner_gpu(stage, sure_tokens(stage))):
             named = ", ".join(f"{what} {machine.in_units(size)}" for what, size in parts.items())

@@ -43,7 +43,8 @@ def learner_gpu(stage: Stage, tokens: int) -> dict[str, float]:
         parts["ZeRO's buffers"] = buckets
     shape = model_shape(stage.model, vocabulary(stage.model))
     if shape:
-        parts["activations"] = _activations(stage, shape, tokens)
+        compiled = stage.learner.zero_stage < 3 and parameters(stage.model) >= COMPILED_FROM
+        parts["activations"] = activations(stage, shape, tokens, compiled=compiled, tile=TILE_BYTES)
     return parts
 
 
@@ -101,10 +102,14 @@ def _batch_tokens(stage: Stage) -> int:
     return share * longest_sequence(stage)
 
 
-def _activations(stage: Stage, shape: ModelShape, tokens: int) -> float:
-    """Bytes at the worse of two moments of the backward pass: at the head, and in a layer, whose own are made again if need be."""
+def activations(stage: Stage, shape: ModelShape, tokens: int, *, compiled: bool, tile: int) -> float:
+    """Bytes at the worse of two moments of the backward pass: at the head, and in a layer, whose own are made again if need be.
+
+    Args:
+        compiled: whether the layers are.
+        tile: bytes of the head's logits that are made at a time.
+    """
     item = wire_bytes(stage.model)
-    compiled = stage.learner.zero_stage < 3 and parameters(stage.model) >= COMPILED_FROM
     mlp, norms = (6, 8) if compiled else (8, 14)
     layer = mlp * shape.intermediate + norms * shape.hidden + 6 * (shape.query + shape.key)
     slopes = 4 * shape.intermediate
@@ -115,17 +120,17 @@ def _activations(stage: Stage, shape: ModelShape, tokens: int) -> float:
     else:
         kept, again = layer, slopes
     wide = tokens * item / 2  # the above are bytes a token at 16 bits
-    head, head_slopes = _head(stage, shape, tokens)
+    head, head_slopes = _head(stage, shape, tokens, tile)
     return wide * shape.layers * kept + max(head, wide * again + head_slopes)
 
 
-def _head(stage: Stage, shape: ModelShape, tokens: int) -> tuple[float, float]:
+def _head(stage: Stage, shape: ModelShape, tokens: int, tile: int) -> tuple[float, float]:
     """(bytes of the head's backward pass, those of them that stay: the gradient of its weights)."""
     if kind_of(stage).leaves == "rewards":
         return 0.0, 0.0
     slopes = float(shape.vocabulary * shape.hidden * wire_bytes(stage.model))
-    rows = min(TILE_BYTES / (4 * stage.learner.logit_chunk_tokens), shape.vocabulary)
-    return 2 * TILE_BYTES + 8 * (rows + tokens) * shape.hidden + slopes, slopes
+    rows = min(tile / (4 * stage.learner.logit_chunk_tokens), shape.vocabulary)
+    return 2 * tile + 8 * (rows + tokens) * shape.hidden + slopes, slopes
 
 
 def _second_copy(stage: Stage) -> float:

@@ -246,7 +246,7 @@ def test_check_shows_what_differs_what_it_places_and_its_memory(capsys: pytest.C
     assert "  learner.lr = 3e-05\n" in out
     assert "learner.beta1" not in out
     assert "places  1 engine × 1 + 1 rank × 1 = 2 CPU of 2 here" in out
-    assert "memory  about 1.09 GB" in out
+    assert "memory  about 1.94 GB with packs of 8,192 tokens" in out
     assert not Path("runs").exists()
 
 

@@ -156,7 +156,7 @@ def test_shared_memory_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_too_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_bytes", lambda: 10**8)
     notes = preflight(load_recipe("arithmetic"))
-    assert notes[0].startswith("stage cold-start needs about 1.09 GB of memory; this machine has 100 MB")
+    assert notes[0].startswith("stage cold-start needs about 1.94 GB of memory; this machine has 100 MB")
 
 
 def test_offload_on_a_machine_without_gpus_is_a_note() -> None:
