@@ -17,7 +17,7 @@ from orchestrator.plan.local_paths import absolute, local_paths, with_paths
 from rewards.models.scorers import KINDS
 
 NO_PATHS = """
-name description cluster.address cluster.storage cluster.storage_cache cluster.device
+name description stages.eval.reflection cluster.address cluster.storage cluster.storage_cache cluster.device
 stages.name stages.kind stages.model_from
 stages.data.system stages.data.template_args
 stages.data.few_shot.prompt_column stages.data.few_shot.completion_column

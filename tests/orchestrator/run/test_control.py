@@ -41,7 +41,10 @@ try:
         try:
             time.sleep(60)
         finally:
-            time.sleep(6 if "slow" in sys.argv else 0.5)
+            time.sleep(0.5)
+            while "slow" in sys.argv and not Path(sys.argv[1], "go").exists():
+                time.sleep(0.02)
+            print("in order", flush=True)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -103,13 +106,16 @@ def test_a_run_ends_as_by_ctrl_c_and_is_waited_for(run: Path, how: tuple[str, ..
 @pytest.mark.parametrize("how", [(), ("elsewhere",)])
 def test_asking_twice_is_asking_once(run: Path, how: tuple[str, ...]) -> None:
     with another_process(run, "slow", *how) as other:
-        first = threading.Thread(target=stop_run, args=(run,))
-        first.start()
-        time.sleep(0.5)
-        assert stop_run(run).pid == other.pid
-        first.join()
-        # A second Ctrl-C would have cut its last seconds short, with a traceback and rc 1.
+        asked = [threading.Thread(target=stop_run, args=(run,)) for _ in range(2)]
+        for one in asked:
+            one.start()
+            time.sleep(0.5)
+        (run / "go").touch()
+        for one in asked:
+            one.join()
         assert other.wait(10) == 130
+        assert other.stdout is not None
+        assert other.stdout.read() == "in order\n", "a second Ctrl-C cuts its last seconds short"
 
 
 def test_a_run_that_does_not_end_or_answer_is_named_with_what_ends_it(run: Path) -> None:
