@@ -4,25 +4,24 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import rollout.ray_defaults  # noqa: F401
 
 import ray
-from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rewards.dispatch import Batch, Dispatcher, Worker
 from rewards.error_budget import WINDOW, ErrorBudget
 from rewards.functions import SCORER_TIMEOUT_S, may_see_group
-from rewards.models.scorers import KINDS, SCORER_GPUS, check_scorer, scorer_key
 from rewards.outage import Outages
-from rewards.places import Host, place_of
+from rewards.places import place_of
+from rewards.placing import hosts, preferably, sees
 from rewards.resources import Resources, ResourceSettings
 from rewards.rubric import SILENT, Rubric, total
+from rewards.scorer_actors import start_scorers
 from rewards.types import GroupScore, RubricSpec, Sample, Score, ScoredGroup, Unavailable
 from rollout.actors import Device, actor_name, node_here, said, within
 from rollout.background import Tasks
@@ -113,7 +112,7 @@ class RewardPool:
         self._timeout_s = timeout_s
         self.budget = ErrorBudget(max_error_rate, window)
         """Error budget of whoever names none."""
-        self._scorers = _start_scorers(self._rubrics, name, start_timeout_s, device)
+        self._scorers = start_scorers(self._rubrics, name, start_timeout_s, device)
         self._names = 0
         self._dispatcher = Dispatcher()
         self._tell = tell
@@ -409,16 +408,16 @@ class RewardPool:
         name = f"{self._name}-{self._names}"
         self._names += 1
         places = Counter(worker.place for worker in self._dispatcher.workers)
-        place = "" if self._resources else place_of(_hosts(), places)
+        place = "" if self._resources else place_of(hosts(), places)
         # Scoring is milliseconds between two generations; a whole core each would starve a laptop.
         remote = ray.remote(RewardWorker).options(
             name=name,
             num_cpus=0,
-            **_preferably(place),
+            **preferably(place),
             resources=self._resources or None,
             max_restarts=-1,
             max_concurrency=1000,
-            runtime_env=_sees(gpus=0),
+            runtime_env=sees(gpus=0),
         )
         scorers = {key: scorer.name for key, scorer in self._scorers.items()}
         actor = remote.remote(self._rubrics, self._settings, scorers)
@@ -494,102 +493,6 @@ class GroupScoring:
         breakdown, metrics = {**score.breakdown, **group.values}, {**score.metrics, **group.metrics}
         value = self._pool.total(self._prompt.rubric, breakdown)
         return replace(score, breakdown=breakdown, metrics=metrics, value=value)
-
-
-@dataclass
-class _ScorerActor:
-    """The actor of a model that scores. It lives while it is held; one that hangs is killed, and restarted by Ray."""
-
-    name: str
-    what: str
-    """The reward function that it serves, for messages."""
-    actor: Any
-    start_timeout_s: float
-    """Longest time that it may take to answer first, in seconds: it loads a model."""
-    up: bool = False
-    """Whether it has answered since its last start."""
-    started: float = field(default_factory=time.monotonic)
-    """`time.monotonic()` of its last start."""
-
-    async def look(self, timeout_s: float) -> str:
-        """Ask it how long it has stood at one piece of work; what was done about that, empty: nothing."""
-        try:
-            stands_s: float = await asyncio.wait_for(self.actor.stands_s.remote(), timeout_s)
-        except TimeoutError:
-            silent_s = time.monotonic() - self.started
-            if not self.up and silent_s < self.start_timeout_s:
-                return ""
-            return self._replace(f"does not answer for {timeout_s if self.up else silent_s:.0f} s")
-        except RayError:
-            self.up, self.started = False, time.monotonic()
-            return ""
-        self.up = True
-        return self._replace(f"has stood for {stands_s:.0f} s") if stands_s > SCORER_TIMEOUT_S else ""
-
-    def _replace(self, why: str) -> str:
-        ray.kill(self.actor, no_restart=False)
-        self.up, self.started = False, time.monotonic()
-        return f"{self.name} ({self.what}) {why}; it is killed and started again"
-
-
-def _start_scorers(
-    rubrics: Mapping[str, RubricSpec], name: str, start_timeout_s: float, device: Device | None = None
-) -> dict[str, _ScorerActor]:
-    """One actor a model, by its key."""
-    specs = {scorer_key(spec): spec for rubric in rubrics.values() for spec in rubric if spec.name in KINDS}
-    if not specs:
-        return {}
-    on_gpus = device == "cuda" if device else bool(ray.cluster_resources().get("GPU"))
-    actors = {}
-    for index, (key, spec) in enumerate(specs.items()):
-        check_scorer(spec)
-        # A GPU is shared with engines or learners by `gpus`, as theirs are.
-        kind, server = KINDS[spec.name]
-        computes = spec.name == "reward_model" and spec.args.get("device") != "cpu"
-        gpus = SCORER_GPUS if computes and on_gpus else 0
-        actor_name = f"{name}-model-{index}"
-        remote = ray.remote(server).options(
-            name=actor_name,
-            num_cpus=0,
-            num_gpus=gpus,
-            **_preferably("" if gpus else place_of(_hosts(), {})),
-            max_restarts=-1,
-            max_concurrency=1000,
-            runtime_env=_sees(gpus),
-        )
-        actors[key] = _ScorerActor(actor_name, spec.label, remote.remote(kind(**spec.args)), start_timeout_s)
-    return actors
-
-
-def _hosts() -> list[Host]:
-    """The nodes that have cores to offer; those that are kept free of work, as heads of a cluster may be, have none."""
-    free = available_resources_per_node()
-    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    return [
-        # A node that has just come has reported nothing yet.
-        Host(node, free.get(node, total).get("CPU", 0.0), total.get("GPU", 0.0))
-        for node, total in nodes.items()
-        if total.get("CPU")
-    ]
-
-
-def _preferably(node: str) -> dict[str, Any]:
-    """Ray's options for an actor that is to live on a node, and where that is gone on any; empty `node`: on any.
-
-    It takes a byte of the node's memory, since Ray places what takes nothing at random, whatever its strategy.
-    """
-    if not node:
-        return {}
-    return {"memory": 1, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
-
-
-def _sees(gpus: float) -> dict[str, Any]:
-    """Environment of an actor that has this share of a GPU: without one it sees none, and cannot take memory beside a rank.
-
-    Ray hides them itself only where its node was started with rollout/ray_defaults.py, as a cluster that is joined was
-    not. Without GPUs nothing is said, since Ray starts a process of its own for an environment that differs.
-    """
-    return {} if gpus or not ray.cluster_resources().get("GPU") else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 async def _end(worker: Worker) -> None:

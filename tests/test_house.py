@@ -29,7 +29,7 @@ ROOMS = (
 )
 """Of the orchestrator, from the ground up: each may import those of its own floor and below."""
 HOLDERS = {
-    "ray": r"(rollout|rewards|learner)\.service|rollout\.(actors|engines|relays|replica)|orchestrator\.cluster\..+",
+    "ray": r"(rollout|rewards|learner)\.service|rewards\.(placing|scorer_actors)|rollout\.(actors|engines|relays|replica)|orchestrator\.cluster\..+",
     "vllm": r"rollout\.engine|rollout\.weights\..+|learner\.publish\.gpu",
     "deepspeed": r"learner\..+",
     "wandb": r"orchestrator\.tracking\.wandb_run",

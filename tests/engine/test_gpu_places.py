@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import rollout.ray_defaults
 import ray
 
-import learner.service, rewards.service, rollout.engines
+import learner.service, rewards.scorer_actors, rollout.engines
 from orchestrator.cluster.services import Services
 from learner.rendezvous import Rendezvous
 from rewards.types import FunctionSpec
@@ -47,8 +47,8 @@ class Spec:
 
 learner.service.LearnerActor = Rank
 rollout.engines.RolloutReplica = Replica
-rewards.service.KINDS.update(reward_model=(Spec, Seen))
-rewards.service.check_scorer = lambda spec: None
+rewards.scorer_actors.KINDS.update(reward_model=(Spec, Seen))
+rewards.scorer_actors.check_scorer = lambda spec: None
 
 async def places(models, before=(), **sections):
     services = Services("cuda", 60.0, SimpleNamespace(line=lambda _: None, warn=lambda _: None))
@@ -58,10 +58,10 @@ async def places(models, before=(), **sections):
         stage = recipe(**each).stages[0]
         await services.begin_learner(stage)
         await services.begin_rollout(stage, model)
-        ranks, pool = (await services.learner())._actors, await services.rollout()
+        ranks, pool = (await services.learner()).group._actors, await services.rollout()
         engines = [engine.actor for engine in pool._keeper.engines.values()]
     functions = [FunctionSpec(name="reward_model", label=f"m{i}", args={"path": f"{i}"}) for i in range(models)]
-    scorers = [actor for _, actor in rewards.service._start_scorers({"r": functions}, "scorers").values()]
+    scorers = [one.actor for one in rewards.scorer_actors.start_scorers({"r": functions}, "scorers", 60.0).values()]
     seen = [[ray.get(actor.gpus.remote(), timeout=60) for actor in kind] for kind in (ranks, engines, scorers)]
     for actor in scorers:
         ray.kill(actor)

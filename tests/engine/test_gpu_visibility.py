@@ -16,7 +16,7 @@ import asyncio, json, os, sys
 import rollout.ray_defaults
 import ray
 
-from rewards import service
+from rewards import scorer_actors, service
 from rewards.resources import ResourceSettings
 from rewards.types import FunctionSpec, Sample
 
@@ -27,8 +27,8 @@ class Server:
 class Spec:
     def __init__(self, **arguments): ...
 
-service.KINDS.update(reward_model=(Spec, Server), judge=(Spec, Server))
-service.check_scorer = lambda spec: None
+scorer_actors.KINDS.update(reward_model=(Spec, Server), judge=(Spec, Server))
+scorer_actors.check_scorer = lambda spec: None
 
 async def main():
     sample = Sample(prompt="1+1=", completion="x", answer="2")
@@ -42,8 +42,8 @@ async def main():
         FunctionSpec(name="reward_model", label="cpu", args={"path": "x", "device": "cpu"}),
         FunctionSpec(name="judge", label="judge", args={}),
     ]
-    scorers = service._start_scorers({"r": models}, "scorers")
-    seen = [ray.get(actor.gpus.remote()) for _, actor in scorers.values()]
+    scorers = scorer_actors.start_scorers({"r": models}, "scorers", 60.0)
+    seen = [ray.get(actor.gpus.remote()) for actor in (scorer.actor for scorer in scorers.values())]
     score = await pool.score("mine", sample)
     print(json.dumps({"worker": score.value, "models": seen}))
     await pool.close()

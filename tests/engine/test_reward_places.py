@@ -19,7 +19,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from learner.service import LearnerGroup
-from rewards import service
+from rewards import scorer_actors, service
+from rewards.placing import hosts
 from rewards.resources import ResourceSettings
 from rewards.types import FunctionSpec, Sample
 
@@ -37,8 +38,8 @@ class Where:
 class Spec:
     def __init__(self, **arguments): ...
 
-service.KINDS.update(judge=(Spec, Where))
-service.check_scorer = lambda spec: None
+scorer_actors.KINDS.update(judge=(Spec, Where))
+scorer_actors.check_scorer = lambda spec: None
 rubrics = {"r": [FunctionSpec(name="format", label="format")]}
 samples = {"r": Sample(prompt="1+1=", completion="x", answer="2")}
 
@@ -60,10 +61,10 @@ async def main():
         await asyncio.sleep(0.1)
     said["three"] = places(pool)
     said["meant"] = [(worker.place and kinds[worker.place]) for worker in pool._dispatcher.workers]
-    said["hosts"] = [str(host) for host in service._hosts()]
+    said["hosts"] = [str(host) for host in hosts()]
     judges = {"r": [FunctionSpec(name="judge", label="judge", args={"n": n}) for n in range(2)]}
-    scorers = service._start_scorers(judges, "models").values()
-    said["judges"] = [kinds[ray.get(actor.where.remote())] for _, actor in scorers]
+    scorers = scorer_actors.start_scorers(judges, "models", 60.0).values()
+    said["judges"] = [kinds[ray.get(actor.where.remote())] for actor in (scorer.actor for scorer in scorers)]
     await pool.close()
     named = await start(3, "b", resources={"quiet": 1})
     said["named"] = places(named)

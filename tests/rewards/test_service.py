@@ -11,6 +11,7 @@ from orchestrator.sampling import GroupRequest, scored_group
 from rewards import outage, service
 from rewards.dispatch import Worker
 from rewards.resources import ResourceSettings
+from rewards.scorer_actors import ScorerActor
 from rewards.service import RewardPool
 from rewards.types import FunctionSpec, GroupScore, Sample, Score, ScoredGroup, Unavailable
 from rollout.errors import ServiceError
@@ -278,7 +279,7 @@ def test_a_model_that_hangs_is_killed_and_one_that_loads_is_not(monkeypatch: pyt
 
     async def test() -> None:
         model = Model()
-        scorer = service._ScorerActor("reward-model-0", "helpful", model, start_timeout_s=30.0)
+        scorer = ScorerActor("reward-model-0", "helpful", model, start_timeout_s=30.0)
         model.silent = True
         assert await scorer.look(0.05) == ""  # it loads
         model.silent = False
