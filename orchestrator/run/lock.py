@@ -66,10 +66,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(json.dumps(asdict(Holder(pid=os.getpid(), host=socket.gethostname(), space=process_table()))))
         file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
+        # What is in it stays until the next holder: read only while it is held, and to the very end by this one.
+        yield
 
 
 def _locked(file: IO[str]) -> bool:

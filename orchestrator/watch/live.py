@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -43,17 +43,19 @@ def watch_run(run_dir: Path, *, once: bool = False, every_s: float = 2.0, copy: 
         return
     watcher = Watcher(run_dir, copy)
     last: RenderableType = ""
-    with _terminated_as_interrupted():
-        try:
-            with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-                while True:
-                    last, done = _picture(watcher, console)
-                    live.update(fitted(last, console), refresh=True)
-                    if done:
-                        break
-                    time.sleep(every_s)
-        except KeyboardInterrupt:
-            pass
+    with (
+        _asked_to_end() as asked,
+        suppress(KeyboardInterrupt),
+        Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
+    ):
+        while not asked:
+            last, done = _picture(watcher, console)
+            live.update(fitted(last, console), refresh=True)
+            if done:
+                break
+            until = time.monotonic() + every_s
+            while not asked and time.monotonic() < until:
+                time.sleep(min(every_s, 0.1))  # a signal does not cut it short
     # The screen is gone with what stood on it.
     console.print(last)
 
@@ -82,17 +84,25 @@ def _picture(watcher: Watcher, console: Console) -> tuple[RenderableType, bool]:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM leaves the terminal as Ctrl-C does: with its cursor, and not in the other screen."""
+def _asked_to_end() -> Iterator[list[int]]:
+    """Has the signals that ask for the end, Ctrl-C and SIGTERM, which leave the terminal in the same way: with its cursor, and not in the other screen.
+
+    An exception in the middle of whatever goes on may be swallowed there, by a finalizer say; a second signal raises one, since
+    the terminal may hold up the process.
+    """
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
+    def end(number: int, _: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
