@@ -37,8 +37,8 @@ try:
     with terminated_as_interrupted(), run_lock(Path(sys.argv[1])), control.heeding_stops(Path(sys.argv[1])):
         if "deaf" in sys.argv:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print("held", flush=True)
         try:
+            print("held", flush=True)
             time.sleep(60)
         finally:
             time.sleep(0.5)
