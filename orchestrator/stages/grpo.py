@@ -121,14 +121,14 @@ async def consume(context: StageContext, buffer: Buffer, prompts: PromptSource, 
         await context.evaluate(done, "during")
     if published and not cadence.is_last(done):
         await buffer.published(done)
-    # Written while the engines sample the next batch.
-    if cadence.is_last(done) or cadence.checkpoint(done):
-        await context.checkpoint(done, state)
-    reach("saved")
     metrics = step_metrics(groups, batch, stats, step, published, audit, buffer, pool.version, context.clocks.step())
     metrics |= rewards.metrics() | trained.metrics
     context.record_step(done, metrics, weights=stats.weights)
     reach("recorded")
+    # Written while the engines sample the next batch.
+    if cadence.is_last(done) or cadence.checkpoint(done):
+        await context.checkpoint(done, state)
+    reach("saved")
     return (
         f"reward {metrics['reward/mean']:.3f}  length {metrics['completion/length_mean']:.0f}  "
         f"{metrics['throughput/tokens_per_s']:,.0f} tokens/s"
