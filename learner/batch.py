@@ -29,9 +29,6 @@ from rewards.types import ScoredGroup
 _LEAST_SHARED = 8
 """Tokens of the shortest prompt that is shared: a few tokens cost less than reading them from another place."""
 
-_EQUAL_PACKS = 0.5
-"""Per cent of a step's time, in prompts that stand in two packs, that a fullest pack with a per cent fewer tokens is worth."""
-
 LengthNorm = Literal["sequence", "token", "constant"]
 
 
@@ -246,70 +243,21 @@ def _cut(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
     """Units → packs, a multiple of `ranks`, the fullest first.
 
     Units with the same prompt stay together, in pieces: large ones repeat few prompts, small ones balance better. The size
-    that lets the ranks finish first is taken: where they wait for each other, a step lasts as long as its fullest pack. The
-    fullest pack also decides the memory of a step, so some of that time is given for a smaller one (`_EQUAL_PACKS`).
+    that lets the ranks finish first is taken: where they wait for each other, a step lasts as long as its fullest pack.
     """
     mean = sum(map(_num_tokens, units)) / ranks
     sizes = {budget} | {min(budget, math.ceil(mean / parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 32)}
     candidates = [_balance(_pieces(units, size), ranks, budget) for size in sorted(sizes, reverse=True)]
-    candidates.append(_in_line(units, ranks, budget))
-    loads = [[_num_tokens(members) for members in packs] for packs in candidates]
-    times, fullest = [sum(load[::ranks]) for load in loads], [max(load, default=0) for load in loads]
-
-    def cost(number: int) -> float:
-        return times[number] / max(min(times), 1) + _EQUAL_PACKS * fullest[number] / max(min(fullest), 1)
-
-    return candidates[min(range(len(candidates)), key=cost)]
-
-
-def _in_line(units: list[_Unit], ranks: int, budget: int) -> list[_Unit]:
-    """Units → packs as in `_balance`: those with the same prompt one after the other, cut where a pack is as full as all must be.
-
-    So no more prompts stand in two packs than there are packs, and packs are equal up to a unit.
-    """
-    costs = {id(unit): _num_tokens(unit) for unit in units}
-    alone = [unit for unit in units if costs[id(unit)] > budget]
-    line = [unit for piece in _by_prompt([unit for unit in units if costs[id(unit)] <= budget]) for unit in piece]
-
-    def cut(size: int) -> list[list[_Unit]]:
-        packs: list[list[_Unit]] = []
-        used = math.inf
-        for unit in line:
-            first = unit[0][1]
-            shares = packs and first.prompt and packs[-1][-1][0][1].prompt == first.prompt
-            cost = costs[id(unit)]
-            used += cost - (first.first_target if shares else 0)
-            if used > size:
-                packs.append([])
-                used = cost
-            packs[-1].append(unit)
-        return packs
-
-    count = -(-(len(alone) + len(cut(budget))) // ranks) * ranks
-    least, most = max((costs[id(unit)] for unit in line), default=budget), budget
-    while least < most:
-        middle = (least + most) // 2
-        if len(cut(middle)) > count - len(alone):
-            least = middle + 1
-        else:
-            most = middle
-    bins = [*alone, *([each for unit in pack for each in unit] for pack in cut(most))]
-    bins += [[] for _ in range(count - len(bins))]
-    return sorted(bins, key=_num_tokens, reverse=True)
-
-
-def _by_prompt(units: list[_Unit]) -> list[list[_Unit]]:
-    """Units with the same prompt side by side, the largest first."""
-    found: dict[object, list[_Unit]] = {}
-    for unit in sorted(units, key=_num_tokens, reverse=True):
-        found.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
-    return list(found.values())
+    return min(candidates, key=lambda packs: sum(map(_num_tokens, packs[::ranks])))
 
 
 def _pieces(units: list[_Unit], size: int) -> list[_Unit]:
     """Units with the same prompt, in pieces of up to `size` tokens; a larger unit is a piece by itself."""
+    by_prompt: dict[object, list[_Unit]] = {}
+    for unit in sorted(units, key=_num_tokens, reverse=True):
+        by_prompt.setdefault(unit[0][1].prompt or id(unit), []).append(unit)
     pieces: list[_Unit] = []
-    for same in _by_prompt(units):
+    for same in by_prompt.values():
         shared = same[0][0][1].first_target
         used = math.inf
         for unit in same:

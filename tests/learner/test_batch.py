@@ -432,17 +432,3 @@ def test_one_group_occupies_all_ranks() -> None:
     packs = packs_of(batch_of(groups([100], [[50] * 8]), ranks=4, micro_batch_tokens=1000))
     assert not any(is_empty(pack) for pack in packs)
     assert max(len(pack.token_ids) for pack in packs) <= 1.5 * (100 + 400) / 4 + 100
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("seed", range(4))
-def test_packs_of_a_step_are_equal_so_that_its_memory_is_no_more_than_it_must_be(ranks: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    sequences = groups([70] * 8, [rng.integers(20, 129, 8).tolist() for _ in range(8)])
-    whole = sum(len(pack.token_ids) for pack in packs_of(batch_of(sequences, micro_batch_tokens=100_000)))
-    for budget in (whole - 1, 2048):
-        packs = packs_of(batch_of(sequences, ranks=ranks, micro_batch_tokens=budget))
-        loads = [len(pack.token_ids) for pack in packs]
-        assert max(loads) <= budget
-        assert max(loads) <= 1.1 * sum(loads) / len(loads)
-        assert sum(loads) <= 1.08 * whole
