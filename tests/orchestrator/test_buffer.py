@@ -459,5 +459,6 @@ def test_one_group_with_signal_begins_the_count_anew() -> None:
             await buffer.take(0)
             await buffer.published(0)
             buffer.num_admitted = buffer.dropped.total()
+        assert buffer.dropped == {"no_signal": 8}
 
     run(work)
